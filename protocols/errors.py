@@ -1,0 +1,51 @@
+"""Two error types: whose fault it was is in the type.
+
+A `LocalError` is the caller's own doing (bad argument, move in the wrong state); a `PeerError` means that
+the other side sent something that the protocol does not allow. Every failure is final: the machine that
+raised is poisoned. Codes are registered here, so that the documentation's test can list them.
+"""
+
+from __future__ import annotations
+
+CODES: dict[str, str] = {
+    # any machine
+    "protocol.state": "a call that the machine's state does not allow",
+    "protocol.poisoned": "the machine failed earlier and takes no further call",
+    "protocol.argument": "an argument is outside what the protocol's README allows",
+    "protocol.malformed": "the peer's message can't be decoded",
+    "protocol.unexpected": "the peer's message has a type that is not allowed now",
+    "protocol.too_large": "the peer's message, or a size in it, is over the limit",
+    "protocol.binding": "the peer's message belongs to another session, job or snapshot",
+    # oprf, align, enrich
+    "oprf.bad_point": "an encoding that is no ristretto255 element, or the identity",
+    "align.size": "a set's size differs from what was announced or agreed",
+    "enrich.size": "a table's or a request's size differs from what was announced or agreed",
+    "enrich.tampered": "a record of the encrypted table fails authentication",
+    # linear query, lookalike
+    "linear_query.overflow": "the answer could exceed the plaintext range",
+    "linear_query.noise": "the ciphertext noise could exceed what decryption tolerates",
+    "linear_query.residue": "a ciphertext coefficient is not below its prime",
+    "linear_query.size": "rows or queries differ from what was announced",
+    "lookalike.seeds": "fewer matched seeds than the agreement's minimum",
+    "lookalike.columns": "too few seeds for that many columns, or a level too rare, without noise",
+    "lookalike.fit": "the fit did not converge",
+}
+
+
+class ProtocolError(Exception):
+    """Base of both; `code` is one of `CODES`, `detail` says what, where and what to do."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        if code not in CODES:
+            raise KeyError(f"unregistered error code {code!r}")
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class LocalError(ProtocolError):
+    """This side called the protocol wrongly."""
+
+
+class PeerError(ProtocolError):
+    """The other side broke the protocol."""
