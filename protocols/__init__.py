@@ -1,1 +1,1 @@
-"""The cryptography, as machines without I/O: bytes in, bytes out. Each folder's README is its specification."""
+"""The cryptography, as machines without I/O: bytes in, bytes out. A folder's README is its specification."""

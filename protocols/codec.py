@@ -6,15 +6,16 @@ Field annotations decide the layout (all integers big-endian):
     bytes          4-byte length, then the bytes
     B16, B32       exactly 16 or 32 bytes
 
-A message class is registered with a `Codec`, one for each direction of each protocol. Decoding either returns
-a message or raises PeerError: nothing else, whatever the bytes (the fuzz tests' invariant). Trailing bytes are
-refused, so that a message has exactly one encoding. Numpy arrays travel as `bytes`; whoever decodes them
-checks length and range (see `array_of`).
+A message class is registered with a `Codec`, one for each direction of each protocol. Decoding either
+returns a message or raises PeerError: nothing else, whatever the bytes (the fuzz tests' invariant). Trailing
+bytes are refused, so that a message has exactly one encoding. Numpy arrays travel as `bytes`; whoever
+decodes them checks length and range (see `array_of`).
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
+from math import prod
 from typing import Any, NewType, TypeVar, get_type_hints
 
 import numpy as np
@@ -39,10 +40,14 @@ class Codec:
 
     def __init__(self, *messages: type) -> None:
         self._by_type = dict(enumerate(messages, start=1))
-        self._layout = {
-            cls: (number, [(f.name, get_type_hints(cls)[f.name]) for f in fields(cls)])
-            for number, cls in self._by_type.items()
-        }
+        self._layout: dict[type, tuple[int, list[tuple[str, Any]]]] = {}
+        for number, cls in self._by_type.items():
+            hints = get_type_hints(cls)
+            layout = [(f.name, hints[f.name]) for f in fields(cls)]
+            for name, kind in layout:
+                if kind is not bytes and kind not in _INTEGERS and kind not in _FIXED:
+                    raise LocalError("protocol.argument", f"{cls.__name__}.{name}: {kind} has no encoding")
+            self._layout[cls] = number, layout
 
     def encode(self, message: object) -> bytes:
         number, layout = self._layout[type(message)]
@@ -50,10 +55,13 @@ class Codec:
         for name, kind in layout:
             value = getattr(message, name)
             if kind in _INTEGERS:
-                out.append(int(value).to_bytes(_INTEGERS[kind], "big"))
+                size = _INTEGERS[kind]
+                if not 0 <= value < 1 << (8 * size):
+                    raise LocalError("protocol.argument", f"{name} is {value}, which {size} bytes can't hold")
+                out.append(int(value).to_bytes(size, "big"))
             elif kind in _FIXED:
                 if len(value) != _FIXED[kind]:
-                    raise LocalError("protocol.argument", f"{name} has {len(value)} bytes, not {_FIXED[kind]}")
+                    raise LocalError("protocol.argument", f"{name}: {len(value)} bytes, not {_FIXED[kind]}")
                 out.append(value)
             else:
                 out.append(len(value).to_bytes(4, "big"))
@@ -87,15 +95,15 @@ class Codec:
             values.append(int.from_bytes(raw, "big") if kind in _INTEGERS else raw)
             at += size
         if at != len(data):
-            # One message, one encoding: trailing bytes would be a covert channel past the transcript's meaning.
+            # One message, one encoding: trailing bytes would be a covert channel beside the message.
             raise PeerError("protocol.malformed", f"{len(data) - at} bytes after the end of {cls.__name__}")
-        return cls(*values)  # type: ignore[no-any-return]
+        return cls(*values)
 
 
 def array_of(data: bytes, dtype: str, *shape: int) -> npt.NDArray[Any]:
     """`data` as a read-only little-endian array of exactly this shape, or PeerError."""
     kind = np.dtype(dtype).newbyteorder("<")
-    expected = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    expected = prod(shape) * kind.itemsize  # of Python's integers: numpy's would wrap on a peer's sizes
     if len(data) != expected:
         raise PeerError("protocol.malformed", f"an array of {len(data)} bytes where {expected} were due")
     return np.frombuffer(data, dtype=kind).reshape(shape)

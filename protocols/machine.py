@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from protocols.errors import LocalError, PeerError
 
@@ -74,6 +74,8 @@ class Machine(Generic[R]):
 
     def start(self) -> Iterator[bytes]:
         """Messages that this side sends before it has received any."""
+        if self._poisoned:
+            raise LocalError("protocol.poisoned", "an earlier call failed; start a new session")
         opening, self._opening = self._opening, None
         if opening is None:
             raise self._refuse("start was called twice")
@@ -91,7 +93,7 @@ class Machine(Generic[R]):
         if len(message) > MAX_MESSAGE:
             # A peer must not be able to make this side hold an arbitrary amount of memory.
             self._poisoned = True
-            raise PeerError("protocol.too_large", f"{len(message)} bytes in one message, {MAX_MESSAGE} allowed")
+            raise PeerError("protocol.too_large", f"a message of {len(message)} bytes, {MAX_MESSAGE} allowed")
         try:
             step = self._state.receive(message)
         except BaseException:
@@ -110,7 +112,7 @@ class Machine(Generic[R]):
         try:
             for message in messages:
                 if len(message) > MAX_MESSAGE:
-                    raise LocalError("protocol.too_large", f"this side built a message of {len(message)} bytes")
+                    raise LocalError("protocol.too_large", f"this side's message has {len(message)} bytes")
                 yield message
         except BaseException:
             self._poisoned = True
@@ -122,7 +124,7 @@ class Machine(Generic[R]):
         return LocalError("protocol.state", why)
 
 
-def pump(left: Machine[object], right: Machine[object], limit: int = 1_000_000) -> None:
+def pump(left: Machine[Any], right: Machine[Any], limit: int = 1_000_000) -> None:
     """Run two machines against each other in memory; for tests, oracles and playbooks.
 
     Raises LocalError when both wait for each other (a protocol that can't end).

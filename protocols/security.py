@@ -11,3 +11,42 @@ COMPUTATIONAL_BITS = 128
 #: Statistical security in bits; the customary 2^-40 of two-party computation, e.g. Raghuraman and Rindal,
 #: eprint 2022/320, section 2.1.
 STATISTICAL_BITS = 40
+
+# Linear query (protocols/linear_query/README.md, section 5).
+
+#: Ring degree. HomomorphicEncryption.org, "Homomorphic Encryption Security Standard" (Albrecht et al., 2018),
+#: table 1, ternary secret: N = 8192 gives 128 bits against classical attacks up to log2(P) = 218.
+#: Its table 2 (quantum cost model) allows 202 at the same level. Our modulus has just under 120 bits.
+RLWE_DEGREE = 8192
+
+#: The four largest primes below 2^30 that are 1 modulo 2N, so that X^N + 1 splits (NTT).
+RLWE_PRIMES = (1073692673, 1073643521, 1073479681, 1073430529)
+
+#: log2 of the largest ciphertext modulus that the standard allows at RLWE_DEGREE (table 2, the stricter).
+RLWE_MAX_MODULUS_BITS = 202
+
+#: Errors are centred binomial, sum of 21 bits minus sum of 21 bits: standard deviation sqrt(21/2) = 3.24, not
+#: below the 8/sqrt(2*pi) = 3.19 of the standard's section 2.1. In place of a rounded Gaussian as in
+#: Kyber and New Hope (Alkim, Ducas, Poppelmann, Schwabe, eprint 2015/1092, section 4.1).
+RLWE_ERROR_ETA = 21
+
+# Lookalike without noise (protocols/lookalike/README.md, section 6).
+
+#: Exact sums over fewer than this many seeds a column are refused: with as many sums as unknown labels the
+#: seeds can be solved for. arXiv 2205.04166 recovers labels when rows do not exceed columns; ten is a margin.
+SEEDS_PER_COLUMN = 10
+
+# align, enrich (protocols/oprf/README.md, sections 4 and 5). The group is ristretto255 (RFC 9496): order
+# about 2^252, so the discrete logarithm costs about 2^126 additions.
+
+#: The receiver's size is announced rounded up to this many bits after the leading one (as in Padme, Nikitin
+#: et al., PETS 2019, section 4, which lets the number of bits grow with log log n; three are fixed here).
+PADDING_MANTISSA_BITS = 3
+
+#: Smallest size that is announced, so that a request for one person looks like one for 256.
+PADDING_FLOOR = 256
+
+#: Bytes of enrich's look-up tags and of a derived record key. Two tags of a table of 2^40 records are equal
+#: with probability 2^-49; 32 bytes are the key of ChaCha20-Poly1305 (RFC 8439, section 2.8).
+LOOKUP_TAG_BYTES = 16
+RECORD_KEY_BYTES = 32

@@ -1,0 +1,56 @@
+"""Align's sender: evaluates the receiver's elements and streams the tags of its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy.typing as npt
+
+from protocols.align.messages import KIND, Tags
+from protocols.align.tags import tag_bytes, tags_of
+from protocols.codec import U64
+from protocols.machine import Machine
+from protocols.oprf.limits import Limits
+from protocols.oprf.messages import check_session
+from protocols.oprf.padding import distinct_items, pieces, portion, rows_per_message
+from protocols.oprf.sender import SenderResult, Sending
+from protocols.oprf.suite import evaluate, generate_key
+from protocols.ristretto import Bytes, Rng
+
+
+class Sender(Machine[SenderResult]):
+    """Holds `items: uint8[m, 32]`, row j being item j; m may be 0. Learns the receiver's padded size only.
+
+    The order of rows must say nothing about people (the caller permutes them per job), since the receiver
+    learns row numbers. LocalError protocol.argument: wrong shape, repeated items, over the limits.
+    """
+
+    def __init__(self, items: npt.ArrayLike, session: bytes, limits: Limits, rng: Rng) -> None:
+        check_session(session)
+        array = distinct_items(items, limits.max_sender, "limits.max_sender")
+        # One key a session: outputs of two sessions can't be compared, and a receiver can't ask again.
+        key = generate_key(rng)
+        tags = _Tags(array, session, key)
+        super().__init__(Sending(KIND, session, key, limits.max_receiver, tags).opening())
+
+
+class _Tags:
+    """The tags, in row order, an equal part after each Evaluated chunk."""
+
+    def __init__(self, items: Bytes, session: bytes, key: Bytes) -> None:
+        self.rows = len(items)
+        self._items = items
+        self._session = session
+        self._key = key
+        self._width = 1
+
+    def agree(self, size: int) -> int:
+        self._width = tag_bytes(size, self.rows)
+        return self._width
+
+    def serve(self, part: int, parts: int) -> Iterator[bytes]:
+        low, high = portion(self.rows, part, parts), portion(self.rows, part + 1, parts)
+        for at, end in pieces(low, high, rows_per_message(self._width)):
+            outputs = evaluate(self._key, self._items[at:end])
+            tags = tags_of(outputs, self._session, self._width)
+            yield KIND.to_receiver.encode(Tags(U64(at), tags.tobytes()))

@@ -1,0 +1,16 @@
+"""Binds a run to its session and to the public sizes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import astuple
+
+from protocols.labels import label
+from protocols.linear_query.parameters import Plan
+
+
+def digest(agreed: Plan, session: bytes) -> bytes:
+    """32 bytes that both sides compute; differing sizes, plans or sessions give differing digests."""
+    sizes = (*astuple(agreed.query), agreed.plain_bits, agreed.delta, agreed.flood)
+    text = ",".join(str(int(size)) for size in sizes).encode()
+    return hashlib.sha256(label("linear_query", "both", "sizes", session) + text).digest()

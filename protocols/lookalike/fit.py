@@ -1,0 +1,220 @@
+"""The fit: logistic regression from its sufficient statistic z. README, section 4.
+
+    minimise  sum_i log(1 + exp(phi_i w + b)) - z w - z_0 b + (l2/2) |w|^2
+
+This is plain penalised logistic regression: the labels enter its likelihood through z and z_0 alone. Newton
+with a line search; the Hessian is taken from a sample of the rows while that converges fast enough, and from
+all of them otherwise, so the minimum is always that of all rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import prange
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from protocols.errors import LocalError
+from protocols.lookalike.rows import BLOCK, F32, F64
+from protocols.parallel import parallel_reordering
+
+#: Newton steps at the most; well posed fits take 6 to 12, nearly separable ones with a tiny l2 some 30.
+MAX_STEPS = 200
+#: Converged when the step's predicted gain falls below this; then |w - w*| < 1e-6 / sqrt(l2).
+GAIN = 1e-12
+#: A fit that can't go on because of rounding is taken when the predicted gain is below this share of the loss.
+ROUNDING = 1e-13
+#: Rows of the sampled Hessian at the least, and a column.
+SAMPLE_ROWS, SAMPLE_ROWS_PER_COLUMN = 1 << 16, 64
+#: Rows of a block of the Gram matrix.
+GRAM_ROWS = 8 * BLOCK
+
+
+@dataclass(frozen=True)
+class Solution:
+    """weights float64[d], intercept, Newton steps taken."""
+
+    weights: F64
+    intercept: float
+    iterations: int
+
+
+@parallel_reordering
+def _evaluate(columns: F32, factors: F64, weights: F64, intercept: float) -> F64:
+    """Partial sums a block: [loss, sum p, sum p phi_1, …], float64[blocks, d + 2]."""
+    d, m = columns.shape
+    blocks = (m + BLOCK - 1) // BLOCK
+    out = np.zeros((blocks, d + 2), np.float64)
+    for block in prange(blocks):
+        start = block * BLOCK
+        n = min(BLOCK, m - start)
+        eta = np.zeros(n, np.float64)
+        for j in range(d):
+            w, values = weights[j], columns[j, start : start + n]
+            for i in range(n):
+                eta[i] += w * np.float64(values[i])
+        loss, total = 0.0, 0.0
+        for i in range(n):
+            factor = factors[start + i] if factors.shape[0] else 1.0
+            x = eta[i] * factor + intercept
+            e = math.exp(-abs(x))
+            loss += max(x, 0.0) + math.log1p(e)
+            p = (1.0 if x >= 0 else e) / (1.0 + e)
+            total += p
+            eta[i] = p * factor
+        out[block, 0], out[block, 1] = loss, total
+        for j in range(d):
+            values = columns[j, start : start + n]
+            s = 0.0
+            for i in range(n):
+                s += eta[i] * np.float64(values[i])
+            out[block, 2 + j] = s
+    return out
+
+
+@parallel_reordering
+def _weighted(columns: F32, factors: F64, weights: F64, intercept: float, starts: Any, out: F64) -> None:
+    """sqrt(p (1 - p)) (phi, 1) of BLOCK rows from each of `starts`; out: float64[d + 1, len(starts) * BLOCK]."""
+    d, m = columns.shape
+    for block in prange(starts.shape[0]):
+        start, at = starts[block], block * BLOCK
+        n = min(BLOCK, m - start)
+        eta = np.zeros(BLOCK, np.float64)
+        for j in range(d):
+            w, values = weights[j], columns[j, start : start + n]
+            for i in range(n):
+                eta[i] += w * np.float64(values[i])
+        for i in range(n):
+            factor = factors[start + i] if factors.shape[0] else 1.0
+            x = eta[i] * factor + intercept
+            root = math.exp(-0.5 * abs(x)) / (1.0 + math.exp(-abs(x)))
+            out[d, at + i] = root
+            eta[i] = root * factor
+        out[d, at + n : at + BLOCK] = 0.0
+        for j in range(d):
+            values, target = columns[j, start : start + n], out[j, at : at + BLOCK]
+            for i in range(n):
+                target[i] = eta[i] * np.float64(values[i])
+            target[n:] = 0.0
+
+
+@parallel_reordering
+def _scores(columns: F32, weights: F64, intercept: float, clip: float) -> F32:
+    """phi w + b with rows clipped to `clip` (infinity: not), float32[m]."""
+    d, m = columns.shape
+    out = np.empty(m, np.float32)
+    for block in prange((m + BLOCK - 1) // BLOCK):
+        start = block * BLOCK
+        n = min(BLOCK, m - start)
+        eta, squares = np.zeros(n, np.float64), np.zeros(n, np.float64)
+        for j in range(d):
+            w, values = weights[j], columns[j, start : start + n]
+            for i in range(n):
+                v = np.float64(values[i])
+                eta[i] += w * v
+                squares[i] += v * v
+        for i in range(n):
+            norm = math.sqrt(squares[i])
+            factor = clip / norm * (1 - 1e-9) if norm > clip else 1.0
+            out[start + i] = np.float32(eta[i] * factor + intercept)
+    return out
+
+
+class _Objective:
+    """Loss, gradient and Hessian at (w, b), in one vector [w, b] of d + 1 entries."""
+
+    def __init__(self, phi: F32, factors: F64, z: F64, l2: float) -> None:
+        self._columns, self._factors, self._z = phi.T, factors, z
+        self.penalty = np.append(np.full(phi.shape[1], l2), 0.0)
+        blocks = -(-phi.shape[0] // BLOCK)
+        self._all = np.arange(blocks, dtype=np.int64) * BLOCK
+        wanted = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_COLUMN * phi.shape[1]) // BLOCK
+        self.sampled = blocks > 2 * wanted
+        self._some = self._all[:: max(1, blocks // wanted)]
+
+    def value(self, x: F64) -> tuple[float, F64]:
+        sums = _evaluate(self._columns, self._factors, x[:-1], float(x[-1])).sum(axis=0)
+        gradient = np.append(sums[2:], sums[1]) - self._z + self.penalty * x
+        return float(sums[0] - self._z @ x + 0.5 * (self.penalty * x) @ x), gradient
+
+    def hessian(self, x: F64, full: bool) -> F64:
+        d, m = self._columns.shape
+        starts = self._all if full else self._some
+        gram, per = np.zeros((d + 1, d + 1)), GRAM_ROWS // BLOCK
+        for at in range(0, len(starts), per):
+            part = starts[at : at + per]
+            scratch = np.empty((d + 1, len(part) * BLOCK))
+            _weighted(self._columns, self._factors, x[:-1], float(x[-1]), part, scratch)
+            gram += scratch @ scratch.T
+        rows = int(np.minimum(m - starts, BLOCK).sum())
+        return np.asarray(gram * (m / rows) + np.diag(self.penalty))
+
+
+def _direction(hessian: F64, gradient: F64) -> F64:
+    """-H^-1 g by Cholesky, in units that make H's diagonal one; the least jitter that makes H positive."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(hessian), 1e-12))
+    unit = hessian * scale[:, None] * scale[None, :]
+    for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
+        try:
+            factor = cho_factor(unit + jitter * np.eye(len(unit)))
+        except LinAlgError:
+            continue
+        return np.asarray(-scale * cho_solve(factor, scale * gradient))
+    raise LocalError("lookalike.fit", "the Hessian is not positive; check the features for extreme values")
+
+
+def fit(phi: F32, factors: F64, z: F64, z0: float, l2: float) -> Solution:
+    """The minimum above; phi float32[m, d] in Fortran order, factors float64[m] or empty, z float64[d].
+
+    Noise can make z_0 impossible; it is brought into [1/2, m - 1/2], which costs no privacy and keeps the
+    minimum finite (README 4.3). Raises LocalError `lookalike.fit` when it does not converge.
+    """
+    m, d = phi.shape
+    z0 = min(max(z0, 0.5), m - 0.5)
+    objective = _Objective(phi, factors, np.append(z, z0), l2)
+    x = np.zeros(d + 1)
+    x[-1] = math.log(z0 / (m - z0))
+    loss, gradient = objective.value(x)
+    full, last_gain = not objective.sampled, math.inf
+    for iteration in range(MAX_STEPS):
+        direction = _direction(objective.hessian(x, full), gradient)
+        gain = -float(gradient @ direction)
+        if gain <= GAIN:
+            return Solution(x[:-1].copy(), float(x[-1]), iteration)
+        found = _search(objective, x, direction, loss, gain)
+        if found is None:
+            if gain <= ROUNDING * max(1.0, abs(loss)) * m**0.5:
+                return Solution(x[:-1].copy(), float(x[-1]), iteration)
+            if full:
+                break
+            full = True
+            continue
+        # A sampled Hessian that no longer gains an order of magnitude a step has done its work.
+        full = full or gain > 0.1 * last_gain
+        last_gain = gain
+        x, loss, gradient = found
+    raise LocalError(
+        "lookalike.fit",
+        f"no convergence after {MAX_STEPS} steps on {m} rows and {d} columns; raise l2 or rescale the columns",
+    )
+
+
+def _search(
+    objective: _Objective, x: F64, direction: F64, loss: float, gain: float
+) -> tuple[F64, float, F64] | None:
+    """Halve the step until the loss falls enough (Armijo), allowing for the rounding of the loss."""
+    step, slack = 1.0, 1e-14 * max(1.0, abs(loss))
+    for _ in range(40):
+        trial = x + step * direction
+        new_loss, new_gradient = objective.value(trial)
+        if new_loss <= loss - 1e-4 * step * gain + slack:
+            return trial, new_loss, new_gradient
+        step /= 2
+    return None
+
+
+def scores(phi: F32, weights: F64, intercept: float, clip: float | None) -> F32:
+    return _scores(phi.T, weights, intercept, math.inf if clip is None else clip)

@@ -1,0 +1,98 @@
+"""Kernels over the provider's rows: column ranges, rare levels, clipping, quantisation.
+
+`columns` is phi transposed, float32[d, m] in C order, throughout; nothing here copies more than a block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import prange
+
+from protocols.parallel import parallel
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+
+#: Rows a block: a block of a hundred float32 columns stays in the second-level cache.
+BLOCK = 1024
+
+
+@parallel
+def column_ranges(columns: F32) -> F64:
+    """Largest absolute value of each column, float64[d]; infinity when a value is not finite."""
+    d = columns.shape[0]
+    out = np.zeros(d, np.float64)
+    for j in prange(d):
+        largest = np.float32(0)
+        finite = True
+        for v in columns[j]:
+            finite &= abs(v) < np.inf  # false for NaN too
+            largest = max(largest, abs(v))
+        out[j] = largest if finite else np.inf
+    return out
+
+
+@parallel
+def differing(columns: F32, usual: F32, enough: int) -> npt.NDArray[np.int64]:
+    """How many rows of each column differ from `usual[j]`, counted up to `enough`."""
+    d = columns.shape[0]
+    out = np.zeros(d, np.int64)
+    for j in prange(d):
+        count = 0
+        for v in columns[j]:
+            if v != usual[j]:
+                count += 1
+                if count >= enough:
+                    break
+        out[j] = count
+    return out
+
+
+@parallel
+def clip_factors(columns: F32, clip: float) -> F64:
+    """Factor of each row that brings its Euclidean norm to `clip` at the most; float64[m] in (0, 1]."""
+    d, m = columns.shape
+    out = np.ones(m, np.float64)
+    for block in prange((m + BLOCK - 1) // BLOCK):
+        start = block * BLOCK
+        n = min(BLOCK, m - start)
+        squares = np.zeros(n, np.float64)
+        for j in range(d):
+            values = columns[j, start : start + n]
+            for i in range(n):
+                v = np.float64(values[i])
+                squares[i] += v * v
+        for i in range(n):
+            norm = np.sqrt(squares[i])
+            if norm > clip:
+                # A hair below, so that rounding can't carry the norm over the bound that the proof uses.
+                out[start + i] = clip / norm * (1 - 1e-9)
+    return out
+
+
+@parallel
+def quantise(
+    columns: F32, start: int, stop: int, factors: F64, inverse_steps: F64, largest: int, intercept: int
+) -> I32:
+    """Rows [start, stop) rounded to integers, an intercept row last: int32[d + 1, stop - start].
+
+    factors: float64[m], or empty for no clipping. Rounds to nearest, so each entry is off by 1/2 at the most.
+    """
+    d, n = columns.shape[0], stop - start
+    out = np.empty((d + 1, n), np.int32)
+    for j in prange(d + 1):
+        if j == d:
+            for i in range(n):
+                out[d, i] = intercept
+        else:
+            inverse = inverse_steps[j]
+            values, target = columns[j, start:stop], out[j]
+            for i in range(n):
+                v = np.float64(values[i]) * inverse
+                if factors.shape[0]:
+                    v *= factors[start + i]
+                q = np.int32(np.rint(v))
+                target[i] = min(max(q, -largest), largest)
+    return out

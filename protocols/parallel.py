@@ -1,0 +1,47 @@
+"""Numba loops that run on every core, one at a time in a process.
+
+Where neither OpenMP nor TBB is installed, numba falls back on its own work queue, which ends the whole process
+when two threads start parallel loops at once. A node runs several jobs in one process, so every parallel
+loop of this package takes `ONE_LOOP`. A loop uses all cores anyway; waiting costs nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Held while a parallel loop runs.
+ONE_LOOP = threading.Lock()
+
+#: Sums may be reordered for vector units; NaN and infinity keep their meaning.
+REORDER = frozenset({"reassoc", "contract", "nsz", "arcp"})
+
+
+def compiled(function: _F) -> _F:
+    """A kernel for one core, cached on disk, that lets other Python threads run."""
+    return cast(_F, njit(cache=True, nogil=True)(function))
+
+
+def parallel(function: _F) -> _F:
+    """A kernel over `prange`; callable from any thread, not from another kernel."""
+    return _locked(function, njit(cache=True, nogil=True, parallel=True)(function))
+
+
+def parallel_reordering(function: _F) -> _F:
+    """The same with floating-point sums in any order; its last digits depend on the machine."""
+    return _locked(function, njit(cache=True, nogil=True, parallel=True, fastmath=set(REORDER))(function))
+
+
+def _locked(function: _F, kernel: Any) -> _F:
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        with ONE_LOOP:
+            return kernel(*arguments)
+
+    return cast(_F, call)
