@@ -1,0 +1,251 @@
+"""Tables, transactions and the two ways in: `read()` sees one consistent state, `write()` is alone.
+
+SQLite in WAL mode with synchronous FULL: a commit that returned survives a power cut. Writers begin with BEGIN
+IMMEDIATE, so several processes take turns instead of failing halfway; whoever waits longer than `BUSY_SECONDS`
+gets `center.busy`. SQLAlchemy Core keeps the SQL portable; what is SQLite's own stands in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy import BLOB, Column, Index, Integer, MetaData, Table, Text, UniqueConstraint, event
+
+from consent_center.errors import ConsentError
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 30
+#: Page cache in KiB; bulk inserts into the b-tree of pseudonyms want their inner pages in memory.
+_CACHE_KIB = 128 * 1024
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
+
+purposes = Table(
+    "purposes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("body", Text, nullable=False),  # canonical JSON without "active"
+    Column("active", Integer, nullable=False),
+)
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+assessments = Table(
+    "assessments", metadata, Column("id", Text, primary_key=True), Column("body", Text, nullable=False)
+)
+
+subjects = Table(
+    "subjects",
+    metadata,
+    Column("ordinal", Integer, primary_key=True),
+    Column("salt", BLOB),  # null after erasure: then nothing can be decrypted or linked any more
+    Column("minor_until", Integer),  # day (since 1970) of the birthday at which a guardian's consent lapses
+)
+identifiers = Table(
+    "identifiers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("pseudonym", BLOB, nullable=False, unique=True),
+    Column("kind", Integer, nullable=False),
+    Column("subject", Integer, nullable=False),
+)
+contexts = Table(
+    "contexts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("controller", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("regulation", Text, nullable=False),
+    UniqueConstraint("controller", "recipient", "purpose", "regulation"),
+)
+descriptors = Table(  # what many events share: everything that does not name a person
+    "descriptors",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("hash", BLOB, nullable=False, unique=True),
+    Column("context", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+)
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", Integer, primary_key=True),
+    Column("subject", Integer, nullable=False),
+    Column("descriptor", Integer, nullable=False),
+    Column("leaf", Integer, nullable=False),
+    Column("occurred_at", Integer, nullable=False),
+    Column("recorded_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),  # -1: no end
+    Column("salt", BLOB, nullable=False),
+    Column("sealed", BLOB, nullable=False),  # evidence and actor, AES-256-GCM under the subject's key
+    Index("events_subject", "subject"),
+)
+states = Table(  # the fold of the events, written in their transaction
+    "states",
+    metadata,
+    Column("context", Integer, primary_key=True),
+    Column("subject", Integer, primary_key=True),
+    Column("descriptor", Integer, nullable=False),
+    Column("explicit", Integer, nullable=False),  # 0: assumed consent, which never outweighs a person's own word
+    Column("rank", Integer, nullable=False),
+    Column("occurred_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+tiles = Table(
+    "tiles",
+    metadata,
+    Column("level", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("hashes", BLOB, nullable=False),
+)
+entries = Table(  # leaves that are no consent events
+    "entries",
+    metadata,
+    Column("leaf", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("salt", BLOB, nullable=False),
+    Column("payload", BLOB, nullable=False),  # canonical JSON
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("document", BLOB, nullable=False),
+    Column("signature", BLOB, nullable=False),
+    Column("salt", BLOB, nullable=False),
+    Column("regulation", Text),
+    Column("eligible", BLOB, nullable=False),  # serialised Roaring bitmap of ordinals
+)
+snapshot_tokens = Table(
+    "snapshot_tokens",
+    metadata,
+    Column("snapshot", Text, primary_key=True),
+    Column("chunk", Integer, primary_key=True),
+    Column("tokens", BLOB, nullable=False),
+)
+
+
+class Database:
+    """The engine and its two kinds of transactions. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(path)),
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        )
+        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "begin", _begin)
+
+    def create(self) -> None:
+        """Make the tables in an empty file."""
+        with self.write() as connection:
+            metadata.create_all(connection)
+            set_meta(connection, "schema", str(SCHEMA_VERSION))
+            set_meta(connection, "registry", "0")
+
+    def check(self) -> None:
+        """ConsentError `center.version` unless the file has this program's schema."""
+        with self.read() as connection:
+            found = get_meta(connection, "schema")
+        if found != str(SCHEMA_VERSION):
+            raise ConsentError(
+                "center.version",
+                f"{self.path.name} has schema {found}, this program knows {SCHEMA_VERSION}; use the program's version",
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the database and changes nothing."""
+        with _translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """The only writer, until the block ends; everything or nothing is committed."""
+        with _translated(), self._engine.connect().execution_options(pec_write=True) as connection:
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin`, not by the driver
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+        f"cache_size=-{_CACHE_KIB}",
+        "secure_delete=ON",  # an erased salt is overwritten in the file
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    writing = connection.get_execution_options().get("pec_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        text = str(error.orig)
+        if "locked" in text or "busy" in text:
+            raise ConsentError(
+                "center.busy", f"another process has kept the write lock for {BUSY_SECONDS} s; try again"
+            ) from error
+        raise ConsentError("center.unreachable", f"the consent database can't be used: {text}") from error
+    except sa.exc.DatabaseError as error:
+        raise ConsentError("center.unreachable", f"the consent database can't be used: {error.orig}") from error
+
+
+def insert_many(connection: sa.Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert whole rows (every column, in the table's order) in one prepared statement."""
+    if rows:
+        places = ", ".join("?" * len(table.columns))
+        connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({places})", list(rows))  # noqa: S608 - our name
+
+
+def columns(connection: sa.Connection, sql: str, *parameters: Any) -> list[npt.NDArray[np.int64]]:
+    """The integer columns of a query's answer; null is -1. Goes past SQLAlchemy's rows, for millions of them."""
+    cursor = connection.connection.driver_connection.execute(sql, parameters)  # type: ignore[union-attr]
+    rows = cursor.fetchall()
+    if not rows:
+        return [np.empty(0, np.int64) for _ in cursor.description]
+    return [np.array([-1 if v is None else v for v in column], np.int64) for column in zip(*rows, strict=True)]
+
+
+def chunks(values: Sequence[Any], size: int = 500) -> Iterable[Sequence[Any]]:
+    """`values` in pieces that fit a statement's limit of parameters."""
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def get_meta(connection: sa.Connection, key: str) -> str | None:
+    return connection.execute(sa.select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()
+
+
+def set_meta(connection: sa.Connection, key: str, value: str) -> None:
+    if connection.execute(meta.update().where(meta.c.key == key).values(value=value)).rowcount == 0:
+        connection.execute(meta.insert().values(key=key, value=value))

@@ -1,0 +1,76 @@
+"""One error type with a code; each edge (REST, CLI, node) maps codes once.
+
+`ConsentError` carries a code of `CODES` and a message that says what is wrong, where, and what to do. Refusing a
+person's data is no error: that is a reason code in a decision (`model.REASONS`).
+"""
+
+from __future__ import annotations
+
+CODES: dict[str, str] = {
+    # the center as a whole
+    "center.exists": "a consent center is already in that directory",
+    "center.missing": "there is no consent center in that directory",
+    "center.version": "the database has a schema that this program does not know",
+    "center.keys": "the key files are missing, malformed or readable by others",
+    "center.location": "a location is neither a directory nor an http(s) URL",
+    "center.unreachable": "the consent center or its database can't be reached",
+    "center.busy": "another process holds the database's write lock for too long",
+    "center.closed": "the center was closed by this process",
+    # registry
+    "registry.purpose": "a field of a purpose is not allowed",
+    "registry.notice": "a field of a notice is not allowed",
+    "registry.assessment": "a field of an impact assessment's reference is not allowed",
+    "registry.version": "that version exists already with other content, or is not newer than the last",
+    "registry.unknown": "no purpose or notice of that name and version",
+    # events
+    "event.action": "the action is not one of model.ACTIONS",
+    "event.purpose": "the purpose or its version is not registered, or it is switched off",
+    "event.notice": "the notice is missing, unknown, or belongs to another purpose",
+    "event.identifier": "no identifier of the event can be used",
+    "event.identifier_conflict": "the event's identifiers belong to different people",
+    "event.time": "a time is missing, has no time zone, or is in the future",
+    "event.expiry": "the consent would end before it begins",
+    "event.recipient": "not exactly one recipient; separate consent can't be bundled",
+    "event.categories": "categories are missing, malformed or not among the purpose's",
+    "event.controller": "the event names another controller than this center's",
+    "event.guardian": "a guardian's event needs the birth date of a person under the age limit",
+    "event.text": "a text field is too long, empty, or has characters that are not allowed",
+    "event.batch": "a batch of events has a missing, unknown or mistyped column",
+    # identifiers and decisions
+    "identifier.kind": "the kind is not phone, email, device or opaque",
+    "identifier.type": "a column's type can't hold identifiers",
+    "decision.request": "a decision was asked for with a malformed purpose, recipient, category or time",
+    "subject.unknown": "no person with that identifier is known here",
+    "snapshot.unknown": "no snapshot of that id was issued by this center",
+    "snapshot.signature": "a snapshot's signature is not by that key",
+    "snapshot.proof": "a token proof does not fit the snapshot's root",
+    # ledger
+    "ledger.payload": "a leaf's payload is no JSON object or its kind is malformed",
+    "ledger.index": "an index or size outside the log",
+    "ledger.note": "a signed note is malformed or its signature fails",
+    "ledger.checkpoint": "a checkpoint's body is malformed",
+    "ledger.key": "a signer or verifier key string is malformed",
+    "ledger.proof": "a Merkle proof fails",
+    "ledger.opening": "an opening does not give the leaf's hash",
+    "ledger.corrupt": "the stored log differs from its own hashes",
+    # edges: REST and import
+    "request.invalid": "a request's body or parameters are malformed",
+    "request.unauthorised": "no token, or one that does not allow this",
+    "request.not_found": "no such resource",
+    "request.too_large": "a request is over the size limit",
+    "import.file": "a file can't be read as CSV or JSON lines",
+    "import.column": "a column that the import needs is not in the file",
+    "import.row": "a row of the file can't become an event",
+}
+
+
+class ConsentError(Exception):
+    """`code` is one of `CODES`; `detail` says what, where and what to do; `row` is a batch's row, if any."""
+
+    def __init__(self, code: str, detail: str, row: int | None = None) -> None:
+        if code not in CODES:
+            raise KeyError(f"unregistered error code {code!r}")
+        super().__init__(f"{code}: {detail}" if row is None else f"{code}: row {row}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.row = row

@@ -1,0 +1,131 @@
+"""The application factory: limits, authentication, error answers, OpenAPI; the calls are in the blueprints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from apiflask import APIFlask
+from apiflask.exceptions import HTTPError
+from flask import Flask, Response, current_app, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from consent_center.client import CenterClient, open_center
+from consent_center.errors import ConsentError
+from consent_center.rest import decisions, docs_page, events, ledger, problems, registry, token
+from consent_center.rest.context import CENTER, TOKEN, authorised
+
+JSON_LIMIT, UPLOAD_LIMIT, BULK_LIMIT = 4 << 20, 64 << 20, 512 << 20  # bytes of a body
+_UPLOADS = {"/v1/events/batch"}
+_BULK = {"/v1/decisions/bulk", "/v1/snapshots", "/v1/assumptions/bulk", "/v1/events/bulk"}
+_OPEN = {"/v1/health", "/openapi.json", "/docs", "/"}
+
+
+def create_app(location: str | Path | CenterClient, token_text: str | None = None) -> Flask:
+    """A WSGI application for one center: its directory, or one that is open already.
+
+    `token_text` is the bearer token; None makes one in the center's directory (`rest.token`, mode 0600).
+    """
+    opened = open_center(location) if isinstance(location, str | Path) else location
+    if token_text is None:
+        if not isinstance(location, str | Path):
+            raise ConsentError(
+                "center.keys", "an open center needs its token named: create_app(center, token)"
+            )
+        token_text = token.ensure_token(Path(location))
+    app = APIFlask(
+        __name__, title="PEC consent center", version="1", docs_path=None, spec_path="/openapi.json"
+    )
+    app.extensions[CENTER] = opened
+    app.extensions[TOKEN] = token.digest(token_text)
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["AUTO_404_RESPONSE"] = False
+    app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
+    app.config["DESCRIPTION"] = docs_page.INTRODUCTION
+    app.security_schemes = {"token": {"type": "http", "scheme": "bearer"}}
+    app.before_request(_guard)
+    app.after_request(_headers)
+    _errors(app)
+    for module in (registry, events, decisions, ledger):
+        app.register_blueprint(module.bp)
+    app.spec_processor(docs_page.complete)
+    app.get("/docs")(app.doc(hide=True)(docs_page.view))
+    app.get("/")(app.doc(hide=True)(docs_page.view))
+    return app
+
+
+def _guard() -> None:
+    """Who asks, how much, and whether JSON is JSON: before anything looks at the body."""
+    if request.path not in _OPEN and not authorised():
+        raise ConsentError(
+            "request.unauthorised", "send the header `Authorization: Bearer <content of rest.token>`"
+        )
+    limit = UPLOAD_LIMIT if request.path in _UPLOADS else BULK_LIMIT if request.path in _BULK else JSON_LIMIT
+    request.max_content_length = limit
+    if request.mimetype == "application/json" and request.path not in _UPLOADS:
+        try:
+            json.loads(request.get_data(cache=True), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise ConsentError("request.invalid", f"the body is no JSON: {error}") from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _headers(response: Response) -> Response:
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+    return response
+
+
+def _errors(app: APIFlask) -> None:
+    @app.error_processor
+    def _http(error: HTTPError) -> Any:
+        if error.status_code >= 500:
+            return problems.internal()
+        return problems.from_http(error.status_code, _explain(error))
+
+    def _coded(error: Exception) -> Response:
+        return problems.from_error(error if isinstance(error, ConsentError) else _wrapped(error))
+
+    def _unforeseen(error: Exception) -> Response:
+        app.logger.exception("request %s %s failed", request.method, request.path)
+        return problems.internal()
+
+    handlers: dict[type[Exception], Callable[[Exception], Response]] = {
+        ConsentError: _coded,
+        SQLAlchemyError: _coded,
+        RecursionError: _coded,
+        Exception: _unforeseen,
+    }
+    for kind, handler in handlers.items():
+        app.register_error_handler(kind, handler)
+
+
+def _wrapped(error: Exception) -> ConsentError:
+    if isinstance(error, RecursionError):
+        return ConsentError("request.invalid", "the body is nested too deeply")
+    current_app.logger.error("database: %s", error)
+    return ConsentError("center.unreachable", "the center's database does not answer; try again")
+
+
+def _explain(error: HTTPError) -> str:
+    """`{"json": {"phone": ["Missing data."]}}` as one sentence a field."""
+    if not isinstance(error.detail, dict) or not error.detail:
+        return str(error.message)
+    found: list[str] = []
+
+    def walk(node: Any, path: list[str]) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(value, [*path, str(key)])
+        elif isinstance(node, list):
+            found.append(f"{'.'.join(path[1:]) or 'the body'}: {' '.join(str(x) for x in node)}")
+
+    walk(error.detail, [])
+    return "; ".join(found[:20]) or str(error.message)

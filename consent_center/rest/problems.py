@@ -1,0 +1,76 @@
+"""Errors as problem details (RFC 9457), and the one table from an error code to an HTTP status."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import Response, request
+
+from consent_center.errors import CODES, ConsentError
+
+MEDIA_TYPE = "application/problem+json"
+TYPE = "urn:pec:problem:"
+
+_STATUS = {
+    "request.invalid": 400,
+    "request.unauthorised": 401,
+    "request.not_found": 404,
+    "registry.unknown": 404,
+    "subject.unknown": 404,
+    "snapshot.unknown": 404,
+    "ledger.index": 404,
+    "registry.version": 409,
+    "event.identifier_conflict": 409,
+    "request.too_large": 413,
+    "center.busy": 503,
+    "center.closed": 503,
+    "center.unreachable": 503,
+    "ledger.corrupt": 500,
+}
+
+
+def status_of(code: str) -> int:
+    """422 (understood, but not allowed) for every code without a status of its own; 500 for a broken center."""
+    return _STATUS.get(code, 500 if code.startswith("center.") else 422)
+
+
+def body_of(code: str, detail: str, status: int, **more: Any) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "type": TYPE + code,
+        "title": CODES[code],
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+    }
+    return body | more
+
+
+def respond(body: dict[str, Any]) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if body["status"] == 401 else {}
+    text = json.dumps(body, ensure_ascii=True)
+    return Response(text, body["status"], headers, content_type=MEDIA_TYPE)
+
+
+def from_error(error: ConsentError) -> Response:
+    more = {} if error.row is None else {"row": error.row}
+    return respond(body_of(error.code, error.detail, status_of(error.code), **more))
+
+
+def from_http(status: int, message: str) -> Response:
+    """Errors of the framework itself: unknown path, wrong method, wrong content type, too large ..."""
+    code = {401: "request.unauthorised", 404: "request.not_found", 413: "request.too_large"}.get(status)
+    return respond(body_of(code or "request.invalid", message, status))
+
+
+def internal() -> Response:
+    """A fault of ours has no code and tells no detail; the server's log has the trace."""
+    body = {
+        "type": "about:blank",
+        "title": "Internal Server Error",
+        "status": 500,
+        "detail": "the center failed on this request; its log says why",
+        "instance": request.path,
+    }
+    return respond(body)

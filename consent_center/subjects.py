@@ -1,0 +1,178 @@
+"""Which person an identifier belongs to: keyed pseudonyms, their index in memory, new subjects.
+
+    pseudonym = HMAC-SHA-256(pseudonym key, kind ‖ 0x00 ‖ normal form)
+
+The index is the sorted first 8 bytes (uint64) with the whole 32 bytes beside them: a hit on the prefix is
+confirmed on all bytes, so two pseudonyms with one prefix can't be mixed up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import sqlalchemy as sa
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from consent_center import database as db
+from consent_center.hashing import as_rows, blobs, hmac_strings
+
+Bytes2 = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+#: Up to so many identifiers are looked up by SQL; more are worth loading the index.
+SQL_LOOKUP = 256
+
+
+def pseudonyms(key: bytes, kind: str, values: pa.Array) -> Bytes2:
+    """uint8[n, 32] of a normalised column; rows that are null get the pseudonym of the empty text: mask them."""
+    return hmac_strings(key, kind.encode() + b"\x00", values)
+
+
+def prefixes(rows: Bytes2) -> npt.NDArray[np.uint64]:
+    """The first 8 bytes of each row, as big-endian numbers (so their order is that of the bytes)."""
+    return np.ascontiguousarray(rows[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
+
+
+@dataclass
+class SubjectIndex:
+    """Sorted pseudonyms of the whole center and their subjects' ordinals."""
+
+    prefix: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    whole: Bytes2 = field(default_factory=lambda: np.empty((0, 32), np.uint8))
+    ordinal: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    last_id: int = 0
+
+    def catch_up(self, connection: sa.Connection) -> None:
+        """Add the identifiers that were stored since the last call."""
+        cursor = connection.connection.driver_connection.execute(  # type: ignore[union-attr]
+            "SELECT id, pseudonym, subject FROM identifiers WHERE id > ? ORDER BY id", (self.last_id,)
+        )
+        rows = cursor.fetchall()
+        if not rows:
+            return
+        ids, found, ordinals = zip(*rows, strict=True)
+        self.add(as_rows(list(found)), np.array(ordinals, np.int64))
+        self.last_id = int(ids[-1])
+
+    def add(self, rows: Bytes2, ordinals: Ints) -> None:
+        keys = prefixes(rows)
+        order = np.argsort(keys, kind="stable")
+        keys, rows, ordinals = keys[order], rows[order], ordinals[order]
+        at = np.searchsorted(self.prefix, keys)
+        self.prefix = np.insert(self.prefix, at, keys)
+        self.whole = np.insert(self.whole, at, rows, axis=0)
+        self.ordinal = np.insert(self.ordinal, at, ordinals)
+
+    def remove(self, subjects: Ints) -> None:
+        """Forget the identifiers of erased subjects."""
+        keep = ~np.isin(self.ordinal, subjects)
+        self.prefix, self.whole, self.ordinal = self.prefix[keep], self.whole[keep], self.ordinal[keep]
+
+    def lookup(self, rows: Bytes2) -> Ints:
+        """Ordinals int64[n] of pseudonyms uint8[n, 32]; -1 where unknown."""
+        found = np.full(len(rows), -1, np.int64)
+        if len(self.prefix) == 0 or len(rows) == 0:
+            return found
+        keys = prefixes(rows)
+        at = np.searchsorted(self.prefix, keys)
+        left = np.arange(len(rows))
+        while len(left):  # more than one round only where prefixes collide
+            inside = at < len(self.prefix)
+            left, at = left[inside], at[inside]
+            same = self.prefix[at] == keys[left]
+            left, at = left[same], at[same]
+            whole = (self.whole[at] == rows[left]).all(axis=1)
+            found[left[whole]] = self.ordinal[at[whole]]
+            left, at = left[~whole], at[~whole] + 1
+        return found
+
+
+def sql_lookup(connection: sa.Connection, rows: Bytes2) -> Ints:
+    """The same answer as SubjectIndex.lookup, from the database, for a few rows."""
+    wanted = blobs(rows)
+    known: dict[bytes, int] = {}
+    table = db.identifiers
+    for part in db.chunks(sorted(set(wanted))):
+        query = sa.select(table.c.pseudonym, table.c.subject).where(table.c.pseudonym.in_(part))
+        known.update((row[0], int(row[1])) for row in connection.execute(query))
+    return np.array([known.get(key, -1) for key in wanted], np.int64)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Subjects of a batch's rows: `ordinals` int64[n] (-1: refused), `conflict` bool[n], and what is new.
+
+    `new_subjects` counts subjects to be created, numbered from `first_new`; `fresh` are their or others' new
+    identifiers: (pseudonym uint8[k, 32], kind int64[k], subject int64[k]).
+    """
+
+    ordinals: Ints
+    conflict: npt.NDArray[np.bool_]
+    first_new: int
+    new_subjects: int
+    fresh: tuple[Bytes2, Ints, Ints]
+
+
+def resolve(
+    rows: Ints, kinds: Ints, found: Bytes2, known: Ints, count: int, usable: npt.NDArray[np.bool_], first_new: int
+) -> Resolved:
+    """Give every usable row its subject.
+
+    `rows`, `kinds`, `found`, `known` describe identifiers (one row of the batch may have several): the row, the
+    kind's number, the pseudonym, the subject already known or -1. Rows that share an identifier are one person
+    (connected components); if a component touches two known subjects, all its rows are in conflict: people are
+    never merged by accident.
+    """
+    use = usable[rows]
+    rows, kinds, found, known = rows[use], kinds[use], found[use], known[use]
+    ordinals, conflict = np.full(count, -1, np.int64), np.zeros(count, bool)
+    nothing = (np.empty((0, 32), np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
+    if len(rows) == 0:
+        return Resolved(ordinals, conflict, first_new, 0, nothing)
+    void = np.ascontiguousarray(found).view("V32").reshape(-1)
+    _, first, identity = np.unique(void, return_index=True, return_inverse=True)
+    identity = identity.reshape(-1)
+    if len(np.unique(rows)) == len(rows):
+        group = identity  # one identifier a row: a person is a pseudonym
+    else:
+        size = count + len(first)
+        graph = coo_array((np.ones(len(rows), np.int8), (rows, count + identity)), shape=(size, size))
+        labels = connected_components(graph, directed=False)[1]
+        group = np.unique(labels[rows], return_inverse=True)[1].reshape(-1)
+    groups = int(group.max()) + 1
+    low, high = np.full(groups, np.iinfo(np.int64).max), np.full(groups, -1, np.int64)
+    has = known >= 0
+    np.minimum.at(low, group[has], known[has])
+    np.maximum.at(high, group[has], known[has])
+    clash = (high >= 0) & (low != high)
+    # New subjects are numbered by their first row, so that ordinals follow the order of the input.
+    opening = np.full(groups, np.iinfo(np.int64).max)
+    np.minimum.at(opening, group, rows)
+    new = np.flatnonzero(high < 0)
+    subject = high.copy()
+    subject[new[np.argsort(opening[new], kind="stable")]] = first_new + np.arange(len(new))
+    ordinals[rows] = np.where(clash[group], -1, subject[group])
+    conflict[rows] = clash[group]
+    take = first[(known[first] < 0) & ~clash[group[first]]]
+    return Resolved(
+        ordinals, conflict, first_new, len(new), (found[take], kinds[take], subject[group[take]].astype(np.int64))
+    )
+
+
+def store(connection: sa.Connection, resolved: Resolved, salts: list[bytes]) -> None:
+    """Write new subjects with their salts, and new identifiers in the order of their index."""
+    first = resolved.first_new
+    db.insert_many(connection, db.subjects, [(first + i, salt, None) for i, salt in enumerate(salts)])
+    found, kinds, subjects = resolved.fresh
+    start = int(connection.execute(sa.select(sa.func.max(db.identifiers.c.id))).scalar_one() or 0) + 1
+    # `np.unique` sorted them: neighbours in the b-tree, which is what makes millions of inserts quick.
+    ids = range(start, start + len(kinds))
+    db.insert_many(
+        connection,
+        db.identifiers,
+        list(zip(ids, blobs(found), kinds.tolist(), subjects.tolist(), strict=True)),
+    )
