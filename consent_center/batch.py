@@ -7,6 +7,7 @@ checked one by one in Python, while everything that differs from row to row is c
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -51,8 +52,8 @@ _OTHER = ("categories", "occurred_at", "expires_at", "birth_date")
 class Batch:
     """Checked columns. `bad` maps refused rows to why; everything else has one entry a row.
 
-    `descriptor` indexes `descriptors`; times are microseconds, NEVER for none; `minor_until` is a day, NEVER for
-    people over the age limit or of unknown age.
+    `descriptor` indexes `descriptors`; times are microseconds, NEVER for none; `minor_until` is a day, NEVER
+    for people over the age limit or of unknown age.
     """
 
     descriptors: list[dict[str, Any]]
@@ -61,7 +62,7 @@ class Batch:
     occurred_at: Ints
     expires_at: Ints
     minor_until: Ints
-    private: list[bytes] = field(repr=False)  # canonical JSON of evidence and actor; empty for neither
+    private: list[bytes] = field(repr=False)  # JSON of evidence and actor; empty for neither
     bad: dict[int, tuple[str, str]]
 
     @property
@@ -102,7 +103,7 @@ def day_start(days: Ints) -> Ints:
 
 
 def minor_until(born: date) -> int:
-    """The day (since 1970) of the birthday that ends the need for a guardian; 29 February counts as 1 March."""
+    """The day (since 1970) of the birthday that ends the need for a guardian; 29 February becomes 1 March."""
     try:
         birthday = born.replace(year=born.year + GUARDIAN_AGE)
     except ValueError:
@@ -202,6 +203,14 @@ def _check_times(batch: Batch, grants: npt.NDArray[np.bool_], duration: Ints, no
     # Whoever was of age when the event happened needs no birthday kept.
     of_age = batch.minor_until <= (occurred + LOCAL_OFFSET) // DAY
     batch.minor_until[of_age] = NEVER
+    guardian = np.array([d.get("action") == "guardian_granted" for d in batch.descriptors], bool)[
+        batch.descriptor
+    ]
+    batch.refuse(
+        np.flatnonzero(guardian & (batch.minor_until == NEVER)),
+        "event.guardian",
+        f"a guardian's grant needs the birth date of a person under {GUARDIAN_AGE}",
+    )
 
 
 def check_descriptor(fields: dict[str, Any], registry: Registry, controller: str) -> dict[str, Any]:
@@ -214,15 +223,23 @@ def check_descriptor(fields: dict[str, Any], registry: Registry, controller: str
         raise ConsentError("event.purpose", f"purpose {purpose_id!r} version {version} is not registered")
     grants = action in GRANTS
     if grants and not registry.current[purpose_id].active:
-        raise ConsentError("event.purpose", f"purpose {purpose_id!r} is switched off; only refusals are taken")
+        raise ConsentError(
+            "event.purpose", f"purpose {purpose_id!r} is switched off; only refusals are taken"
+        )
     if fields["controller"] not in ("", controller):
-        raise ConsentError("event.controller", f"this center is {controller!r}'s, not {fields['controller']!r}'s")
+        raise ConsentError(
+            "event.controller", f"this center is {controller!r}'s, not {fields['controller']!r}'s"
+        )
     if not is_name(fields["recipient"]):
         # "a,b" or "*" would bundle several recipients in one consent, which PIPL 23 does not allow.
-        raise ConsentError("event.recipient", f"recipient {fields['recipient']!r} must name exactly one, without , ; *")
+        raise ConsentError(
+            "event.recipient", f"recipient {fields['recipient']!r} must name exactly one, without , ; *"
+        )
     for name in ("regulation", "channel", "method"):
         if not is_name(fields[name]):
-            raise ConsentError("event.text", f"{name} {fields[name]!r} must be 1 to 128 characters without blanks")
+            raise ConsentError(
+                "event.text", f"{name} {fields[name]!r} must be 1 to 128 characters without blanks"
+            )
     assumed = "reason" in fields
     if (fields["method"] == ASSUMED) != assumed:
         raise ConsentError("event.text", "method 'assumed' is for `assume`, which asks for a reason")
@@ -231,7 +248,7 @@ def check_descriptor(fields: dict[str, Any], registry: Registry, controller: str
     if strange or (grants and not categories):
         raise ConsentError(
             "event.categories",
-            f"{', '.join(strange) or 'no category'}: {purpose_id} version {version} has {', '.join(purpose.categories)}",
+            f"{', '.join(strange) or 'none'}: {purpose_id} {version} has {', '.join(purpose.categories)}",
         )
     _check_notice(fields, registry, required=grants and not assumed)
     kept = {name: fields[name] for name in (*_TEXTS, *_NUMBERS)}
@@ -250,7 +267,8 @@ def _check_notice(fields: dict[str, Any], registry: Registry, required: bool) ->
         raise ConsentError("event.notice", f"notice {name!r} version {version} is not registered")
     if (notice.purpose, notice.purpose_version) != (fields["purpose"], fields["purpose_version"]):
         raise ConsentError(
-            "event.notice", f"notice {name} version {version} is for {notice.purpose} {notice.purpose_version}"
+            "event.notice",
+            f"notice {name} version {version} is for {notice.purpose} {notice.purpose_version}",
         )
 
 
@@ -324,7 +342,9 @@ def _times(table: pa.Table, name: str, rows: int) -> Ints:
     if pa.types.is_null(column.type):
         return np.full(rows, NEVER, np.int64)
     if not pa.types.is_timestamp(column.type) or column.type.tz is None:
-        raise ConsentError("event.time", f"column {name!r} is {column.type}; it must be a timestamp with a time zone")
+        raise ConsentError(
+            "event.time", f"column {name!r} is {column.type}; it must be a timestamp with a time zone"
+        )
     try:
         moments = column.cast(pa.timestamp("us", "UTC"), safe=False).cast(pa.int64())
     except pa.ArrowException as error:
@@ -347,6 +367,6 @@ def _private(table: pa.Table, rows: int) -> list[bytes]:
     if not any(any(column) for column in columns):
         return [b""] * rows
     return [
-        canonical(dict(zip(held, values, strict=True))) if any(values) else b""
+        json.dumps(dict(zip(held, values, strict=True)), ensure_ascii=False).encode() if any(values) else b""
         for values in zip(*columns, strict=True)
     ]

@@ -1,12 +1,14 @@
 """Tables, transactions and the two ways in: `read()` sees one consistent state, `write()` is alone.
 
-SQLite in WAL mode with synchronous FULL: a commit that returned survives a power cut. Writers begin with BEGIN
-IMMEDIATE, so several processes take turns instead of failing halfway; whoever waits longer than `BUSY_SECONDS`
-gets `center.busy`. SQLAlchemy Core keeps the SQL portable; what is SQLite's own stands in this file.
+SQLite in WAL mode with synchronous FULL: a commit that returned survives a power cut. Writers begin with
+BEGIN IMMEDIATE, so several processes take turns instead of failing halfway; whoever waits longer than
+`BUSY_SECONDS` gets `center.busy`. SQLAlchemy Core keeps the SQL portable; what is SQLite's own stands in this
+file.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,12 +49,19 @@ assessments = Table(
     "assessments", metadata, Column("id", Text, primary_key=True), Column("body", Text, nullable=False)
 )
 
-subjects = Table(
-    "subjects",
+salts = Table(  # of 128 subjects a row, 32 bytes each, by ordinal; zeros after erasure
+    "salts",
+    metadata,
+    Column("chunk", Integer, primary_key=True),
+    Column("salts", BLOB, nullable=False),
+)
+minors = Table(
+    "minors",
     metadata,
     Column("ordinal", Integer, primary_key=True),
-    Column("salt", BLOB),  # null after erasure: then nothing can be decrypted or linked any more
-    Column("minor_until", Integer),  # day (since 1970) of the birthday at which a guardian's consent lapses
+    Column(
+        "until", Integer, nullable=False
+    ),  # day (since 1970) of the birthday that ends the need for a guardian
 )
 identifiers = Table(
     "identifiers",
@@ -100,7 +109,9 @@ states = Table(  # the fold of the events, written in their transaction
     Column("context", Integer, primary_key=True),
     Column("subject", Integer, primary_key=True),
     Column("descriptor", Integer, nullable=False),
-    Column("explicit", Integer, nullable=False),  # 0: assumed consent, which never outweighs a person's own word
+    Column(
+        "explicit", Integer, nullable=False
+    ),  # 0: assumed consent, which never outweighs a person's own word
     Column("rank", Integer, nullable=False),
     Column("occurred_at", Integer, nullable=False),
     Column("expires_at", Integer, nullable=False),
@@ -155,22 +166,24 @@ class Database:
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
 
-    def create(self) -> None:
+    def create(self, controller: str) -> None:
         """Make the tables in an empty file."""
         with self.write() as connection:
             metadata.create_all(connection)
             set_meta(connection, "schema", str(SCHEMA_VERSION))
+            set_meta(connection, "controller", controller)
             set_meta(connection, "registry", "0")
 
-    def check(self) -> None:
-        """ConsentError `center.version` unless the file has this program's schema."""
+    def check(self) -> str:
+        """The controller; ConsentError `center.version` unless the file has this program's schema."""
         with self.read() as connection:
-            found = get_meta(connection, "schema")
+            found, controller = get_meta(connection, "schema"), get_meta(connection, "controller")
         if found != str(SCHEMA_VERSION):
             raise ConsentError(
                 "center.version",
-                f"{self.path.name} has schema {found}, this program knows {SCHEMA_VERSION}; use the program's version",
+                f"{self.path.name} has schema {found}, this program knows {SCHEMA_VERSION}",
             )
+        return controller or ""
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -181,9 +194,9 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """The only writer, until the block ends; everything or nothing is committed."""
-        with _translated(), self._engine.connect().execution_options(pec_write=True) as connection:
-            with connection.begin():
-                yield connection
+        engine = self._engine.execution_options(pec_write=True)
+        with _translated(), engine.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         self._engine.dispose()
@@ -210,15 +223,16 @@ def _begin(connection: sa.Connection) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except sa.exc.OperationalError as error:
-        text = str(error.orig)
+    except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
+        text = str(getattr(error, "orig", error))
         if "locked" in text or "busy" in text:
             raise ConsentError(
                 "center.busy", f"another process has kept the write lock for {BUSY_SECONDS} s; try again"
             ) from error
         raise ConsentError("center.unreachable", f"the consent database can't be used: {text}") from error
-    except sa.exc.DatabaseError as error:
-        raise ConsentError("center.unreachable", f"the consent database can't be used: {error.orig}") from error
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        text = str(getattr(error, "orig", error))
+        raise ConsentError("center.unreachable", f"the consent database can't be used: {text}") from error
 
 
 def insert_many(connection: sa.Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -229,12 +243,14 @@ def insert_many(connection: sa.Connection, table: Table, rows: Sequence[tuple[An
 
 
 def columns(connection: sa.Connection, sql: str, *parameters: Any) -> list[npt.NDArray[np.int64]]:
-    """The integer columns of a query's answer; null is -1. Goes past SQLAlchemy's rows, for millions of them."""
+    """The integer columns of a query's answer; null is -1. Goes past SQLAlchemy's rows, for speed."""
     cursor = connection.connection.driver_connection.execute(sql, parameters)  # type: ignore[union-attr]
     rows = cursor.fetchall()
     if not rows:
         return [np.empty(0, np.int64) for _ in cursor.description]
-    return [np.array([-1 if v is None else v for v in column], np.int64) for column in zip(*rows, strict=True)]
+    return [
+        np.array([-1 if v is None else v for v in column], np.int64) for column in zip(*rows, strict=True)
+    ]
 
 
 def chunks(values: Sequence[Any], size: int = 500) -> Iterable[Sequence[Any]]:

@@ -1,7 +1,7 @@
 """One error type with a code; each edge (REST, CLI, node) maps codes once.
 
-`ConsentError` carries a code of `CODES` and a message that says what is wrong, where, and what to do. Refusing a
-person's data is no error: that is a reason code in a decision (`model.REASONS`).
+`ConsentError` carries a code of `CODES` and a message that says what is wrong, where, and what to do.
+Refusing a person's data is no error: that is a reason code in a decision (`model.REASONS`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""SHA-256 and HMAC-SHA-256 over columns, in numba (FIPS 180-4, RFC 2104); one row is a hashlib call's fraction.
+"""SHA-256 and HMAC-SHA-256 over columns, in numba (FIPS 180-4, RFC 2104); one row is a hashlib call's
+fraction.
 
-Kernels release the GIL and are split over the machine's cores with threads (numba's own thread pool aborts the
-process when two threads of a server use it at once). `tests/consent_center/test_hashing.py` compares every
-function with hashlib and hmac on random lengths. Not constant-time in the lengths; nothing branches on data.
+Kernels release the GIL and are split over the machine's cores with threads (numba's own thread pool aborts
+the process when two threads of a server use it at once). `tests/consent_center/test_hashing.py` compares
+every function with hashlib and hmac on random lengths. Not constant-time in the lengths; nothing branches on
+data.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ def _compress(state: Any, block: Any, w: Any) -> None:
 
 @_jit
 def _absorb(state: Any, message: Any, before: int, block: Any, w: Any) -> None:
-    """Absorb `message`, the padding and the length; `before` bytes were absorbed already (a multiple of 64)."""
+    """Absorb `message`, padding and length; `before` bytes were absorbed already (a multiple of 64)."""
     size = message.shape[0]
     full = size // 64
     for i in range(full):
@@ -257,7 +259,9 @@ def as_rows(blobs: list[bytes], width: int = 32) -> Bytes2:
 
 def big_endian(values: npt.ArrayLike) -> Bytes2:
     """int64[n] -> uint8[n, 8], big-endian two's complement."""
-    return np.ascontiguousarray(np.asarray(values, dtype=np.int64).astype(">i8")).view(np.uint8).reshape(-1, 8)
+    return (
+        np.ascontiguousarray(np.asarray(values, dtype=np.int64).astype(">i8")).view(np.uint8).reshape(-1, 8)
+    )
 
 
 def blobs(rows: Bytes2) -> list[bytes]:

@@ -1,10 +1,11 @@
 """Normalisation of identifiers, column by column. Rule: nothing valid is silently lost.
 
-A row ends in one of three ways, and every row is counted: OK with its normal form, NULL (nothing in it: null, or
-blanks only), INVALID (something, but no identifier of that kind). README, "Identifiers", has the rules with
-examples; they were checked against libphonenumber's answers for the region CN and UID2's e-mail table.
+A row ends in one of three ways, and every row is counted: OK with its normal form, NULL (nothing in it: null,
+or blanks only), INVALID (something, but no identifier of that kind). README, "Identifiers", has the rules
+with examples; they were checked against libphonenumber's answers for the region CN and UID2's e-mail table.
 
-All steps are pyarrow kernels over whole columns (regular expressions are RE2: linear time whatever the input).
+All steps are pyarrow kernels over whole columns (regular expressions are RE2: linear time whatever the
+input).
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ _EMAIL = r"^[^\s\p{Z}@,;:<>()\[\]\\\"]+@[^\s\p{Z}@,;:<>()\[\]\\\"_]+\.[^\s\p{Z}@
 _EMAIL_DOTS = r"^\.|\.\.|\.@|@\.|@-|@.*-\."
 #: Advertising ids that mean "no id": all zeros, in any of the usual shapes.
 _ZERO_DEVICE = r"^[0:-]+$"
-_DEVICE = r"^(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})$"
+_DEVICE = r"^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})$"
 
 
 @dataclass(frozen=True)
 class Normalised:
-    """`values`: a string column, null where a row can't be used; `status` uint8[n]: 0 ok, 1 null, 2 invalid."""
+    """`values`: a string column, null where unusable; `status` uint8[n]: 0 ok, 1 null, 2 invalid."""
 
     values: pa.StringArray
     status: npt.NDArray[np.uint8]
@@ -65,11 +66,14 @@ class Normalised:
 def normalise(values: pa.Array, kind: str) -> Normalised:
     """Bring a column to its normal form.
 
-    Takes strings, integers, floats with whole values, dictionaries, decimals, chunked or not. Raises ConsentError
-    `identifier.kind` and `identifier.type` (a column of lists, times or booleans can't hold identifiers).
+    Takes strings, integers, floats with whole values, dictionaries, decimals, chunked or not. Raises
+    ConsentError `identifier.kind` and `identifier.type` (a column of lists, times or booleans can't hold
+    identifiers).
     """
     if kind not in KINDS:
-        raise ConsentError("identifier.kind", f"{kind!r} is no kind of identifier; use one of {', '.join(KINDS)}")
+        raise ConsentError(
+            "identifier.kind", f"{kind!r} is no kind of identifier; use one of {', '.join(KINDS)}"
+        )
     texts = _texts(values)
     texts = _map_some(texts, pc.invert(pc.string_is_ascii(texts)), _fold)
     texts = pc.ascii_trim_whitespace(texts)
@@ -122,7 +126,9 @@ def _texts(values: pa.Array) -> pa.StringArray:
             return values.cast(pa.string())
         except pa.ArrowInvalid:
             raise ConsentError("identifier.type", "a column of bytes is not UTF-8; decode it first") from None
-    raise ConsentError("identifier.type", f"a column of type {kind} can't hold identifiers; give text or numbers")
+    raise ConsentError(
+        "identifier.type", f"a column of type {kind} can't hold identifiers; give text or numbers"
+    )
 
 
 def _floats(values: pa.Array) -> pa.StringArray:

@@ -4,17 +4,19 @@ A row that can't be read becomes a `Problem` and costs no other row. Row numbers
 or an editor shows: in CSV the header is row 1, in JSON-lines the first line is row 1.
 
 Text may be UTF-8 (with or without a byte-order mark), UTF-16 with a mark, or gb18030 (which contains GBK);
-files may be gzipped. A UTF-8 file with a few damaged bytes stays UTF-8, and only the damaged rows are refused.
+files may be gzipped. A UTF-8 file with a few damaged bytes stays UTF-8; only the damaged rows are refused.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -38,7 +40,7 @@ class Problem:
 
     row: int
     field: str
-    value: str = field(repr=False)
+    value: str = dataclasses.field(repr=False)
     code: str = ""
     fix: str = ""
 
@@ -48,8 +50,8 @@ class Batch:
     """`rows` int64[n]; `columns[name]` string[n], trimmed, null where empty; what could not be read apart."""
 
     rows: np.ndarray
-    columns: dict[str, pa.Array] = field(repr=False)
-    problems: list[Problem] = field(default_factory=list, repr=False)
+    columns: dict[str, pa.Array] = dataclasses.field(repr=False)
+    problems: list[Problem] = dataclasses.field(default_factory=list, repr=False)
 
 
 class Source:
@@ -67,16 +69,23 @@ class Source:
 
         Raises `import.file`, `import.column`.
         """
-        self._open, self.name = _unzip(opener), name
-        with self._open() as file:
-            head = file.read(1 << 16)
+        self._open, self.name = opener, name
+        if name.endswith(".gz"):
+            self._open = lambda: gzip.open(opener(), "rb")  # type: ignore[assignment, return-value]
+        try:
+            with self._open() as file:
+                head = file.read(1 << 16)
+            self.encoding = _encoding(self._open)  # reads the whole file, so damage shows here
+        except (EOFError, zlib.error, OSError) as error:
+            raise ConsentError(
+                "import.file", f"{name} can't be read: {error}; copy or export it again"
+            ) from error
         if not head.strip(b"\0\r\n\t \xef\xbb\xbf"):
             raise ConsentError("import.file", f"{name} is empty: export it again, with a header line")
-        if head[:4] in (b"PK\x03\x04", b"PAR1") or head[:4] == b"\xd0\xcf\x11\xe0":
+        if head[:4] in (b"PK\x03\x04", b"PAR1", b"\x1f\x8b\x08\x00") or head[:4] == b"\xd0\xcf\x11\xe0":
             raise ConsentError(
                 "import.file", f"{name} is a workbook or a binary file: save it as CSV (UTF-8)"
             )
-        self.encoding = _encoding(self._open)
         text = codecs.getincrementaldecoder(self.encoding)("replace").decode(head)
         self.kind = kind or _kind(name, text)
         self._delimiter = ","
@@ -258,7 +267,7 @@ class Source:
 
     def _text(self) -> IO[bytes]:
         """The file as UTF-8 bytes without a mark; bytes that could not be decoded are U+FFFD."""
-        return io.BufferedReader(_Utf8(self._open(), self.encoding), _CHUNK)
+        return io.BufferedReader(_Utf8(self._open(), self.encoding), _CHUNK)  # type: ignore[type-var]
 
 
 def _batch(rows: np.ndarray, columns: dict[str, pa.Array], problems: list[Problem], header: int = 0) -> Batch:
@@ -277,7 +286,8 @@ def _batch(rows: np.ndarray, columns: dict[str, pa.Array], problems: list[Proble
             )
         damaged |= bad
         out[name] = text
-    keep = filled & ~damaged & (rows > header)
+    # A JSON object without any known field is a mistake; a blank line of a CSV file is none.
+    keep = ~damaged & (rows > header) & (filled if header else True)
     mask = pa.array(keep)
     return Batch(
         rows[keep],
@@ -315,12 +325,6 @@ class _Utf8(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def _unzip(opener: Opener) -> Opener:
-    with opener() as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return (lambda: gzip.open(opener(), "rb")) if zipped else opener  # type: ignore[return-value]
 
 
 def _encoding(opener: Opener) -> str:

@@ -1,9 +1,9 @@
 """The center's three secrets, each in a file of its own that only the owner can read.
 
-    pseudonym.key   32 bytes: HMAC key of identifiers. Whoever has it can test guesses of phone numbers.
-    data.key        32 bytes: from it and a subject's salt come the subject's keys. Back it up apart from the
-                    database: restoring an old database alone must not bring erased people back.
-    signing.key     Ed25519, as a C2SP signer key string: checkpoints and snapshots.
+pseudonym.key   32 bytes: HMAC key of identifiers. Whoever has it can test guesses of phone numbers.
+data.key        32 bytes: from it and a subject's salt come the subject's keys. Back it up apart from the
+                database: restoring an old database alone must not bring erased people back.
+signing.key     Ed25519, as a C2SP signer key string: checkpoints and snapshots.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def load_keys(folder: Path) -> Keys:
         pseudonym = bytes.fromhex(_read(folder / "pseudonym.key"))
         data = bytes.fromhex(_read(folder / "data.key"))
     except ValueError:
-        raise ConsentError("center.keys", f"a key in {folder} is not hexadecimal; restore it from backup") from None
+        raise ConsentError(
+            "center.keys", f"a key in {folder} is not hexadecimal; restore it from backup"
+        ) from None
     if len(pseudonym) != _SIZE or len(data) != _SIZE:
         raise ConsentError("center.keys", f"a key in {folder} has not {_SIZE} bytes; restore it from backup")
     try:

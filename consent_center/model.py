@@ -72,7 +72,7 @@ class Purpose:
 
 @dataclass(frozen=True)
 class Notice:
-    """The versioned text that a person saw. A material new version outdates consent given under older ones."""
+    """The versioned text that a person saw. A material new version outdates consent under older ones."""
 
     id: str
     version: int
@@ -100,9 +100,9 @@ class Assessment:
 class ConsentEvent:
     """One event of one person, for exactly one purpose and one recipient.
 
-    `identifiers` are (kind, raw value) pairs of one person. `controller` empty means the center's own. `notice`
-    may be empty only for refusals, withdrawals and ends. `birth_date` matters for minors: what is kept is the
-    date of the 14th birthday, and only if that is still to come.
+    `identifiers` are (kind, raw value) pairs of one person. `controller` empty means the center's own.
+    `notice` may be empty only for refusals, withdrawals and ends. `birth_date` matters for minors: what is
+    kept is the date of the 14th birthday, and only if that is still to come.
     """
 
     identifiers: tuple[tuple[str, str], ...] = field(repr=False)
@@ -147,8 +147,8 @@ class RowError:
 class RecordedMany:
     """A recorded batch: `count` events numbered from `first_sequence`, in the order of the accepted rows.
 
-    `subjects` int64[n] has a row's ordinal, -1 for a refused row. `ignored` counts identifiers that could not be
-    used in rows that had another one.
+    `subjects` int64[n] has a row's ordinal, -1 for a refused row. `ignored` counts identifiers that could not
+    be used in rows that had another one.
     """
 
     first_sequence: int
@@ -217,8 +217,8 @@ class Delta:
     """Who was eligible in a snapshot and is not any more.
 
     `withdrawn` int64[k] ordinals (ascending), `reasons` uint8[k] codes of REASONS. `active` is whether the
-    purpose is still switched on (if not, everybody is in `withdrawn`). `lag_seconds`: how long the oldest of the
-    changes had been recorded when this delta was asked for; 0.0 without changes.
+    purpose is still switched on (if not, everybody is in `withdrawn`). `lag_seconds`: how long the oldest of
+    the changes had been recorded when this delta was asked for; 0.0 without changes.
     """
 
     sequence: int

@@ -106,11 +106,13 @@ def _version(version: object, code: str) -> None:
 def _names(values: Sequence[object], what: str, code: str) -> None:
     for value in values:
         if not is_name(value):
-            raise ConsentError(code, f"{what} {value!r} must be 1 to 128 characters without blanks or , ; | * +")
+            raise ConsentError(
+                code, f"{what} {value!r} must be 1 to 128 characters without blanks or , ; | * +"
+            )
 
 
 def put_purpose(connection: sa.Connection, purpose: Purpose, actor: str) -> Purpose:
-    """Add a version. Putting the same again changes nothing; other content under a known version is refused."""
+    """Add a version. The same again changes nothing; other content under a known version is refused."""
     _names([purpose.id], "the purpose's id", "registry.purpose")
     _version(purpose.version, "registry.purpose")
     _texts(purpose.title, "title", "registry.purpose")
@@ -132,7 +134,8 @@ def put_purpose(connection: sa.Connection, purpose: Purpose, actor: str) -> Purp
         if row.version == purpose.version:
             if row.body != text:
                 raise ConsentError(
-                    "registry.version", f"{purpose.id} version {purpose.version} exists with other content; raise it"
+                    "registry.version",
+                    f"{purpose.id} version {purpose.version} exists with other content; raise it",
                 )
             return replace(purpose, active=bool(row.active))
     if rows and rows[0].version > purpose.version:
@@ -169,7 +172,8 @@ def put_notice(connection: sa.Connection, notice: Notice, actor: str) -> Notice:
     registry = load(connection)
     if (notice.purpose, notice.purpose_version) not in registry.purposes:
         raise ConsentError(
-            "registry.unknown", f"no purpose {notice.purpose!r} version {notice.purpose_version} is registered"
+            "registry.unknown",
+            f"no purpose {notice.purpose!r} version {notice.purpose_version} is registered",
         )
     digest = hashlib.sha256(canonical(dict(notice.text))).hexdigest()
     if notice.hash not in ("", digest):
@@ -180,7 +184,8 @@ def put_notice(connection: sa.Connection, notice: Notice, actor: str) -> Notice:
         if known.version == notice.version:
             if known != notice:
                 raise ConsentError(
-                    "registry.version", f"{notice.id} version {notice.version} exists with other content; raise it"
+                    "registry.version",
+                    f"{notice.id} version {notice.version} exists with other content; raise it",
                 )
             return known
     if any(known.purpose != notice.purpose for known in versions):

@@ -26,9 +26,14 @@ Ints = npt.NDArray[np.int64]
 #: Up to so many identifiers are looked up by SQL; more are worth loading the index.
 SQL_LOOKUP = 256
 
+SALT_SIZE = 32
+SALTS_A_ROW = 128
+#: From so many subjects on, all salts are read at once instead of one by one.
+_MANY = 5_000
+
 
 def pseudonyms(key: bytes, kind: str, values: pa.Array) -> Bytes2:
-    """uint8[n, 32] of a normalised column; rows that are null get the pseudonym of the empty text: mask them."""
+    """uint8[n, 32] of a normalised column; a null row gets the pseudonym of the empty text, so mask it."""
     return hmac_strings(key, kind.encode() + b"\x00", values)
 
 
@@ -118,14 +123,20 @@ class Resolved:
 
 
 def resolve(
-    rows: Ints, kinds: Ints, found: Bytes2, known: Ints, count: int, usable: npt.NDArray[np.bool_], first_new: int
+    rows: Ints,
+    kinds: Ints,
+    found: Bytes2,
+    known: Ints,
+    count: int,
+    usable: npt.NDArray[np.bool_],
+    first_new: int,
 ) -> Resolved:
     """Give every usable row its subject.
 
-    `rows`, `kinds`, `found`, `known` describe identifiers (one row of the batch may have several): the row, the
-    kind's number, the pseudonym, the subject already known or -1. Rows that share an identifier are one person
-    (connected components); if a component touches two known subjects, all its rows are in conflict: people are
-    never merged by accident.
+    `rows`, `kinds`, `found`, `known` describe identifiers (one row of the batch may have several): the row,
+    the kind's number, the pseudonym, the subject already known or -1. Rows that share an identifier are one
+    person (connected components); if a component touches two known subjects, all its rows are in conflict:
+    people are never merged by accident.
     """
     use = usable[rows]
     rows, kinds, found, known = rows[use], kinds[use], found[use], known[use]
@@ -133,10 +144,8 @@ def resolve(
     nothing = (np.empty((0, 32), np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
     if len(rows) == 0:
         return Resolved(ordinals, conflict, first_new, 0, nothing)
-    void = np.ascontiguousarray(found).view("V32").reshape(-1)
-    _, first, identity = np.unique(void, return_index=True, return_inverse=True)
-    identity = identity.reshape(-1)
-    if len(np.unique(rows)) == len(rows):
+    first, identity = _distinct(found)
+    if (np.diff(rows) > 0).all():
         group = identity  # one identifier a row: a person is a pseudonym
     else:
         size = count + len(first)
@@ -159,20 +168,99 @@ def resolve(
     conflict[rows] = clash[group]
     take = first[(known[first] < 0) & ~clash[group[first]]]
     return Resolved(
-        ordinals, conflict, first_new, len(new), (found[take], kinds[take], subject[group[take]].astype(np.int64))
+        ordinals,
+        conflict,
+        first_new,
+        len(new),
+        (found[take], kinds[take], subject[group[take]].astype(np.int64)),
     )
 
 
-def store(connection: sa.Connection, resolved: Resolved, salts: list[bytes]) -> None:
-    """Write new subjects with their salts, and new identifiers in the order of their index."""
-    first = resolved.first_new
-    db.insert_many(connection, db.subjects, [(first + i, salt, None) for i, salt in enumerate(salts)])
+def _distinct(found: Bytes2) -> tuple[Ints, Ints]:
+    """(first int64[d]: where each distinct row stands, in the rows' order as bytes; identity int64[n])."""
+    words = np.ascontiguousarray(found).view(">u8").astype(np.uint64)
+    order = np.argsort(words[:, 0], kind="stable")
+    if (np.diff(words[order, 0]) == 0).any():  # equal rows, or a collision of prefixes
+        order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], words[:, 0]))
+    opens = np.append(True, (words[order[1:]] != words[order[:-1]]).any(axis=1))
+    identity = np.empty(len(found), np.int64)
+    identity[order] = np.cumsum(opens) - 1
+    return order[opens], identity
+
+
+def store(connection: sa.Connection, resolved: Resolved, salts: Bytes2) -> None:
+    """Write the salts of new subjects, uint8[n, 32], and new identifiers in the order of their index."""
+    _append_salts(connection, resolved.first_new, salts)
     found, kinds, subjects = resolved.fresh
     start = int(connection.execute(sa.select(sa.func.max(db.identifiers.c.id))).scalar_one() or 0) + 1
-    # `np.unique` sorted them: neighbours in the b-tree, which is what makes millions of inserts quick.
+    # They are sorted: neighbours in the b-tree, which is what makes millions of inserts quick.
     ids = range(start, start + len(kinds))
     db.insert_many(
         connection,
         db.identifiers,
         list(zip(ids, blobs(found), kinds.tolist(), subjects.tolist(), strict=True)),
     )
+
+
+def count(connection: sa.Connection) -> int:
+    """Number of subjects ever made: the next ordinal."""
+    table = db.salts
+    query = sa.select(table.c.chunk, sa.func.length(table.c.salts)).order_by(table.c.chunk.desc()).limit(1)
+    row = connection.execute(query).first()
+    return 0 if row is None else int(row[0]) * SALTS_A_ROW + int(row[1]) // SALT_SIZE
+
+
+def _append_salts(connection: sa.Connection, first: int, salts: Bytes2) -> None:
+    if not len(salts):
+        return
+    chunk, held = divmod(first, SALTS_A_ROW)
+    if held:
+        salts = np.concatenate([_rows(_chunk(connection, chunk)), salts])
+        connection.execute(db.salts.delete().where(db.salts.c.chunk == chunk))
+    pieces = range(0, len(salts), SALTS_A_ROW)
+    rows = [(chunk + i, salts[start : start + SALTS_A_ROW].tobytes()) for i, start in enumerate(pieces)]
+    db.insert_many(connection, db.salts, rows)
+
+
+def _chunk(connection: sa.Connection, chunk: int) -> bytes:
+    found: bytes = connection.execute(
+        sa.select(db.salts.c.salts).where(db.salts.c.chunk == chunk)
+    ).scalar_one()
+    return found
+
+
+def _rows(blob: bytes) -> Bytes2:
+    return np.frombuffer(blob, np.uint8).reshape(-1, SALT_SIZE)
+
+
+def all_salts(connection: sa.Connection) -> Bytes2:
+    """uint8[n, 32] by ordinal; an erased subject's is zero."""
+    rows = connection.execute(sa.select(db.salts.c.salts).order_by(db.salts.c.chunk))
+    return _rows(b"".join(row[0] for row in rows))
+
+
+def salts_of(connection: sa.Connection, ordinals: Ints) -> Bytes2:
+    """uint8[n, 32]: the salts of those subjects; an erased subject's is zero."""
+    if len(ordinals) > _MANY:
+        return all_salts(connection)[ordinals]
+    held = {chunk: _rows(_chunk(connection, chunk)) for chunk in set((ordinals // SALTS_A_ROW).tolist())}
+    found = np.empty((len(ordinals), SALT_SIZE), np.uint8)
+    for i, ordinal in enumerate(ordinals.tolist()):
+        found[i] = held[ordinal // SALTS_A_ROW][ordinal % SALTS_A_ROW]
+    return found
+
+
+def destroy(connection: sa.Connection, ordinal: int) -> None:
+    """Overwrite a subject's salt and delete its identifiers: nothing can be decrypted or linked any more."""
+    chunk, at = divmod(ordinal, SALTS_A_ROW)
+    salts = _rows(_chunk(connection, chunk)).copy()
+    salts[at] = 0
+    connection.execute(db.salts.update().where(db.salts.c.chunk == chunk).values(salts=salts.tobytes()))
+    connection.execute(db.identifiers.delete().where(db.identifiers.c.subject == ordinal))
+    connection.execute(db.minors.delete().where(db.minors.c.ordinal == ordinal))
+
+
+def is_erased(salts: Bytes2) -> npt.NDArray[np.bool_]:
+    """bool[n]: which salts were destroyed."""
+    gone: npt.NDArray[np.bool_] = (salts == 0).all(axis=1)
+    return gone

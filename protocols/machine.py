@@ -11,7 +11,7 @@ call; stop when `finished`; then read `result`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,6 +19,9 @@ from protocols.errors import LocalError, PeerError
 
 #: Largest message that a machine may emit or accept, in bytes: 1 MiB with room for the transport's frame.
 MAX_MESSAGE = (1 << 20) - 4096
+
+#: How much is done, and of how much.
+Progress = tuple[int, int]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -43,12 +46,13 @@ class State(Protocol[R_co]):
 class Step(Generic[R_co]):
     """What a state answers: messages to send (may be lazy), then the state that follows.
 
-    `progress` is (done, total) in the unit that the protocol's README names, for a progress bar only.
+    `progress` is (done, total) in the unit that the protocol's README names, for a progress bar only; a
+    function where it goes on while messages are being made.
     """
 
     send: Iterable[bytes]
     then: State[R_co] | Done[R_co]
-    progress: tuple[int, int] | None = None
+    progress: Progress | Callable[[], Progress] | None = None
 
 
 class Machine(Generic[R]):
@@ -59,7 +63,12 @@ class Machine(Generic[R]):
         self._state: State[R] | Done[R] | None = None
         self._sending = False
         self._poisoned = False
-        self.progress: tuple[int, int] = (0, 0)
+        self._progress: Progress | Callable[[], Progress] = (0, 0)
+
+    @property
+    def progress(self) -> Progress:
+        """(done, total) of the whole protocol, as far as it is known."""
+        return self._progress() if callable(self._progress) else self._progress
 
     @property
     def finished(self) -> bool:
@@ -105,7 +114,7 @@ class Machine(Generic[R]):
         self._sending = True
         self._state = step.then
         if step.progress is not None:
-            self.progress = step.progress
+            self._progress = step.progress
         return self._emit(step.send)
 
     def _emit(self, messages: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """Numba loops that run on every core, one at a time in a process.
 
-Where neither OpenMP nor TBB is installed, numba falls back on its own work queue, which ends the whole process
+Where neither OpenMP nor TBB is installed, numba falls back on its own work queue, which ends the process
 when two threads start parallel loops at once. A node runs several jobs in one process, so every parallel
 loop of this package takes `ONE_LOOP`. A loop uses all cores anyway; waiting costs nothing.
 """

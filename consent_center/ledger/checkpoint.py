@@ -37,7 +37,9 @@ def parse_checkpoint(text: str) -> Checkpoint:
         raise ConsentError("ledger.checkpoint", "a checkpoint has origin, size and root, each on a line")
     origin, digits, encoded, rest = lines
     if not (digits.isascii() and digits.isdigit()) or str(int(digits)) != digits or int(digits) >> 64:
-        raise ConsentError("ledger.checkpoint", "a checkpoint's size is a 64-bit number without leading zeros")
+        raise ConsentError(
+            "ledger.checkpoint", "a checkpoint's size is a 64-bit number without leading zeros"
+        )
     try:
         root = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
@@ -46,7 +48,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 
 def open_checkpoint(note: str, origin: str, verifiers: Sequence[Verifier]) -> Checkpoint:
-    """Check the signature and the origin of a signed checkpoint; ConsentError `ledger.note`, `.checkpoint`."""
+    """Check signature and origin of a signed checkpoint; ConsentError `ledger.note`, `ledger.checkpoint`."""
     checkpoint = parse_checkpoint(open_note(note, verifiers).text)
     if checkpoint.origin != origin:
         # Another log's checkpoint, signed by a key that serves both, must not pass for this log's.

@@ -1,6 +1,8 @@
-"""The log in the database: hashes in tiles of 256, openings of leaves that are no consent events in `entries`.
+"""The log in the database: hashes in tiles of 256, openings of leaves that are no consent events in
+`entries`.
 
-Every function works inside the caller's transaction, so that a leaf and what it stands for are written together.
+Every function works inside the caller's transaction, so that a leaf and what it stands for are written
+together.
 """
 
 from __future__ import annotations
@@ -66,10 +68,14 @@ def append_hashes(connection: sa.Connection, hashes: Bytes2) -> int:
 
 def event_leaves(salts: Bytes2, bodies: Bytes2) -> Bytes2:
     """Leaf hashes of consent events: salts uint8[n, 16], bodies uint8[n, k]."""
-    lead = np.frombuffer(EVENT_KIND.encode() + b"\x00", np.uint8)
-    inner = sha256_rows(np.hstack([np.broadcast_to(lead, (len(bodies), len(lead))), bodies]))
     label = np.broadcast_to(np.frombuffer(LEAF_LABEL, np.uint8), (len(salts), len(LEAF_LABEL)))
-    return tree.leaf_hashes(np.hstack([label, salts, inner]))
+    return tree.leaf_hashes(np.hstack([label, salts, event_body_hashes(bodies)]))
+
+
+def event_body_hashes(bodies: Bytes2) -> Bytes2:
+    """uint8[n, 32]: SHA-256("event" ‖ 0x00 ‖ body)."""
+    lead = np.frombuffer(EVENT_KIND.encode() + b"\x00", np.uint8)
+    return sha256_rows(np.hstack([np.broadcast_to(lead, (len(bodies), len(lead))), bodies]))
 
 
 def append_entries(connection: sa.Connection, items: Sequence[tuple[str, dict[str, Any]]]) -> list[int]:
@@ -77,7 +83,9 @@ def append_entries(connection: sa.Connection, items: Sequence[tuple[str, dict[st
     rows, hashes = [], []
     for kind, payload in items:
         if not isinstance(kind, str) or not _KIND.fullmatch(kind) or kind == EVENT_KIND:
-            raise ConsentError("ledger.payload", f"{kind!r} is no kind for a leaf: a-z, 0-9, and . _ - inside")
+            raise ConsentError(
+                "ledger.payload", f"{kind!r} is no kind for a leaf: a-z, 0-9, and . _ - inside"
+            )
         body, salt = canonical(payload), secrets.token_bytes(SALT_SIZE)
         rows.append((kind, salt, body))
         hashes.append(tree.leaf_hash(leaf_data(salt, body_hash(kind, body))))

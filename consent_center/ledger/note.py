@@ -3,7 +3,8 @@
     verifier key   name+hash+base64(0x01 ‖ public key)          hash = first 4 bytes of
     signer key     PRIVATE+KEY+name+hash+base64(0x01 ‖ seed)    SHA-256(name ‖ "\\n" ‖ 0x01 ‖ public key)
 
-Only Ed25519 (algorithm byte 0x01). Source: https://c2sp.org/signed-note; limits as in golang.org/x/mod/sumdb/note.
+Only Ed25519 (algorithm byte 0x01). Source: https://c2sp.org/signed-note; limits as in
+golang.org/x/mod/sumdb/note.
 """
 
 from __future__ import annotations
@@ -137,11 +138,16 @@ class OpenedNote:
     unverified: tuple[str, ...]
 
 
-def open_note(note: str, verifiers: Sequence[Verifier]) -> OpenedNote:
+def open_note(note: str | bytes, verifiers: Sequence[Verifier]) -> OpenedNote:
     """Check a signed note. A bad signature of a known key is an error, an unknown key is passed over.
 
     Raises ConsentError `ledger.note`.
     """
+    if isinstance(note, bytes):
+        try:
+            note = note.decode()
+        except UnicodeDecodeError:
+            raise ConsentError("ledger.note", "malformed note: it is not UTF-8") from None
     known: dict[tuple[str, bytes], Verifier] = {}
     ambiguous: set[tuple[str, bytes]] = set()
     for verifier in verifiers:

@@ -1,7 +1,7 @@
 """Inclusion and consistency proofs (RFC 6962, 2.1.1 and 2.1.2), and the C2SP tlog-proof text.
 
-Making a proof needs a reader of complete subtrees; checking one needs nothing (RFC 9162, 2.1.3.2 and 2.1.4.2).
-A check that fails raises ConsentError `ledger.proof`; it never returns False.
+Making a proof needs a reader of complete subtrees; checking one needs nothing (RFC 9162, 2.1.3.2 and
+2.1.4.2). A check that fails raises ConsentError `ledger.proof`; it never returns False.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: list[bytes], root:
 
 
 def check_consistency(old: int, new: int, path: list[bytes], old_root: bytes, new_root: bytes) -> None:
-    """RFC 9162, 2.1.4.2: the tree of `new` leaves extends that of `old` leaves (0 < old <= new, or old = 0)."""
+    """RFC 9162, 2.1.4.2: the tree of `new` leaves extends that of `old` leaves, 0 <= old <= new."""
     if not 0 <= old <= new:
         raise _fail(f"a tree of {old} leaves can't precede one of {new}")
     if any(len(step) != 32 for step in path):
@@ -133,7 +133,7 @@ def check_consistency(old: int, new: int, path: list[bytes], old_root: bytes, ne
 
 @dataclass(frozen=True)
 class TlogProof:
-    """A leaf's index, its inclusion proof and the checkpoint it leads to, in one text (c2sp.org/tlog-proof)."""
+    """A leaf's index, its inclusion proof and the checkpoint it leads to (c2sp.org/tlog-proof)."""
 
     index: int
     path: tuple[bytes, ...]

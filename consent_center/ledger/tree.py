@@ -2,9 +2,9 @@
 
     leaf = SHA-256(0x00 ‖ data)      node = SHA-256(0x01 ‖ left ‖ right)      empty root = SHA-256("")
 
-`tree_hash` of n leaves splits at the largest power of two below n (RFC 6962, 2.1). A complete subtree of height h
-over leaves j·2^h … is named (h, j). Tiles follow C2SP tlog-tiles: tile (L, i) holds up to 256 hashes of the
-subtrees (8L, 256·i …); only its first, complete ones.
+`tree_hash` of n leaves splits at the largest power of two below n (RFC 6962, 2.1). A complete subtree of
+height h over leaves j·2^h … is named (h, j). Tiles follow C2SP tlog-tiles: tile (L, i) holds up to 256 hashes
+of the subtrees (8L, 256·i …); only its first, complete ones.
 """
 
 from __future__ import annotations
@@ -100,4 +100,5 @@ def fold(hashes: Bytes2) -> bytes:
     """Root of 2^k consecutive hashes, as a complete subtree."""
     while len(hashes) > 1:
         hashes = pair_hashes(hashes)
-    return hashes[0].tobytes()
+    root: bytes = hashes[0].tobytes()
+    return root

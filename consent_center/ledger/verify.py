@@ -2,9 +2,9 @@
 
 Every function raises ConsentError when the check fails and returns what was proven when it holds.
 
-Leaf format (README, "Ledger"): the leaf's data is `"pec.leaf.v1" 0x00 ‖ salt (16) ‖ SHA-256(kind ‖ 0x00 ‖ body)`.
-An *opening* is a JSON object {index, kind, salt, payload | body_hash, leaf_hash}; with a payload, the body is its
-canonical JSON; with only `body_hash`, the content stays closed.
+Leaf format (README, "Ledger"): the leaf's data is `"pec.leaf.v1" 0x00 ‖ salt (16) ‖ SHA-256(kind ‖ 0x00 ‖
+body)`. An *opening* is a JSON object {index, kind, salt, payload | body_hash, leaf_hash}; with a payload, the
+body is its canonical JSON; with only `body_hash`, the content stays closed.
 """
 
 from __future__ import annotations
@@ -94,21 +94,27 @@ def snapshot(document: dict[str, Any], signature: bytes, key: str | Verifier) ->
     if document.get("center") != known.name:
         raise ConsentError("snapshot.signature", f"the snapshot is not by {known.name}")
     if not known.check(SNAPSHOT_LABEL + canonical(document), signature):
-        raise ConsentError("snapshot.signature", f"the snapshot {document.get('id')} is not signed by {known.name}")
+        raise ConsentError(
+            "snapshot.signature", f"the snapshot {document.get('id')} is not signed by {known.name}"
+        )
 
 
 def token(document: dict[str, Any], proof_document: dict[str, Any]) -> bool:
     """Whether a token is in a snapshot, proven by `Center.token_proof`'s answer.
 
-    Inclusion: the token's audit path. Exclusion: two neighbours in the sorted list, one below and one above the
-    token (or the first, or the last, or an empty list). Returns True for in, False for out; both are proven.
-    Raises ConsentError `snapshot.proof`.
+    Inclusion: the token's audit path. Exclusion: two neighbours in the sorted list, one below and one above
+    the token (or the first, or the last, or an empty list). Returns True for in, False for out; both are
+    proven. Raises ConsentError `snapshot.proof`.
     """
     try:
         root, size = bytes.fromhex(document["token_root"]), int(document["token_count"])
         wanted = bytes.fromhex(proof_document["token"])
         entries = [
-            (int(entry["index"]), bytes.fromhex(entry["token"]), [bytes.fromhex(step) for step in entry["path"]])
+            (
+                int(entry["index"]),
+                bytes.fromhex(entry["token"]),
+                [bytes.fromhex(step) for step in entry["path"]],
+            )
             for entry in proof_document["entries"]
         ]
     except (KeyError, TypeError, ValueError) as error:

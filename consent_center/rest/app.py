@@ -1,4 +1,4 @@
-"""The application factory: limits, authentication, error answers, OpenAPI; the calls are in the blueprints."""
+"""The application factory: limits, authentication, errors, OpenAPI; the calls are in the blueprints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from consent_center.rest.context import CENTER, TOKEN, authorised
 JSON_LIMIT, UPLOAD_LIMIT, BULK_LIMIT = 4 << 20, 64 << 20, 512 << 20  # bytes of a body
 _UPLOADS = {"/v1/events/batch"}
 _BULK = {"/v1/decisions/bulk", "/v1/snapshots", "/v1/assumptions/bulk", "/v1/events/bulk"}
-_OPEN = {"/v1/health", "/openapi.json", "/docs", "/"}
+_OPEN = {"/v1/health", "/openapi.json", "/docs"}
 
 
 def create_app(location: str | Path | CenterClient, token_text: str | None = None) -> Flask:
@@ -40,7 +40,6 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
     )
     app.extensions[CENTER] = opened
     app.extensions[TOKEN] = token.digest(token_text)
-    app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["AUTO_404_RESPONSE"] = False
     app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
@@ -53,7 +52,6 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
         app.register_blueprint(module.bp)
     app.spec_processor(docs_page.complete)
     app.get("/docs")(app.doc(hide=True)(docs_page.view))
-    app.get("/")(app.doc(hide=True)(docs_page.view))
     return app
 
 

@@ -22,7 +22,7 @@ bp = APIBlueprint("decisions", __name__, url_prefix="/v1", tag="Decisions")
 def decide(json_data: dict[str, Any]) -> Any:
     """Decide for one person or for up to 10,000.
 
-    Each value gets `eligible` or the first reason against it, in the order that the reasons are documented in.
+    Each value gets `eligible` or the first reason against it, in the documented order of reasons.
     """
     values = pa.array(json_data["values"], pa.string())
     decisions = center().decide(wire.request_from_json(json_data), values, json_data["kind"])
@@ -40,8 +40,8 @@ def decide(json_data: dict[str, Any]) -> Any:
 def decide_bulk() -> Response:
     """Decide for millions, for programs: one Arrow stream each way.
 
-    Column `value`; schema metadata `pec`: `{"kind", "request": {purpose, recipient, categories, …}}`. The answer has
-    the columns `code` (uint8, index of the reasons) and `ordinal` (int64).
+    Column `value`; schema metadata `pec`: `{"kind", "request": {purpose, recipient, categories, …}}`.
+    The answer has the columns `code` (uint8, index of the reasons) and `ordinal` (int64).
     """
     values, kind, meta = _values()
     decisions = center().decide(_request(meta), values, kind)

@@ -1,4 +1,4 @@
-"""The OpenAPI document's finish, and /docs: the same document as one page that loads nothing from anywhere."""
+"""The OpenAPI document's finish, and /docs: the same document as one page that loads nothing else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from consent_center.rest import problems, wire
 from consent_center.rest.schemas import MAX_VALUES
 
 INTRODUCTION = (
-    "Who agreed to what, decided for millions at once, and provable afterwards. Every call but the health check "
-    "needs the header `Authorization: Bearer …` with the content of the file `rest.token` in the center's "
-    "directory. Errors are problem details (RFC 9457) whose `code` stands in docs/errors.md."
+    "Who agreed to what, decided for millions at once, and provable afterwards. Every call but the health "
+    "check needs the header `Authorization: Bearer …` with the content of the file `rest.token` in the "
+    "center's directory. Errors are problem details (RFC 9457) whose `code` stands in docs/errors.md."
 )
 
 _CSV = (
@@ -50,7 +50,7 @@ _PROBLEM = {
 
 
 def complete(spec: Any) -> Any:
-    """Adds what the framework can't know: raw bodies, the security of each call, one shape for every error."""
+    """Adds what the framework can't know: raw bodies, the security of each call, one shape for all errors."""
     paths = spec["paths"] if isinstance(spec, dict) else spec.to_dict()["paths"]
     spec["components"].setdefault("schemas", {})["Problem"] = _PROBLEM
     for path, item in paths.items():

@@ -6,6 +6,7 @@ import io
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 from apiflask import APIBlueprint
 from flask import Response, request
 
@@ -25,8 +26,8 @@ _KINDS = {"application/json": "jsonl", "application/x-ndjson": "jsonl", "text/cs
 def record(json_data: dict[str, Any]) -> Any:
     """Record one event.
 
-    One person, one purpose, one recipient. Separate consent (PIPL 23) can't be bundled: for a second recipient
-    send a second event.
+    One person, one purpose, one recipient. Separate consent (PIPL 23) can't be bundled: for a second
+    recipient send a second event.
     """
     return answer(wire.plain(center().record(wire.event_from_json(json_data, _now()))), 201)
 
@@ -63,8 +64,8 @@ def record_batch() -> Any:
     """Record many events: a JSON array, JSON lines or CSV.
 
     Every row stands for itself: those that can't be recorded are listed with row, field and what to do, all
-    others are recorded. Columns are the fields of a single event, with one value an identifier kind and, in CSV,
-    categories separated by semicolons.
+    others are recorded. Columns are the fields of a single event, with one value an identifier kind and, in
+    CSV, categories separated by semicolons.
     """
     kind = _KINDS.get(request.mimetype)
     if kind is None:
@@ -117,8 +118,6 @@ def assume(json_data: dict[str, Any]) -> Any:
 
     Stands in the ledger as what it is: an assumption, with its reason and who made it.
     """
-    import pyarrow as pa
-
     done = center().assume(
         pa.array(json_data["values"], pa.string()),
         *(json_data[k] for k in ("kind", "purpose", "recipient", "categories", "reason", "actor")),

@@ -31,7 +31,7 @@ _STATUS = {
 
 
 def status_of(code: str) -> int:
-    """422 (understood, but not allowed) for every code without a status of its own; 500 for a broken center."""
+    """422 (understood, not allowed) for every code without a status of its own; 500 for a broken center."""
     return _STATUS.get(code, 500 if code.startswith("center.") else 422)
 
 

@@ -10,18 +10,22 @@ never made: a second attempt after that could record an event twice.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util import Retry
 
+from consent_center.batch import table_of
 from consent_center.errors import CODES, ConsentError
 from consent_center.model import (
     CODE,
@@ -117,7 +121,7 @@ class RemoteCenter:
                     method, self._url + path, timeout=self._timeout, allow_redirects=False, **kwargs
                 )
             except requests.RequestException as error:
-                if attempt < attempts:
+                if attempt < attempts and not _never_sent(error):
                     continue
                 raise ConsentError(
                     "center.unreachable",
@@ -169,7 +173,7 @@ class RemoteCenter:
         return wire.build(Assessment, self._json("POST", "/v1/assessments", _given(assessment, actor)))
 
     def switch_purpose(self, id: str, active: bool, actor: str) -> Purpose:
-        path = f"/v1/purposes/{requests.utils.quote(id, safe='')}/switch"
+        path = f"/v1/purposes/{quote(id, safe='')}/switch"
         return wire.build(Purpose, self._json("POST", path, {"active": active, "actor": actor}))
 
     def purposes(self) -> list[Purpose]:
@@ -188,7 +192,7 @@ class RemoteCenter:
         return Recorded(done["sequence"], done["leaf_index"], done["subject"], tuple(done["ignored"]))
 
     def record_many(self, events: Sequence[ConsentEvent] | pa.Table, on_error: str = "raise") -> RecordedMany:
-        table = events if isinstance(events, pa.Table) else wire.events_to_table(events)
+        table = events if isinstance(events, pa.Table) else table_of(events)
         data = wire.pack({n: table[n] for n in table.schema.names}, {"on_error": on_error})
         return _recorded(self._call_json("/v1/events/bulk", data))
 
@@ -207,8 +211,6 @@ class RemoteCenter:
         return _recorded(self._call_json("/v1/assumptions/bulk", data))
 
     def _call_json(self, path: str, data: bytes) -> Any:
-        import json
-
         return json.loads(self._arrow(path, data, safe=False))
 
     def explain(self, kind: str, value: str) -> Explanation:
@@ -261,7 +263,7 @@ class RemoteCenter:
         return Snapshot(more["document"], bytes.fromhex(more["signature"]), decisions)
 
     def delta(self, snapshot_id: str) -> Delta:
-        found = self._json("GET", f"/v1/snapshots/{requests.utils.quote(snapshot_id, safe='')}/delta")
+        found = self._json("GET", f"/v1/snapshots/{quote(snapshot_id, safe='')}/delta")
         return Delta(
             int(found["sequence"]),
             bool(found["active"]),
@@ -271,7 +273,7 @@ class RemoteCenter:
         )
 
     def token_proof(self, snapshot_id: str, kind: str, value: str) -> dict[str, Any]:
-        path = f"/v1/snapshots/{requests.utils.quote(snapshot_id, safe='')}/token-proof"
+        path = f"/v1/snapshots/{quote(snapshot_id, safe='')}/token-proof"
         return dict(self._json("POST", path, {"kind": kind, "value": value}, safe=True))
 
     # -- ledger ----------------------------------------------------------------------------------------
@@ -304,6 +306,12 @@ class RemoteCenter:
     def fsck(self) -> Finding | None:
         found = self._json("POST", "/v1/ledger/fsck", {}, safe=True)["finding"]
         return None if found is None else Finding(found["what"], found["where"], found["detail"])
+
+
+def _never_sent(error: requests.RequestException) -> bool:
+    """Whether no connection came about; the transport has tried that again already."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
 
 
 def _given(entry: Purpose | Notice | Assessment, actor: str) -> Mapping[str, Any]:

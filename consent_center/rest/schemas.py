@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate
+from apiflask import Schema
+from marshmallow import ValidationError, fields, validate
 
 from consent_center.model import ACTIONS, KINDS
 
@@ -147,7 +148,7 @@ class Event(Withdrawal):
         required=True, validate=validate.OneOf(ACTIONS), metadata={"description": "What the person did."}
     )
     purpose_version = number("Version that the person agreed to.", required=True)
-    categories = texts("Data categories; none may be outside the purpose.", required=True, least=1)
+    categories = texts("Data categories, all of the purpose's; a grant needs at least one.")
     notice = text(what="Notice that the person saw; required for a grant.", least=0)
     notice_version = number("Its version.", least=0)
     controller = text(what="Default: this center's.", least=0)

@@ -14,7 +14,7 @@ FILE = "rest.token"
 
 
 def ensure_token(home: Path) -> str:
-    """The token of the center in `home`, made at the first call. Raises `center.keys` if it is open to others."""
+    """The token of the center in `home`, made once. Raises `center.keys` if others can read it."""
     path = home / FILE
     try:
         # O_EXCL: two servers that start at once must not end up with two tokens.
@@ -48,6 +48,6 @@ def digest(token: str) -> bytes:
 
 
 def matches(header: str | None, expected: bytes) -> bool:
-    """Whether an Authorization header carries the token; comparing hashes, the time tells nothing of either."""
+    """Whether an Authorization header carries the token; hashes are compared, so the time tells nothing."""
     scheme, _, token = (header or "").partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(digest(token.strip()), expected)

@@ -39,6 +39,7 @@ class _Tags:
 
     def __init__(self, items: Bytes, session: bytes, key: Bytes) -> None:
         self.rows = len(items)
+        self.done = 0
         self._items = items
         self._session = session
         self._key = key
@@ -53,4 +54,5 @@ class _Tags:
         for at, end in pieces(low, high, rows_per_message(self._width)):
             outputs = evaluate(self._key, self._items[at:end])
             tags = tags_of(outputs, self._session, self._width)
+            self.done = end
             yield KIND.to_receiver.encode(Tags(U64(at), tags.tobytes()))

@@ -83,11 +83,11 @@ class _Open:
         hit = np.flatnonzero(item >= 0)
         records, good = unseal(keys[item[hit]], sealed[hit])
         if not good.all():
-            bad = hit[~good]
+            at = first + int(hit[~good][0])
             raise PeerError(
                 "enrich.tampered",
-                f"{len(bad)} records fail authentication, the first at row {first + int(bad[0])}; ask again in "
-                "a new session, and keep the transcript if it repeats",
+                f"{int((~good).sum())} records fail authentication, the first at row {at}; "
+                "ask again in a new session, and keep the transcript if it repeats",
             )
         self._found[item[hit]] = True
         self._records[item[hit]] = records

@@ -55,6 +55,7 @@ class _Sealed:
 
     def __init__(self, items: Bytes, records: Bytes, session: bytes, key: Bytes) -> None:
         self.rows = len(items)
+        self.done = 0
         self._items = items
         self._records = records
         self._session = session
@@ -70,6 +71,7 @@ class _Sealed:
         for at, end in pieces(low, high, CHUNK):
             outputs = evaluate(self._key, self._items[at:end])
             self._tags[at:end], self._keys[at:end] = tags_and_keys(outputs, self._session)
+            self.done = end
         if part == parts - 1:
             yield from self._table()
 

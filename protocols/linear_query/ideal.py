@@ -1,4 +1,4 @@
-"""The ideal functionality: what a trusted third party would compute. The tests compare the protocol with it."""
+"""The ideal functionality: what a trusted third party would compute; the tests' oracle."""
 
 from __future__ import annotations
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from protocols.linear_query.ring import I64, TAIL, U32, U64, N
+from protocols.linear_query.ring import I64, TAIL, U32, N
 from protocols.parallel import compiled, parallel
 
 #: Chunks that `accumulate` takes at most: 15 products below 2^60 and a carry stay below 2^64.
 MAX_BATCH = 15
-
 
 
 @compiled
@@ -90,9 +89,7 @@ def _times(y: np.uint32, w: np.uint32, wq: np.uint32, p: np.uint32) -> np.uint32
 
 
 @compiled
-def _stage_back(
-    left: U32, right: U32, ws: U32, qs: U32, stride: int, p: np.uint32
-) -> None:
+def _stage_back(left: U32, right: U32, ws: U32, qs: U32, stride: int, p: np.uint32) -> None:
     """Gentleman-Sande butterflies of left with right; stride 0 uses ws[0] for all, 1 one twiddle an entry."""
     twice = np.uint32(p + p)
     for j in range(left.shape[0]):
@@ -145,12 +142,12 @@ def _reduce(value: np.uint64, prime: np.uint32, reciprocal: float) -> np.uint64:
     return np.uint64(r)
 
 
-@parallel
+@compiled
 def transform(values: I64, primes: U32, roots: U32, roots_q: U32) -> U32:
     """NTTs of small signed polynomials: int64[n, N], |entry| below every prime, to uint32[n, 4, N]."""
     limbs = primes.shape[0]
     out = np.empty((values.shape[0], limbs, N), np.uint32)
-    for task in prange(values.shape[0] * limbs):
+    for task in range(values.shape[0] * limbs):
         row, i = task // limbs, task % limbs
         prime = primes[i, 0]
         x = np.empty(N, np.uint32)
@@ -161,7 +158,7 @@ def transform(values: I64, primes: U32, roots: U32, roots_q: U32) -> U32:
     return out
 
 
-@parallel
+@compiled
 def encrypt(
     a: U32,
     secret: U32,
@@ -180,7 +177,7 @@ def encrypt(
     """
     limbs = primes.shape[0]
     out = np.empty((limbs, N), np.uint32)
-    for i in prange(limbs):
+    for i in range(limbs):
         prime = primes[i, 0]
         p = np.int64(prime)
         reciprocal = 1.0 / np.float64(prime)
@@ -250,18 +247,6 @@ def accumulate(
         sum_b[q, i] = np.uint32(constant)
 
 
-@parallel
-def add_modulo(target: U32, other: U32, primes: U32) -> None:
-    """target += other modulo the primes; uint32[n, 4, N], in place."""
-    limbs = primes.shape[0]
-    for task in prange(target.shape[0] * limbs):
-        row, i = task // limbs, task % limbs
-        prime = primes[i, 0]
-        for j in range(N):
-            s = np.uint32(target[row, i, j] + other[row, i, j])
-            target[row, i, j] = min(s, np.uint32(s - prime))
-
-
 @compiled
 def keep_below(words: U32, bound: np.uint32, out: U32, filled: int) -> int:
     """Append the low 30 bits of each word to out[filled:] unless they reach `bound`; returns the new fill."""
@@ -276,8 +261,8 @@ def keep_below(words: U32, bound: np.uint32, out: U32, filled: int) -> int:
 
 
 @compiled
-def constant_of_product(a: U64, secret: U32, prime: np.uint32, degree: np.uint32) -> np.uint64:
-    """Constant coefficient of a*s from both in the NTT order: N^-1 times the sum of the pointwise products."""
+def constant_of_product(a: U32, secret: U32, prime: np.uint32, degree: np.uint32) -> np.uint64:
+    """Constant coefficient of a*s, both in the NTT order: N^-1 times the sum of the pointwise products."""
     reciprocal = 1.0 / np.float64(prime)
     total = np.uint64(0)
     for j in range(N):

@@ -35,7 +35,7 @@ class Query:
     max_nonzero bound on the number of non-zero y_i (a padded count), at most rows
     max_query   bound on |Q_ij|
     headroom    bound, up to 2^-40, on noise that the brand adds to an answer before it returns it
-    to_provider who learns the answer: True the provider (masked answer, returned by the brand), False the brand
+    to_provider True: the provider learns the answer (the brand returns it, masked); False: the brand does
     """
 
     rows: int
@@ -116,7 +116,7 @@ def plan(query: Query) -> Plan:
     if flood < (tail * query.queries) << STATISTICAL_BITS:
         raise LocalError(
             "linear_query.noise",
-            f"{query.rows} rows, {query.queries} queries and {plain_bits} bits of plaintext leave no room for "
+            f"{query.rows} rows, {query.queries} queries and {plain_bits} plaintext bits leave no room for "
             f"{STATISTICAL_BITS} bits of flooding; use fewer quantisation bits or split the rows",
         )
     return Plan(query, plain_bits, delta, hard, tail, flood)

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from protocols.codec import array_of
 from protocols.errors import LocalError, PeerError
 from protocols.linear_query import kernels, messages, ring, sampling
 from protocols.linear_query.binding import digest
@@ -61,7 +62,8 @@ class Evaluator:
         if rows.shape != (query.queries, stop - start) or rows.dtype != np.int32:
             raise LocalError(
                 "linear_query.size",
-                f"rows {start} to {stop} came as {rows.dtype}{rows.shape}, not int32[{query.queries}, {stop - start}]",
+                f"rows {start} to {stop} came as {rows.dtype}{rows.shape}, "
+                f"not int32[{query.queries}, {stop - start}]",
             )
         if max(int(rows.max()), -int(rows.min())) > query.max_query:
             raise LocalError(
@@ -99,7 +101,8 @@ class Evaluator:
             a, b = self._sum_a[part], self._sum_b[part]
             kernels.accumulate(a, b, p1, self.p0[None], u, ring.PRIME_COLUMN, ring.ROOTS, ring.ROOTS_Q)
             noise = kernels.transform(e1, ring.PRIME_COLUMN, ring.ROOTS, ring.ROOTS_Q)
-            kernels.add_modulo(a, noise, ring.PRIME_COLUMN)
+            a += noise
+            np.minimum(a, a - ring.PRIME_COLUMN, out=a)  # unsigned: a - p wraps above a when a < p
             for j in range(first, part.stop):
                 yield self._answer(j, stream)
 
@@ -119,7 +122,7 @@ class Evaluator:
 def steps(
     query: Query, queries: Queries, session: bytes, rng: Rng, then: Callable[[I64 | None], Step[R]]
 ) -> Step[R]:
-    """Wait for the key; `then` gets int64[queries] answers in [-t/2, t/2), or None when the brand learns them."""
+    """Wait for the key; `then` gets int64[queries] in [-t/2, t/2), None when the brand learns."""
     agreed = plan(query)
     return Step(
         (), WaitKey(Evaluator(agreed, queries, session, rng), agreed, session, then), (0, query.chunks)
@@ -184,7 +187,7 @@ class WaitMasked(Generic[R]):
             raise PeerError(
                 "protocol.binding", f"answers modulo 2^{masked.bits}, agreed is 2^{self._plan.plain_bits}"
             )
-        values = messages.array_of(masked.values, "u8", self._plan.query.queries)
+        values = array_of(masked.values, "u8", self._plan.query.queries)
         t = self._plan.plain_modulus
         if bool((values >= np.uint64(t)).any()):
             raise PeerError("linear_query.residue", "a masked answer is not below the plaintext modulus")
@@ -193,7 +196,7 @@ class WaitMasked(Generic[R]):
 
 
 class Provider(Machine[I64 | None]):
-    """Standalone run: Q int[rows, queries]. Result: int64[queries] when the provider learns, None otherwise."""
+    """Standalone run: Q int[rows, queries]. Result: int64[queries] if the provider learns, else None."""
 
     def __init__(self, matrix: npt.NDArray[np.integer], query: Query, session: bytes, rng: Rng) -> None:
         if matrix.shape != (query.rows, query.queries):

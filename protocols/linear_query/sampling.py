@@ -8,8 +8,10 @@ halves `a` of the ciphertexts) take the seed that the brand announces, so both s
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from protocols.labels import label
@@ -31,7 +33,7 @@ class Stream:
     def bytes(self, count: int) -> bytes:
         return self._encryptor.update(bytes(count))
 
-    def words(self, count: int, dtype: str) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
+    def words(self, count: int, dtype: str) -> npt.NDArray[Any]:
         kind = np.dtype(dtype).newbyteorder("<")
         return np.frombuffer(self.bytes(count * kind.itemsize), dtype=kind)
 
@@ -56,7 +58,8 @@ def errors(stream: Stream, count: int) -> I64:
     words = stream.words(count, "u8")
     mask = np.uint64((1 << RLWE_ERROR_ETA) - 1)
     plus = np.bitwise_count(words & mask).astype(np.int64)
-    return plus - np.bitwise_count((words >> np.uint64(RLWE_ERROR_ETA)) & mask).astype(np.int64)
+    minus = np.bitwise_count((words >> np.uint64(RLWE_ERROR_ETA)) & mask).astype(np.int64)
+    return np.asarray(plus - minus)
 
 
 def ternary(stream: Stream, count: int) -> I64:

@@ -1,4 +1,4 @@
-"""Lookalike in one pass: the brand's labels, the provider's features, one linear query. README.md specifies it."""
+"""Lookalike in one pass: the brand's labels, the provider's features, one linear query. See README.md."""
 
 from __future__ import annotations
 

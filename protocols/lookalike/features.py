@@ -18,7 +18,7 @@ from protocols.lookalike import rows as kernels
 from protocols.lookalike.fit import fit
 from protocols.lookalike.messages import TO_BRAND, TO_PROVIDER, Opening, Shape
 from protocols.lookalike.rows import F32, F64, I32
-from protocols.lookalike.terms import Agreed, Terms, agree, terms_digest
+from protocols.lookalike.terms import Agreed, Terms, agree, padded, terms_digest
 from protocols.machine import Done, Machine, Step
 from protocols.security import SEEDS_PER_COLUMN
 
@@ -29,7 +29,7 @@ class FitResult:
 
     weights        float64[d], of the columns of phi as they were given
     intercept      float
-    z              float64[d + 1]: sum of phi over the seeds (clipped, quantised, noisy), the last the seed count
+    z              float64[d + 1]: sums of phi over the seeds (clipped, quantised, noisy), last the seed count
     iterations     Newton steps of the fit
     noise_scale    scale of the noise on each entry of z in its units, None without noise
     padded_seeds   what the brand announced
@@ -93,12 +93,12 @@ def _refuse_rare(phi: F32, names: Sequence[str], least: int) -> None:
     """
     sample = phi[: 2 * least - 1]
     usual = np.sort(sample, axis=0)[len(sample) // 2].astype(np.float32)
-    counts = kernels.differing(phi.T, np.ascontiguousarray(usual), least)
+    counts = kernels.differing(phi.T, usual)
     for name, count in zip(names, counts, strict=True):
         if 0 < count < least:
             raise LocalError(
                 "lookalike.columns",
-                f"in column {name!r} only {count} rows differ from the others, {least} are needed without noise; "
+                f"in column {name!r} only {count} rows differ from the others; without noise {least} must; "
                 "drop the column, merge its level, or agree on an epsilon",
             )
 
@@ -123,7 +123,8 @@ class WaitOpening:
                 "lookalike.seeds",
                 f"{opening.padded_seeds} seeds at the most, {terms.minimum_seeds} are agreed",
             )
-        if opening.padded_seeds >= 2 * m + 2 * _GRID_SLACK:
+        if opening.padded_seeds > padded(m) or opening.padded_seeds != padded(opening.padded_seeds):
+            # Off the grid it would say more about the seeds than agreed, or be a range that overflows.
             raise PeerError("linear_query.size", f"{opening.padded_seeds} seeds announced for {m} rows")
         if terms.epsilon is None and opening.padded_seeds < SEEDS_PER_COLUMN * d:
             raise PeerError(
@@ -138,10 +139,6 @@ class WaitOpening:
         return Step((shape,), step.then, step.progress)
 
 
-#: Padding rounds a count up by less than this or by an eighth; see `terms.padded`.
-_GRID_SLACK = 64
-
-
 class _Run:
     """Quantised rows for the linear query, and the fit at its end."""
 
@@ -149,7 +146,7 @@ class _Run:
         self._phi, self._terms, self._agreed, self._seeds = phi, terms, agreed, seeds
         d = phi.shape[1]
         if agreed.common_step is None:
-            self._factors = np.zeros(0)
+            self._factors = np.ones(len(phi))
             # README 4.2: each column has its own step, its largest value over the largest integer.
             steps = np.where(ranges > 0, ranges, 1.0) / agreed.largest
             self._intercept = 1
@@ -176,7 +173,7 @@ class _Run:
         if answers is None:
             raise LocalError("protocol.state", "the linear query ended without an answer for this side")
         z = answers.astype(np.float64) * self._steps
-        solved = fit(self._phi, self._factors, z[:-1], float(z[-1]), self._terms.l2)
+        solved = fit(self._phi, self._factors, self._steps[:-1], z[:-1], float(z[-1]), self._terms.l2)
         noisy = self._agreed.noise_scale is not None
         result = FitResult(
             weights=solved.weights,

@@ -2,9 +2,9 @@
 
     minimise  sum_i log(1 + exp(phi_i w + b)) - z w - z_0 b + (l2/2) |w|^2
 
-This is plain penalised logistic regression: the labels enter its likelihood through z and z_0 alone. Newton
-with a line search; the Hessian is taken from a sample of the rows while that converges fast enough, and from
-all of them otherwise, so the minimum is always that of all rows.
+This is plain penalised logistic regression: the labels enter its likelihood through z and z_0 alone. Damped
+Newton; the Hessian is taken from a sample of the rows while that converges fast enough, the gradient always
+from all of them, so the minimum is that of all rows.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from protocols.parallel import parallel_reordering
 MAX_STEPS = 200
 #: Converged when the step's predicted gain falls below this; then |w - w*| < 1e-6 / sqrt(l2).
 GAIN = 1e-12
-#: A fit that can't go on because of rounding is taken when the predicted gain is below this share of the loss.
-ROUNDING = 1e-13
+#: Rounding of the loss, relative to its terms; a gain below it can't be seen.
+ROUNDING = 1e-15
 #: Rows of the sampled Hessian at the least, and a column.
 SAMPLE_ROWS, SAMPLE_ROWS_PER_COLUMN = 1 << 16, 64
 #: Rows of a block of the Gram matrix.
@@ -43,41 +43,47 @@ class Solution:
 
 
 @parallel_reordering
-def _evaluate(columns: F32, factors: F64, weights: F64, intercept: float) -> F64:
-    """Partial sums a block: [loss, sum p, sum p phi_1, …], float64[blocks, d + 2]."""
+def _evaluate(columns: F32, factors: F64, steps: F64, weights: F64, intercept: float) -> F64:
+    """Partial sums a block: [loss, sum p, sum p phi_1, …], float64[blocks, d + 2].
+
+    phi is quantised here exactly as it was for the linear query, so that z and the gradient speak of the same
+    numbers: a rounding error that many rows share (a level's value) would otherwise not average out.
+    """
     d, m = columns.shape
     blocks = (m + BLOCK - 1) // BLOCK
     out = np.zeros((blocks, d + 2), np.float64)
     for block in prange(blocks):
         start = block * BLOCK
         n = min(BLOCK, m - start)
-        eta = np.zeros(n, np.float64)
+        eta, scale = np.zeros(n, np.float64), factors[start : start + n]
         for j in range(d):
-            w, values = weights[j], columns[j, start : start + n]
+            w, inverse, values = weights[j] * steps[j], 1 / steps[j], columns[j, start : start + n]
             for i in range(n):
-                eta[i] += w * np.float64(values[i])
+                eta[i] += w * np.rint(np.float64(values[i]) * inverse * scale[i])
         loss, total = 0.0, 0.0
         for i in range(n):
-            factor = factors[start + i] if factors.shape[0] else 1.0
-            x = eta[i] * factor + intercept
+            x = eta[i] + intercept
             e = math.exp(-abs(x))
             loss += max(x, 0.0) + math.log1p(e)
             p = (1.0 if x >= 0 else e) / (1.0 + e)
             total += p
-            eta[i] = p * factor
+            eta[i] = p
         out[block, 0], out[block, 1] = loss, total
         for j in range(d):
-            values = columns[j, start : start + n]
+            inverse, values = 1 / steps[j], columns[j, start : start + n]
             s = 0.0
             for i in range(n):
-                s += eta[i] * np.float64(values[i])
-            out[block, 2 + j] = s
+                s += eta[i] * np.rint(np.float64(values[i]) * inverse * scale[i])
+            out[block, 2 + j] = s * steps[j]
     return out
 
 
 @parallel_reordering
 def _weighted(columns: F32, factors: F64, weights: F64, intercept: float, starts: Any, out: F64) -> None:
-    """sqrt(p (1 - p)) (phi, 1) of BLOCK rows from each of `starts`; out: float64[d + 1, len(starts) * BLOCK]."""
+    """sqrt(p (1 - p)) (phi, 1) of BLOCK rows from each of `starts`; out: float64[d + 1, starts * BLOCK].
+
+    For the Hessian only, which need not see the quantisation.
+    """
     d, m = columns.shape
     for block in prange(starts.shape[0]):
         start, at = starts[block], block * BLOCK
@@ -88,7 +94,7 @@ def _weighted(columns: F32, factors: F64, weights: F64, intercept: float, starts
             for i in range(n):
                 eta[i] += w * np.float64(values[i])
         for i in range(n):
-            factor = factors[start + i] if factors.shape[0] else 1.0
+            factor = factors[start + i]
             x = eta[i] * factor + intercept
             root = math.exp(-0.5 * abs(x)) / (1.0 + math.exp(-abs(x)))
             out[d, at + i] = root
@@ -123,32 +129,43 @@ def _scores(columns: F32, weights: F64, intercept: float, clip: float) -> F32:
     return out
 
 
+@dataclass(frozen=True)
+class _Value:
+    """Loss and gradient at a point; `size` is that of the loss's terms, which decides its rounding."""
+
+    loss: float
+    gradient: F64
+    size: float
+
+
 class _Objective:
     """Loss, gradient and Hessian at (w, b), in one vector [w, b] of d + 1 entries."""
 
-    def __init__(self, phi: F32, factors: F64, z: F64, l2: float) -> None:
-        self._columns, self._factors, self._z = phi.T, factors, z
+    def __init__(self, phi: F32, factors: F64, steps: F64, z: F64, l2: float) -> None:
+        self._columns, self._factors, self._steps, self._z = phi.T, factors, steps, z
         self.penalty = np.append(np.full(phi.shape[1], l2), 0.0)
         blocks = -(-phi.shape[0] // BLOCK)
         self._all = np.arange(blocks, dtype=np.int64) * BLOCK
         wanted = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_COLUMN * phi.shape[1]) // BLOCK
-        self.sampled = blocks > 2 * wanted
-        self._some = self._all[:: max(1, blocks // wanted)]
+        self.stride = max(1, blocks // wanted)
 
-    def value(self, x: F64) -> tuple[float, F64]:
-        sums = _evaluate(self._columns, self._factors, x[:-1], float(x[-1])).sum(axis=0)
+    def value(self, x: F64) -> _Value:
+        sums = _evaluate(self._columns, self._factors, self._steps, x[:-1], float(x[-1])).sum(axis=0)
         gradient = np.append(sums[2:], sums[1]) - self._z + self.penalty * x
-        return float(sums[0] - self._z @ x + 0.5 * (self.penalty * x) @ x), gradient
+        linear, penalty = float(self._z @ x), 0.5 * float((self.penalty * x) @ x)
+        return _Value(float(sums[0]) - linear + penalty, gradient, float(sums[0]) + abs(linear) + penalty)
 
-    def hessian(self, x: F64, full: bool) -> F64:
+    def hessian(self, x: F64, stride: int) -> F64:
+        """From every stride-th block of rows, scaled to all."""
         d, m = self._columns.shape
-        starts = self._all if full else self._some
+        starts = self._all[::stride]
         gram, per = np.zeros((d + 1, d + 1)), GRAM_ROWS // BLOCK
+        scratch = np.empty((d + 1, min(per, len(starts)) * BLOCK))
         for at in range(0, len(starts), per):
             part = starts[at : at + per]
-            scratch = np.empty((d + 1, len(part) * BLOCK))
-            _weighted(self._columns, self._factors, x[:-1], float(x[-1]), part, scratch)
-            gram += scratch @ scratch.T
+            block = scratch if len(part) == per else np.empty((d + 1, len(part) * BLOCK))
+            _weighted(self._columns, self._factors, x[:-1], float(x[-1]), part, block)
+            gram += block @ block.T
         rows = int(np.minimum(m - starts, BLOCK).sum())
         return np.asarray(gram * (m / rows) + np.diag(self.penalty))
 
@@ -166,54 +183,58 @@ def _direction(hessian: F64, gradient: F64) -> F64:
     raise LocalError("lookalike.fit", "the Hessian is not positive; check the features for extreme values")
 
 
-def fit(phi: F32, factors: F64, z: F64, z0: float, l2: float) -> Solution:
-    """The minimum above; phi float32[m, d] in Fortran order, factors float64[m] or empty, z float64[d].
+def fit(phi: F32, factors: F64, steps: F64, z: F64, z0: float, l2: float) -> Solution:
+    """The minimum above; phi float32[m, d] in Fortran order, z float64[d].
+
+    phi_ij stands for steps_j * round(factors_i * phi_ij / steps_j): factors float64[m] clip the rows (ones: no),
+    steps float64[d] are the quanta that z was summed in.
 
     Noise can make z_0 impossible; it is brought into [1/2, m - 1/2], which costs no privacy and keeps the
     minimum finite (README 4.3). Raises LocalError `lookalike.fit` when it does not converge.
     """
     m, d = phi.shape
     z0 = min(max(z0, 0.5), m - 0.5)
-    objective = _Objective(phi, factors, np.append(z, z0), l2)
+    objective = _Objective(phi, factors, steps, np.append(z, z0), l2)
     x = np.zeros(d + 1)
     x[-1] = math.log(z0 / (m - z0))
-    loss, gradient = objective.value(x)
-    full, last_gain = not objective.sampled, math.inf
-    for iteration in range(MAX_STEPS):
-        direction = _direction(objective.hessian(x, full), gradient)
-        gain = -float(gradient @ direction)
-        if gain <= GAIN:
-            return Solution(x[:-1].copy(), float(x[-1]), iteration)
-        found = _search(objective, x, direction, loss, gain)
-        if found is None:
-            if gain <= ROUNDING * max(1.0, abs(loss)) * m**0.5:
-                return Solution(x[:-1].copy(), float(x[-1]), iteration)
-            if full:
-                break
-            full = True
+    at = objective.value(x)
+    stride, fresh, damping, last_gain = objective.stride, True, 0.0, math.inf
+    hessian = objective.hessian(x, stride)
+    # Where all rows are saturated the Hessian says nothing about the intercept; the damping is in its stead,
+    # in units of the largest Hessian that there can be (Levenberg and Marquardt).
+    unit = np.diag(objective.hessian(np.zeros(d + 1), stride))
+    for step in range(MAX_STEPS):
+        direction = _direction(hessian + np.diag(damping * unit), at.gradient)
+        gain = -float(at.gradient @ direction)
+        if gain <= max(GAIN, ROUNDING * at.size):
+            if damping <= 1e-6:
+                return Solution(x[:-1].copy(), float(x[-1]), step)
+            damping /= 100
             continue
-        # A sampled Hessian that no longer gains an order of magnitude a step has done its work.
-        full = full or gain > 0.1 * last_gain
-        last_gain = gain
-        x, loss, gradient = found
+        predicted = gain - 0.5 * float(direction @ hessian @ direction)
+        trial = objective.value(x + direction)
+        actual = at.loss - trial.loss + 10 * ROUNDING * at.size
+        taken = actual >= 1e-4 * predicted
+        if actual < 0.25 * predicted or not taken:  # also when the trial's loss is not a number
+            damping = max(10 * damping, 1e-4)
+        elif actual > 0.75 * predicted:
+            damping = damping / 10 if damping > 1e-12 else 0.0
+        slow = not taken or gain > 0.1 * last_gain
+        # Near the minimum (gain below 1) a step with a good Hessian gains orders of magnitude. A sampled one
+        # that doesn't is taken from more rows; a good one is kept as long as it does.
+        finer = stride > 1 and slow and last_gain < 1
+        if finer:
+            stride = max(1, stride // 8)
+        if taken:
+            x, at, last_gain = x + direction, trial, gain
+        if finer or (taken and (slow or gain >= 1)) or not (taken or fresh):
+            hessian, fresh = objective.hessian(x, stride), True
+        else:
+            fresh = fresh and not taken
     raise LocalError(
         "lookalike.fit",
-        f"no convergence after {MAX_STEPS} steps on {m} rows and {d} columns; raise l2 or rescale the columns",
+        f"no convergence in {MAX_STEPS} steps on {m} rows and {d} columns; raise l2 or rescale the columns",
     )
-
-
-def _search(
-    objective: _Objective, x: F64, direction: F64, loss: float, gain: float
-) -> tuple[F64, float, F64] | None:
-    """Halve the step until the loss falls enough (Armijo), allowing for the rounding of the loss."""
-    step, slack = 1.0, 1e-14 * max(1.0, abs(loss))
-    for _ in range(40):
-        trial = x + step * direction
-        new_loss, new_gradient = objective.value(trial)
-        if new_loss <= loss - 1e-4 * step * gain + slack:
-            return trial, new_loss, new_gradient
-        step /= 2
-    return None
 
 
 def scores(phi: F32, weights: F64, intercept: float, clip: float | None) -> F32:

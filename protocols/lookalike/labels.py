@@ -20,7 +20,7 @@ from protocols.security import SEEDS_PER_COLUMN
 
 @dataclass(frozen=True)
 class LabelsResult:
-    """noise_scale: scale of the noise on each entry of z, in the units of z, or None. Nothing about scores."""
+    """noise_scale: scale of the noise on each entry of z, in the units of z, or None."""
 
     noise_scale: float | None
     padded_seeds: int
@@ -52,7 +52,7 @@ class Labels(Machine[LabelsResult]):
         if len(seeds) < terms.minimum_seeds:
             raise LocalError(
                 "lookalike.seeds",
-                f"{len(seeds)} matched seeds, the agreement asks for {terms.minimum_seeds}; use a larger seed list",
+                f"{len(seeds)} matched seeds, {terms.minimum_seeds} are agreed; use a longer seed list",
             )
         y = np.zeros(rows, dtype=np.int8)
         y[seeds] = 1

@@ -41,7 +41,7 @@ def epsilon_of(scale: float, delta: float, sensitivity: float) -> float:
 
 @lru_cache(maxsize=256)
 def noise_scale(epsilon: float, delta: float, sensitivity: float) -> float:
-    """The least scale, to 1 in 10^4, whose guarantee is (epsilon, delta) at this L2 sensitivity; in quanta."""
+    """The least scale in quanta, to 1 in 10^4, that gives (epsilon, delta) at this L2 sensitivity."""
     # epsilon of one Gaussian depends on scale / sensitivity alone; search on the ratio.
     low, high = 1e-3, 1.0
     while epsilon_of(high * sensitivity, delta, sensitivity) > epsilon:

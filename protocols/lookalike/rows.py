@@ -19,35 +19,15 @@ I32 = npt.NDArray[np.int32]
 BLOCK = 1024
 
 
-@parallel
 def column_ranges(columns: F32) -> F64:
-    """Largest absolute value of each column, float64[d]; infinity when a value is not finite."""
-    d = columns.shape[0]
-    out = np.zeros(d, np.float64)
-    for j in prange(d):
-        largest = np.float32(0)
-        finite = True
-        for v in columns[j]:
-            finite &= abs(v) < np.inf  # false for NaN too
-            largest = max(largest, abs(v))
-        out[j] = largest if finite else np.inf
-    return out
+    """Largest absolute value of each column, float64[d]; not finite when one of its values isn't."""
+    return np.array([max(values.max(), -values.min()) for values in columns], dtype=np.float64)
 
 
-@parallel
-def differing(columns: F32, usual: F32, enough: int) -> npt.NDArray[np.int64]:
-    """How many rows of each column differ from `usual[j]`, counted up to `enough`."""
-    d = columns.shape[0]
-    out = np.zeros(d, np.int64)
-    for j in prange(d):
-        count = 0
-        for v in columns[j]:
-            if v != usual[j]:
-                count += 1
-                if count >= enough:
-                    break
-        out[j] = count
-    return out
+def differing(columns: F32, usual: F32) -> npt.NDArray[np.int64]:
+    """How many rows of each column differ from `usual[j]`, int64[d]."""
+    counts = [np.count_nonzero(values != common) for values, common in zip(columns, usual, strict=True)]
+    return np.array(counts, dtype=np.int64)
 
 
 @parallel
@@ -78,7 +58,7 @@ def quantise(
 ) -> I32:
     """Rows [start, stop) rounded to integers, an intercept row last: int32[d + 1, stop - start].
 
-    factors: float64[m], or empty for no clipping. Rounds to nearest, so each entry is off by 1/2 at the most.
+    factors: float64[m], ones for no clipping. Rounds to nearest, so each entry is off by 1/2 at the most.
     """
     d, n = columns.shape[0], stop - start
     out = np.empty((d + 1, n), np.int32)
@@ -90,9 +70,6 @@ def quantise(
             inverse = inverse_steps[j]
             values, target = columns[j, start:stop], out[j]
             for i in range(n):
-                v = np.float64(values[i]) * inverse
-                if factors.shape[0]:
-                    v *= factors[start + i]
-                q = np.int32(np.rint(v))
+                q = np.int32(np.rint(np.float64(values[i]) * inverse * factors[start + i]))
                 target[i] = min(max(q, -largest), largest)
     return out

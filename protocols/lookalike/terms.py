@@ -10,13 +10,11 @@ from protocols.errors import LocalError
 from protocols.labels import label
 from protocols.linear_query import Plan, Query, plan
 from protocols.lookalike.noise import noise_scale
+from protocols.security import PADDING_FLOOR, PADDING_MANTISSA_BITS
 
 #: Quantisation below this many bits would cost accuracy silently; the run is refused instead.
 LEAST_BITS = 12
 MOST_BITS = 20
-
-#: Padded seed counts are multiples of this at least; see `padded`.
-GRID = 64
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Terms:
             if not good:
                 raise LocalError(
                     "protocol.argument",
-                    f"terms: {name} = {getattr(self, name)} is out of range; see protocols/lookalike/README.md",
+                    f"terms: {name} = {getattr(self, name)} is out of range (protocols/lookalike/README.md)",
                 )
 
 
@@ -80,9 +78,10 @@ def _canonical(terms: Terms) -> list[object]:
 
 
 def padded(seeds: int) -> int:
-    """The seed count that the provider is told: up to the next multiple of 64, or of 1/16 of its power of two."""
-    step = max(GRID, 1 << max(0, seeds.bit_length() - 4))
-    return max(1, -(-seeds // step)) * step
+    """The seed count that the provider is told, rounded up on the same grid as align's sizes."""
+    seeds = max(seeds, PADDING_FLOOR)
+    step = 1 << (seeds.bit_length() - 1 - PADDING_MANTISSA_BITS)
+    return -(-seeds // step) * step
 
 
 @dataclass(frozen=True)

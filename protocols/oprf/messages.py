@@ -58,8 +58,8 @@ class Kind:
 
 
 def binding(protocol: str, session: bytes) -> B32:
-    """32 bytes that differ between sessions and protocols; both sides compare them before anything else."""
-    return B32(hashlib.sha256(label(protocol, "both", "binding", session)).digest())
+    """32 bytes that differ between sessions, protocols and suites; both sides compare them first."""
+    return B32(hashlib.sha256(label(protocol, "both", "ecdh binding", session)).digest())
 
 
 def check_session(session: bytes) -> None:

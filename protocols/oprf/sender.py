@@ -14,7 +14,7 @@ from protocols.codec import U32, U64, array_of
 from protocols.errors import PeerError
 from protocols.machine import Done, Step
 from protocols.oprf.messages import Announce, Blinded, Evaluated, Kind, Request, binding
-from protocols.oprf.padding import CHUNK, padded_size, portion
+from protocols.oprf.padding import CHUNK, padded_size
 from protocols.oprf.suite import blind_evaluate
 from protocols.ristretto import POINT, Bytes
 
@@ -30,6 +30,8 @@ class Offer(Protocol):
     """A sender's own rows."""
 
     rows: int
+    #: How many rows are computed, for the progress.
+    done: int
 
     def agree(self, size: int) -> int:
         """Told the receiver's padded size; gives the width to announce."""
@@ -102,11 +104,9 @@ class Evaluating:
         evaluated = blind_evaluate(run.key, elements, self.at)
         part = self.at // CHUNK
         send = self._answer(evaluated, part, parts)
-        rows = portion(run.offer.rows, part + 1, parts)
-        progress = (end + rows, self.size + run.offer.rows)
-        if end == self.size:
-            return Step(send, Done(SenderResult(self.size)), progress)
-        return Step(send, Evaluating(run, self.size, end), progress)
+        last = end == self.size
+        then = Done(SenderResult(self.size)) if last else Evaluating(run, self.size, end)
+        return Step(send, then, lambda: (end + run.offer.done, self.size + run.offer.rows))
 
     def _answer(self, evaluated: Bytes, part: int, parts: int) -> Iterator[bytes]:
         yield self.run.kind.to_receiver.encode(Evaluated(U64(self.at), evaluated.tobytes()))

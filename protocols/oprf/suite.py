@@ -19,8 +19,8 @@ CONTEXT = b"OPRFV1-" + MODE_OPRF + b"-" + IDENTIFIER
 #: Section 4.1: HashToGroup is hash_to_ristretto255 with this DST.
 HASH_TO_GROUP_DST = b"HashToGroup-" + CONTEXT
 
-#: Section 2.1: inputs are shorter than 2^16 bytes.
-MAX_INPUT = (1 << 16) - 1
+#: Section 5.1: inputs are shorter than 2^16 - 1 bytes.
+MAX_INPUT = (1 << 16) - 2
 
 #: Input block of SHA-512 in bytes (s_in_bytes of RFC 9380, section 5.3.1).
 _BLOCK = 128
@@ -64,7 +64,8 @@ def blind_evaluate(key: Bytes, blinded: Bytes, first: int = 0) -> Bytes:
     """Server: evaluatedElement = skS · blindedElement.
 
     PeerError names the bad elements, counted from `first`. An encoding that isn't canonical could carry a
-    mark, and the identity would be answered with the identity, so both are refused (RFC 9497, section 5.1).
+    mark, and the identity would be answered with the identity, so both are refused (RFC 9497, section 2.1,
+    DeserializeElement).
     """
     evaluated, good = ristretto.multiply(key, blinded)
     _refuse_bad("blinded", good, first)

@@ -1,0 +1,481 @@
+"""The embedded consent center: one directory, used by several processes at once.
+
+    home/center.db      SQLite (WAL)            home/keys/      the three secrets, mode 0600
+
+Every call is safe from several threads. Errors are ConsentError; each method names its codes.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+
+from consent_center import batch as batches
+from consent_center import decide as deciding
+from consent_center import events, examine, registry, snapshot
+from consent_center.database import Database
+from consent_center.errors import ConsentError
+from consent_center.keys import Keys, create_keys, load_keys
+from consent_center.ledger import log, proof, tree
+from consent_center.ledger.checkpoint import Checkpoint
+from consent_center.model import (
+    KINDS,
+    Assessment,
+    ConsentEvent,
+    DecisionRequest,
+    Decisions,
+    Delta,
+    Explanation,
+    Finding,
+    Notice,
+    Purpose,
+    Recorded,
+    RecordedMany,
+    Snapshot,
+)
+from consent_center.state import State, bitmap, ordinals_of
+from consent_center.subjects import SQL_LOOKUP
+
+Clock = Callable[[], datetime]
+
+_DATABASE, _KEYS = "center.db", "keys"
+
+
+def utc_now() -> datetime:
+    """The clock in production."""
+    return datetime.now(UTC)
+
+
+class Center:
+    """See the README for what is stored, signed and proven. Make one with `create` or `open`."""
+
+    def __init__(
+        self, database: Database, keys: Keys, controller: str, clock: Clock, rules: Sequence[deciding.Rule]
+    ) -> None:
+        self._database = database
+        self._keys = keys
+        self._controller = controller
+        self._clock = clock
+        self._rules = tuple(rules)
+        self._state = State()
+        self._lock = threading.RLock()
+        self._closed = False
+
+    # ---- life ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, home: Path, controller: str, clock: Clock = utc_now, rules: Sequence[deciding.Rule] = ()
+    ) -> Center:
+        """Make a center for `controller` in `home` (made if absent). `center.exists`, `event.controller`."""
+        home = Path(home)
+        if not registry.is_name(controller):
+            raise ConsentError(
+                "event.controller", f"controller {controller!r} must be a name without blanks or , ; | * +"
+            )
+        if (home / _DATABASE).exists() or (home / _KEYS).exists():
+            raise ConsentError(
+                "center.exists", f"{home} holds a consent center already; open it or choose another"
+            )
+        home.mkdir(parents=True, exist_ok=True)
+        keys = create_keys(home / _KEYS, f"pec-consent/{controller}")
+        (home / _DATABASE).touch(mode=0o600)
+        database = Database(home / _DATABASE)
+        database.create(controller)
+        center = cls(database, keys, controller, clock, rules)
+        center.append("center", {"controller": controller, "verifier_key": center.verifier_key()})
+        return center
+
+    @classmethod
+    def open(cls, home: Path, clock: Clock = utc_now, rules: Sequence[deciding.Rule] = ()) -> Center:
+        """Open the center in `home`. `center.missing`, `.version`, `.keys`, `.unreachable`."""
+        home = Path(home)
+        if not (home / _DATABASE).is_file():
+            raise ConsentError(
+                "center.missing", f"{home} holds no consent center; make one with Center.create"
+            )
+        keys = load_keys(home / _KEYS)
+        database = Database(home / _DATABASE)
+        return cls(database, keys, database.check(), clock, rules)
+
+    @property
+    def controller(self) -> str:
+        """Whose center this is."""
+        return self._controller
+
+    def close(self) -> None:
+        """Release the database. Further calls raise `center.closed`."""
+        self._closed = True
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        if self._closed:
+            raise ConsentError("center.closed", "this center was closed; open it again")
+        with self._database.read() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        if self._closed:
+            raise ConsentError("center.closed", "this center was closed; open it again")
+        with self._database.write() as connection:
+            yield connection
+
+    def _now(self) -> int:
+        return batches.micros(self._clock())
+
+    # ---- registry ------------------------------------------------------------------------------------------
+
+    def put_purpose(self, purpose: Purpose, actor: str = "") -> Purpose:
+        """Register a version of a purpose. `registry.purpose`, `registry.version`."""
+        with self._write() as connection:
+            return registry.put_purpose(connection, purpose, actor)
+
+    def put_notice(self, notice: Notice, actor: str = "") -> Notice:
+        """Register a version of a notice; the answer has its hash. `registry.*`."""
+        with self._write() as connection:
+            return registry.put_notice(connection, notice, actor)
+
+    def put_assessment(self, assessment: Assessment, actor: str = "") -> Assessment:
+        """Register the reference of an impact assessment. `registry.assessment`, `.unknown`."""
+        with self._write() as connection:
+            return registry.put_assessment(connection, assessment, actor)
+
+    def switch_purpose(self, id: str, active: bool, actor: str) -> Purpose:
+        """Switch a purpose on or off, for everybody and at once. `registry.unknown`."""
+        with self._write() as connection:
+            return registry.switch_purpose(connection, id, active, actor)
+
+    def purposes(self) -> list[Purpose]:
+        """Every version of every purpose."""
+        with self._read() as connection:
+            return list(registry.load(connection).purposes.values())
+
+    def notices(self) -> list[Notice]:
+        """Every version of every notice."""
+        with self._read() as connection:
+            return list(registry.load(connection).notices.values())
+
+    def assessments(self) -> list[Assessment]:
+        """The references of impact assessments."""
+        with self._read() as connection:
+            return list(registry.load(connection).assessments.values())
+
+    # ---- events --------------------------------------------------------------------------------------------
+
+    def record(self, event: ConsentEvent) -> Recorded:
+        """Record one event. Raises `event.*`; then nothing was written."""
+        written = self._record(batches.table_of([event]), "raise")
+        many = written.recorded
+        return Recorded(many.first_sequence, many.first_leaf, int(many.subjects[0]), written.ignored)
+
+    def record_many(self, events: Sequence[ConsentEvent] | pa.Table, on_error: str = "raise") -> RecordedMany:
+        """Record a batch in one transaction; a table is the fast way (README, "Bulk", lists its columns).
+
+        `on_error` "raise": the first bad row raises its `event.*` with `.row`, nothing is written; "skip":
+        bad rows are in the answer's `errors`, the others are written.
+        """
+        if on_error not in ("raise", "skip"):
+            raise ConsentError("event.batch", f"on_error is 'raise' or 'skip', not {on_error!r}")
+        table = events if isinstance(events, pa.Table) else batches.table_of(events)
+        return self._record(table, on_error).recorded
+
+    def _record(self, table: pa.Table, on_error: str) -> events.Written:
+        with self._write() as connection:
+            now = self._now()
+            batch = batches.parse(table, registry.load(connection), self._controller, now)
+            _raise_first(batch, on_error)
+            written = self._write_batch(connection, batch, now, assumed=False)
+            _raise_first(batch, on_error)
+            return written
+
+    def assume(
+        self,
+        values: pa.Array,
+        kind: str,
+        purpose: str,
+        recipient: str,
+        categories: Sequence[str],
+        reason: str,
+        actor: str,
+    ) -> RecordedMany:
+        """Record consent that was NOT given here but is assumed, as such (method "assumed"), with the reason.
+
+        For evaluations on one's own files. It never outweighs an event of the person. One event a person;
+        rows that can't be used have subject -1. Raises `event.*`, `identifier.*`.
+        """
+        if not reason.strip() or len(reason) > 1000 or len(actor) > 512:
+            raise ConsentError("event.text", "assumed consent needs a reason (1 to 1000 characters)")
+        if kind not in KINDS:
+            raise ConsentError("identifier.kind", f"{kind!r} is none of {', '.join(KINDS)}")
+        with self._write() as connection:
+            now = self._now()
+            known = registry.load(connection)
+            current = known.current.get(purpose)
+            fields = {
+                "purpose": purpose,
+                "purpose_version": current.version if current else 0,
+                "action": "granted",
+                "recipient": recipient,
+                "notice": "",
+                "notice_version": 0,
+                "controller": self._controller,
+                "regulation": "PIPL",
+                "channel": "import",
+                "method": batches.ASSUMED,
+                "categories": list(categories),
+                "reason": reason,
+                "actor": actor,
+            }
+            descriptor = batches.check_descriptor(fields, known, self._controller)
+            rows, days = len(values), current.duration_days if current else None
+            batch = batches.Batch(
+                [descriptor],
+                np.zeros(rows, np.int64),
+                [(kind, values)],
+                np.full(rows, now, np.int64),
+                np.full(rows, batches.NEVER if days is None else now + days * batches.DAY, np.int64),
+                np.full(rows, batches.NEVER, np.int64),
+                [b""] * rows,
+                {},
+            )
+            return self._write_batch(connection, batch, now, assumed=True).recorded
+
+    def _write_batch(
+        self, connection: sa.Connection, batch: batches.Batch, now: int, assumed: bool
+    ) -> events.Written:
+        if batch.rows * len(batch.identifiers) <= SQL_LOOKUP:
+            return events.write(connection, self._keys, batch, now, None, assumed)
+        with self._lock:
+            self._catch_up(connection)
+            return events.write(connection, self._keys, batch, now, self._state.subjects, assumed)
+
+    def explain(self, kind: str, value: str) -> Explanation:
+        """Everything held about the person with that identifier. `subject.unknown`, `identifier.kind`."""
+        with self._read() as connection:
+            subject = examine.find(connection, self._keys, kind, value)
+            return examine.explain(connection, self._keys, subject)
+
+    def erase(self, kind: str, value: str, actor: str) -> int:
+        """Destroy the person's keys and identifiers; the ledger stays verifiable. The erasure's sequence
+        number.
+
+        `subject.unknown`. Copies of the database from before (backups, SQLite's write-ahead log until its
+        next checkpoint) still have the salt: they need the data key, which is kept apart.
+        """
+        with self._write() as connection:
+            subject = examine.find(connection, self._keys, kind, value)
+            return examine.erase(connection, self._keys, subject, self._controller, actor, self._now())
+
+    # ---- decisions -----------------------------------------------------------------------------------------
+
+    def decide(self, request: DecisionRequest, values: pa.Array, kind: str) -> Decisions:
+        """Eligible or the first reason, for each row; a summary becomes a leaf of the ledger.
+
+        If the center can't catch up with its events or can't write the leaf, every usable row is `stale`.
+        Raises `decision.request`, `identifier.*`, `center.closed`.
+        """
+        deciding.check_request(request)
+        found = deciding.candidates(self._keys.pseudonym, values, kind)
+        as_of = self._now() if request.as_of is None else batches.micros(request.as_of)
+        try:
+            decisions = self._decide(request, found, as_of)
+            with self._write() as connection:
+                payload = {
+                    **_asked(request, as_of),
+                    "kind": kind,
+                    "sequence": decisions.sequence,
+                    "counts": decisions.counts(),
+                    "rules_hash": deciding.rules_hash(self._rules),
+                }
+                log.append_entries(connection, [("decision", payload)])
+        except ConsentError as error:
+            if error.code not in ("center.unreachable", "center.busy"):
+                raise
+            return deciding.refused(found, "stale", error.detail)
+        return decisions
+
+    def _decide(self, request: DecisionRequest, found: deciding.Candidates, as_of: int) -> Decisions:
+        with self._lock:
+            with self._read() as connection:
+                self._catch_up(connection)
+            return deciding.decide(self._state, self._controller, request, found, as_of, self._rules)
+
+    def _catch_up(self, connection: sa.Connection) -> None:
+        try:
+            self._state.catch_up(connection)
+        except BaseException:
+            self._state = State()  # a half-read state must not answer; the next call reads everything anew
+            raise
+
+    def snapshot(self, request: DecisionRequest, values: pa.Array, kind: str, job_id: str) -> Snapshot:
+        """Decide, and sign the outcome for a job. Ends are judged at `as_of` or now, whichever is later.
+
+        Unlike `decide` it raises when the center is stale (`center.unreachable`, `center.busy`): a job
+        without a snapshot must not start. Also `decision.request`, `identifier.*`.
+        """
+        deciding.check_request(request)
+        if not registry.is_name(job_id):
+            raise ConsentError(
+                "decision.request", f"job_id {job_id!r} must be 1 to 128 characters without , ; | * +"
+            )
+        found = deciding.candidates(self._keys.pseudonym, values, kind)
+        now = self._now()
+        as_of = now if request.as_of is None else max(now, batches.micros(request.as_of))
+        with self._lock:
+            decisions = self._decide(request, found, as_of)
+            known = self._state.registry
+        if known is None:
+            raise ConsentError("center.unreachable", "the registry was not read")
+        salt = secrets.token_bytes(snapshot.SALT_SIZE)
+        chosen = decisions.codes[found.rows] == 0
+        tokens = snapshot.tokens_of(salt, found.hashed[chosen])
+        purpose = known.current.get(request.purpose)
+        assessed = [a for a in known.assessments.values() if a.purpose == request.purpose]
+        document = {
+            "format": "pec.snapshot/1",
+            "id": secrets.token_hex(16),
+            "job_id": job_id,
+            "center": self._keys.signer.name,
+            "controller": self._controller,
+            **_asked(request, as_of),
+            "purpose_version": purpose.version if purpose else 0,
+            "kind": kind,
+            "sequence": decisions.sequence,
+            "counts": decisions.counts(),
+            "rules_hash": deciding.rules_hash(self._rules),
+            "notices_hash": known.notices_hash(request.purpose),
+            "assessment": assessed[-1].reference if assessed else "",
+            "token_root": snapshot.token_root(tokens).hex(),
+            "token_count": len(tokens),
+            "issued_at": batches.moment(now),
+        }
+        signature = snapshot.sign(self._keys.signer, document)
+        eligible = bitmap(decisions.ordinals[decisions.eligible])
+        with self._write() as connection:
+            snapshot.store(connection, document, signature, salt, request, eligible, tokens)
+        return Snapshot(document, signature, decisions)
+
+    def delta(self, snapshot_id: str) -> Delta:
+        """Who was eligible in a snapshot and is not now. `snapshot.unknown`, `center.unreachable`."""
+        now = self._now()
+        with self._lock, self._read() as connection:
+            stored = snapshot.load(connection, snapshot_id)
+            self._catch_up(connection)
+            parts = deciding.classify(
+                self._state, self._controller, stored.request, stored.eligible, now, self._rules
+            )
+            active = deciding.purpose_active(self._state.registry, stored.request.purpose)
+            sequence = self._state.sequence
+            members = [ordinals_of(who) for _, who in parts]
+            withdrawn = np.concatenate([*members, np.empty(0, np.int64)])
+            codes = [np.full(len(m), code, np.uint8) for (code, _), m in zip(parts, members, strict=True)]
+            reasons = np.concatenate([*codes, np.empty(0, np.uint8)])
+            order = np.argsort(withdrawn)
+            lag = examine.oldest_change(connection, int(stored.document["sequence"]), withdrawn, now)
+        return Delta(sequence, active, withdrawn[order], reasons[order], lag)
+
+    def token_proof(self, snapshot_id: str, kind: str, value: str) -> dict[str, Any]:
+        """Proof that an identifier's token was, or was not, in a snapshot; `ledger.verify.token` checks it.
+
+        `snapshot.unknown`, `event.identifier` (the value is no identifier of that kind).
+        """
+        with self._read() as connection:
+            stored = snapshot.load(connection, snapshot_id)
+            tokens = snapshot.load_tokens(connection, snapshot_id)
+        hashed = examine.pseudonym(self._keys, kind, value)
+        return snapshot.prove_token(tokens, snapshot.tokens_of(stored.salt, hashed)[0].tobytes())
+
+    # ---- ledger --------------------------------------------------------------------------------------------
+
+    def append(self, kind: str, payload: dict[str, Any]) -> int:
+        """Append a leaf; its index. `ledger.payload`."""
+        return self.append_many([(kind, payload)])[0]
+
+    def append_many(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> list[int]:
+        """Append leaves in one transaction; their indices. `ledger.payload`."""
+        with self._write() as connection:
+            return log.append_entries(connection, entries)
+
+    def checkpoint(self) -> str:
+        """The log's size and root as a C2SP signed note."""
+        with self._read() as connection:
+            size = log.size(connection)
+            root = tree.root_of(size, log.reader(connection))
+        signer = self._keys.signer
+        return Checkpoint(signer.name, size, root).sign(signer)
+
+    def prove(self, index: int, size: int) -> list[bytes]:
+        """Inclusion proof of leaf `index` in the log's first `size` leaves. `ledger.index`."""
+        with self._read() as connection:
+            self._check_size(connection, size)
+            return proof.inclusion(index, size, log.reader(connection))
+
+    def prove_consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """Proof that the log of `new_size` leaves extends that of `old_size`. `ledger.index`."""
+        with self._read() as connection:
+            self._check_size(connection, new_size)
+            return proof.consistency(old_size, new_size, log.reader(connection))
+
+    def _check_size(self, connection: sa.Connection, size: int) -> None:
+        have = log.size(connection)
+        if not 0 <= size <= have:
+            raise ConsentError("ledger.index", f"the log has {have} leaves, not {size}")
+
+    def opening(self, index: int) -> dict[str, Any]:
+        """What leaf `index` commits to, for an audit bundle. `ledger.index`, `ledger.opening` (it was
+        changed).
+
+        {index, kind, salt, leaf_hash} and `payload`, or for a consent event only `body_hash`: that is all
+        that may leave the organisation.
+        """
+        with self._read() as connection:
+            return log.entry_opening(connection, index) or examine.event_opening(connection, index)
+
+    def verifier_key(self) -> str:
+        """C2SP verifier key string of checkpoints and snapshots; its name is the log's origin."""
+        return self._keys.signer.verifier.text()
+
+    def fsck(self, checkpoint: str = "") -> Finding | None:
+        """Recompute every leaf, tile and state; the first difference, or None.
+
+        With a `checkpoint` that was kept elsewhere, also checks that the log still extends it: whoever can
+        rewrite the whole database can rewrite its hashes, but not that note.
+        """
+        with self._read() as connection:
+            return examine.fsck(connection, self._keys, checkpoint)
+
+
+def _raise_first(batch: batches.Batch, on_error: str) -> None:
+    if batch.bad and on_error == "raise":
+        row = min(batch.bad)
+        raise ConsentError(*batch.bad[row], row if batch.rows > 1 else None)
+
+
+def _asked(request: DecisionRequest, as_of: int) -> dict[str, Any]:
+    return {
+        "purpose": request.purpose,
+        "recipient": request.recipient,
+        "categories": sorted(request.categories),
+        "regulation": request.regulation or "",
+        "as_of": batches.moment(as_of),
+    }

@@ -1,0 +1,202 @@
+"""Decisions as set algebra: who is refused for which first reason, who is left.
+
+Every rule below is a bitmap over ordinals; nothing is called once a person. What is not proven eligible is
+refused: an unknown action counts as a denial, and of several regulations each must say yes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyroaring import BitMap
+
+from consent_center.batch import local_day
+from consent_center.errors import ConsentError
+from consent_center.hashing import Bytes2
+from consent_center.identifiers import INVALID, NULL, OK, normalise
+from consent_center.ledger.verify import canonical
+from consent_center.model import CODE, GRANTS, REASONS, DecisionRequest, Decisions
+from consent_center.registry import Registry, is_name
+from consent_center.state import Context, State, bitmap
+from consent_center.subjects import pseudonyms
+
+Ints = npt.NDArray[np.int64]
+
+
+class Rule(Protocol):
+    """A further ground for refusal. It names whom it blocks as a bitmap; it is called once a decision."""
+
+    name: str
+    version: int
+
+    def blocked(self, request: DecisionRequest, as_of: int) -> BitMap:
+        """Ordinals to refuse; `as_of` in microseconds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A column of identifiers, normalised: what needs no database. `hashed` uint8[k, 32] of `rows`."""
+
+    codes: npt.NDArray[np.uint8]
+    rows: Ints
+    hashed: Bytes2
+
+
+def rules_hash(rules: Sequence[Rule]) -> str:
+    """SHA-256 (hex) over the reasons' order and the rules' names and versions."""
+    named = sorted([rule.name, rule.version] for rule in rules)
+    return hashlib.sha256(canonical({"reasons": list(REASONS), "rules": named})).hexdigest()
+
+
+def check_request(request: DecisionRequest) -> None:
+    """ConsentError `decision.request` unless every name is one name."""
+    names = [("purpose", request.purpose), ("recipient", request.recipient)]
+    names += [("category", category) for category in request.categories]
+    if request.regulation is not None:
+        names.append(("regulation", request.regulation))
+    for what, value in names:
+        if not is_name(value):
+            raise ConsentError(
+                "decision.request", f"{what} {value!r} must be 1 to 128 characters without , ; | * +"
+            )
+    if isinstance(request.categories, str) or not request.categories:
+        raise ConsentError("decision.request", "categories must be a tuple with at least one name")
+    if request.as_of is not None and request.as_of.tzinfo is None:
+        raise ConsentError("decision.request", "as_of has no time zone; add one (UTC: +00:00)")
+
+
+def candidates(key: bytes, values: pa.Array, kind: str) -> Candidates:
+    """Normalise and pseudonymise a column."""
+    normal = normalise(values, kind)
+    codes = np.zeros(len(normal.status), np.uint8)
+    codes[normal.status == NULL] = CODE["identifier_null"]
+    codes[normal.status == INVALID] = CODE["identifier_invalid"]
+    rows = np.flatnonzero(normal.status == OK)
+    usable = normal.values if len(rows) == len(codes) else normal.values.take(rows)
+    return Candidates(codes, rows, pseudonyms(key, kind, usable))
+
+
+def refused(found: Candidates, reason: str, detail: str) -> Decisions:
+    """Nobody is eligible, for one reason that concerns the center as a whole."""
+    codes = found.codes.copy()
+    codes[found.rows] = CODE[reason]
+    return Decisions(codes, np.full(len(codes), -1, np.int64), -1, detail)
+
+
+def decide(
+    state: State,
+    controller: str,
+    request: DecisionRequest,
+    found: Candidates,
+    as_of: int,
+    rules: Sequence[Rule],
+) -> Decisions:
+    """Decide a column; `state` is caught up. codes uint8[n], ordinals int64[n]."""
+    codes, ordinals = found.codes.copy(), np.full(len(found.codes), -1, np.int64)
+    known = state.subjects.lookup(found.hashed)
+    ordinals[found.rows] = known
+    if not purpose_active(state.registry, request.purpose):
+        codes[found.rows] = CODE["purpose_inactive"]
+        return Decisions(codes, ordinals, state.sequence)
+    codes[found.rows] = CODE["unknown_subject"]
+    has = found.rows[known >= 0]
+    if len(has):
+        held = known[known >= 0]
+        table = np.zeros(int(held.max()) + 1, np.uint8)
+        for code, members in classify(state, controller, request, bitmap(held), as_of, rules):
+            if members:
+                table[np.frombuffer(members.to_array(), np.uint32)] = code
+        codes[has] = table[held]
+    return Decisions(codes, ordinals, state.sequence)
+
+
+def purpose_active(registry: Registry | None, purpose: str) -> bool:
+    """Whether the purpose is registered and switched on."""
+    known = registry.current.get(purpose) if registry is not None else None
+    return known is not None and known.active
+
+
+def classify(
+    state: State, controller: str, request: DecisionRequest, people: BitMap, as_of: int, rules: Sequence[Rule]
+) -> list[tuple[int, BitMap]]:
+    """Split `people` by first reason: disjoint (code, bitmap) in REASONS' order; the rest is eligible."""
+    registry = state.registry
+    if registry is None or not purpose_active(registry, request.purpose):
+        return [(CODE["purpose_inactive"], people.copy())]
+    purpose = registry.current[request.purpose]
+    left, out = people.copy(), []
+
+    def refuse(reason: str, who: BitMap) -> None:
+        hit = left & who
+        left.difference_update(hit)
+        out.append((CODE[reason], hit))
+
+    concerned = [
+        context
+        for context in state.contexts.values()
+        if context.controller == controller
+        and context.purpose == request.purpose
+        and request.regulation in (None, context.regulation)
+    ]
+    mine = [context for context in concerned if context.recipient == request.recipient]
+    any_event = _union([context.everyone() for context in concerned])
+    mine_event = _union([context.everyone() for context in mine])
+    by_action = _by_action(state, mine)
+
+    refuse("unknown_subject", state.erased)
+    if purpose.needs_guardian:
+        others = _union([who for action, who in by_action.items() if action != "guardian_granted"])
+        guarded = by_action.get("guardian_granted", BitMap()) - others
+        refuse("minor_without_guardian", state.minors(local_day(as_of)) - guarded)
+    refuse("no_event", left - any_event)
+    refusing = [who for action, who in by_action.items() if action not in GRANTS | {"withdrawn", "expired"}]
+    refuse("denied", _union(refusing))
+    refuse("withdrawn", by_action.get("withdrawn", BitMap()))
+    ended = [context.ended(as_of) for context in mine]
+    refuse("expired", _union([by_action.get("expired", BitMap()), *ended]))
+    refuse("outdated_notice", _where(state, mine, registry, outdated=True, wanted=frozenset()))
+    refuse("recipient_out_of_scope", left - mine_event)
+    wanted = frozenset(request.categories)
+    refuse("category_out_of_scope", _where(state, mine, registry, outdated=False, wanted=wanted))
+    refuse("blocked_by_rule", _union([rule.blocked(request, as_of) for rule in rules]))
+    return out
+
+
+def _union(sets: Sequence[BitMap]) -> BitMap:
+    return BitMap.union(*sets) if sets else BitMap()
+
+
+def _by_action(state: State, contexts: Sequence[Context]) -> dict[str, BitMap]:
+    found: dict[str, BitMap] = {}
+    for context in contexts:
+        for descriptor, members in context.members.items():
+            action = state.descriptors[descriptor]["action"]
+            found[action] = found.get(action, BitMap()) | members
+    return found
+
+
+def _where(
+    state: State, contexts: Sequence[Context], registry: Registry, outdated: bool, wanted: frozenset[str]
+) -> BitMap:
+    """Members whose descriptor is outdated, or else does not name every category in `wanted`."""
+    hit = []
+    for context in contexts:
+        newest = registry.current[context.purpose].version
+        for descriptor, members in context.members.items():
+            fields = state.descriptors[descriptor]
+            if outdated:
+                old = fields["purpose_version"] < newest
+                notice = fields["notice"]
+                bad = old or (notice and not registry.notice_stands(notice, fields["notice_version"]))
+            else:
+                bad = not wanted <= set(fields["categories"])
+            if bad:
+                hit.append(members)
+    return _union(hit)

@@ -1,0 +1,321 @@
+"""Writing events: subjects, sealed payloads, ledger leaves and the fold, in one transaction.
+
+The body that a leaf commits to (README, "Ledger"), integers of 8 bytes big-endian, times in microseconds:
+
+    SHA-256(descriptor) ‖ sequence ‖ occurred_at ‖ recorded_at ‖ expires_at ‖ SHA-256(sealed)
+
+The leaf's salt is HMAC(subject's salt key, sequence) cut to 16 bytes: pseudorandom to whoever lacks the key,
+and what ties the event to its subject: a row whose subject was exchanged no longer fits. The subject's two
+keys come from its random salt by HMAC under the center's data key, so destroying the salt destroys both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from consent_center import database as db
+from consent_center import subjects
+from consent_center.batch import NEVER, Batch, descriptor_hash
+from consent_center.errors import ConsentError
+from consent_center.hashing import as_rows, big_endian, blobs, hmac_keyed, hmac_rows
+from consent_center.identifiers import OK, normalise
+from consent_center.keys import Keys
+from consent_center.ledger import log
+from consent_center.ledger.verify import SALT_SIZE
+from consent_center.model import KINDS, RANK, RecordedMany
+
+Bytes2 = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+_NONCE = 12
+_EMPTY = hashlib.sha256(b"").digest()
+ERASURE_CONTEXT = -1
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a batch became."""
+
+    recorded: RecordedMany
+    ignored: tuple[str, ...]
+
+
+def salt_keys(keys: Keys, salts: Bytes2) -> Bytes2:
+    """Per subject: the key of its leaves' salts."""
+    return hmac_rows(keys.data, _labelled(b"leaf salt\x00", salts))
+
+
+def seal_keys(keys: Keys, salts: Bytes2) -> Bytes2:
+    """Per subject: the AES-256-GCM key of its events' private part."""
+    return hmac_rows(keys.data, _labelled(b"seal\x00", salts))
+
+
+def leaf_salts(keys: Keys, subject_salts: Bytes2, sequences: Ints) -> Bytes2:
+    """uint8[n, 16]: the salts of events' leaves, from their subjects' salts uint8[n, 32]."""
+    return np.ascontiguousarray(
+        hmac_keyed(salt_keys(keys, subject_salts), big_endian(sequences))[:, :SALT_SIZE]
+    )
+
+
+def bodies(
+    descriptors: Bytes2, sequences: Ints, occurred: Ints, recorded: Ints, expires: Ints, sealed: Bytes2
+) -> Bytes2:
+    """uint8[n, 96]: what the leaves commit to; `descriptors` and `sealed` are hashes uint8[n, 32]."""
+    times = [big_endian(column) for column in (sequences, occurred, recorded, expires)]
+    return np.hstack([descriptors, *times, sealed])
+
+
+def sealed_hash(sealed: bytes) -> bytes:
+    """SHA-256 of an event's sealed part."""
+    return hashlib.sha256(sealed).digest() if sealed else _EMPTY
+
+
+def _labelled(label: bytes, rows: Bytes2) -> Bytes2:
+    return np.hstack([np.broadcast_to(np.frombuffer(label, np.uint8), (len(rows), len(label))), rows])
+
+
+def write(
+    connection: sa.Connection,
+    keys: Keys,
+    batch: Batch,
+    now: int,
+    index: subjects.SubjectIndex | None,
+    assumed: bool,
+) -> Written:
+    """Write every row that is not in `batch.bad`; rows found bad on the way are added to it.
+
+    `index` is the caught-up index of identifiers, or None to look them up by SQL. `assumed` events never
+    outweigh a person's own word, and one a person is enough: repeated rows are left out.
+    """
+    resolved, ignored = _resolve(connection, keys, batch, index)
+    wanted = resolved.ordinals >= 0
+    wanted[np.fromiter(batch.bad, np.int64, len(batch.bad))] = False
+    at = np.flatnonzero(wanted)
+    if assumed:
+        at = np.sort(at[np.unique(resolved.ordinals[at], return_index=True)[1]])
+    sequence = _next_sequence(connection)
+    if len(at) == 0:
+        result = RecordedMany(
+            sequence, log.size(connection), 0, resolved.ordinals, batch.errors(), len(ignored)
+        )
+        return Written(result, tuple(ignored))
+    fresh_salts = os.urandom(subjects.SALT_SIZE * resolved.new_subjects)
+    subjects.store(connection, resolved, np.frombuffer(fresh_salts, np.uint8).reshape(-1, subjects.SALT_SIZE))
+    ordinals = resolved.ordinals[at]
+    salts = subjects.salts_of(connection, ordinals)
+    _note_minors(connection, ordinals, batch.minor_until[at])
+    leaf = _insert(connection, keys, batch, at, ordinals, salts, sequence, now, assumed)
+    kept = np.where(wanted, resolved.ordinals, -1)
+    result = RecordedMany(int(sequence), int(leaf), len(at), kept, batch.errors(), len(ignored))
+    return Written(result, tuple(ignored))
+
+
+def _insert(
+    connection: sa.Connection,
+    keys: Keys,
+    batch: Batch,
+    at: Ints,
+    ordinals: Ints,
+    salts: Bytes2,
+    first: int,
+    now: int,
+    assumed: bool,
+) -> int:
+    """Write the batch's rows `at` of known subjects: events, leaves, states. Index of the first leaf."""
+    ids, hashes, contexts = _intern(connection, batch, np.unique(batch.descriptor[at]))
+    sequences = first + np.arange(len(at), dtype=np.int64)
+    descriptor = batch.descriptor[at]
+    occurred, expires = batch.occurred_at[at], batch.expires_at[at]
+    recorded = np.full(len(at), now, np.int64)
+    sealed = _seal(keys, salts, sequences, [batch.private[row] for row in at.tolist()])
+    commitment = leaf_salts(keys, salts, sequences)
+    sealed_hashes = as_rows([sealed_hash(text) for text in sealed])
+    body = bodies(hashes[descriptor], sequences, occurred, recorded, expires, sealed_hashes)
+    leaf = log.append_hashes(connection, log.event_leaves(commitment, body))
+    leaves = leaf + np.arange(len(at), dtype=np.int64)
+    numbers = (sequences, ordinals, ids[descriptor], leaves, occurred, recorded, expires)
+    rows = zip(*(column.tolist() for column in numbers), blobs(commitment), sealed, strict=True)
+    db.insert_many(connection, db.events, list(rows))
+    ranks = np.array([RANK.get(d.get("action", ""), 0) for d in batch.descriptors], np.int64)[descriptor]
+    if contexts[descriptor[0]] != ERASURE_CONTEXT:
+        columns = (contexts[descriptor], ordinals, ids[descriptor], ranks, occurred, expires, sequences)
+        fold(connection, *columns, not assumed)
+    return leaf
+
+
+def write_erasure(connection: sa.Connection, keys: Keys, batch: Batch, subject: int, now: int) -> int:
+    """Write the event that a subject was erased; its sequence number."""
+    first = _next_sequence(connection)
+    who = np.array([subject], np.int64)
+    salts = subjects.salts_of(connection, who)
+    _insert(connection, keys, batch, np.zeros(1, np.int64), who, salts, first, now, assumed=False)
+    return first
+
+
+def _next_sequence(connection: sa.Connection) -> int:
+    return 1 + int(connection.execute(sa.select(sa.func.max(db.events.c.sequence))).scalar_one() or 0)
+
+
+def fold(
+    connection: sa.Connection,
+    contexts: Ints,
+    ordinals: Ints,
+    descriptors: Ints,
+    ranks: Ints,
+    occurred: Ints,
+    expires: Ints,
+    sequences: Ints,
+    explicit: bool,
+) -> None:
+    """Bring the states up to date: per (context, subject) the greatest (explicit, occurred_at, rank,
+    sequence).
+
+    A maximum does not depend on the order of arrival: a late upload of an old grant can't undo a withdrawal.
+    """
+    order = np.lexsort((sequences, ranks, occurred, ordinals, contexts))
+    last = np.append(
+        (np.diff(contexts[order]) != 0) | (np.diff(ordinals[order]) != 0), True
+    )  # the last of each run is its maximum
+    win = order[last]
+    columns = (
+        contexts,
+        ordinals,
+        descriptors,
+        np.full(len(order), int(explicit)),
+        ranks,
+        occurred,
+        expires,
+        sequences,
+    )
+    rows = list(zip(*(column[win].tolist() for column in columns), strict=True))
+    connection.exec_driver_sql(
+        "INSERT INTO states "
+        "(context, subject, descriptor, explicit, rank, occurred_at, expires_at, sequence) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (context, subject) DO UPDATE SET "
+        "descriptor = excluded.descriptor, explicit = excluded.explicit, rank = excluded.rank, "
+        "occurred_at = excluded.occurred_at, expires_at = excluded.expires_at, sequence = excluded.sequence "
+        "WHERE (excluded.explicit, excluded.occurred_at, excluded.rank, excluded.sequence) "
+        "> (states.explicit, states.occurred_at, states.rank, states.sequence)",
+        rows,
+    )
+
+
+def _resolve(
+    connection: sa.Connection, keys: Keys, batch: Batch, index: subjects.SubjectIndex | None
+) -> tuple[subjects.Resolved, list[str]]:
+    rows, kinds, found, known, ignored = [], [], [], [], []
+    usable = np.zeros(batch.rows, bool)
+    for kind, column in batch.identifiers:
+        normal = normalise(column, kind)
+        good = np.flatnonzero(normal.status == OK)
+        ignored += [kind] * int(np.count_nonzero(normal.status > 1))
+        values = normal.values.take(good) if len(good) < batch.rows else normal.values
+        hashed = subjects.pseudonyms(keys.pseudonym, kind, values)
+        usable[good] = True
+        rows.append(good.astype(np.int64))
+        kinds.append(np.full(len(good), KINDS.index(kind), np.int64))
+        found.append(hashed)
+        known.append(index.lookup(hashed) if index is not None else subjects.sql_lookup(connection, hashed))
+    batch.refuse(np.flatnonzero(~usable), "event.identifier", "no identifier of the row can be used")
+    usable[np.fromiter(batch.bad, np.int64, len(batch.bad))] = False
+    resolved = subjects.resolve(
+        np.concatenate(rows),
+        np.concatenate(kinds),
+        np.concatenate(found),
+        np.concatenate(known),
+        batch.rows,
+        usable,
+        subjects.count(connection),
+    )
+    batch.refuse(
+        np.flatnonzero(resolved.conflict),
+        "event.identifier_conflict",
+        "the identifiers belong to different people",
+    )
+    return resolved, ignored
+
+
+def _note_minors(connection: sa.Connection, ordinals: Ints, until: Ints) -> None:
+    """Keep the latest birthday given for a person: of two claims, the one that protects longer."""
+    told = np.flatnonzero(until != NEVER)
+    if len(told):
+        rows = list(zip(ordinals[told].tolist(), until[told].tolist(), strict=True))
+        connection.exec_driver_sql(
+            "INSERT INTO minors (ordinal, until) VALUES (?, ?) ON CONFLICT (ordinal) "
+            "DO UPDATE SET until = max(until, excluded.until)",
+            rows,
+        )
+
+
+def _intern(connection: sa.Connection, batch: Batch, used: Ints) -> tuple[Ints, Bytes2, Ints]:
+    """The batch's descriptors in the database: ids int64[d], hashes uint8[d, 32], contexts int64[d]."""
+    count = len(batch.descriptors)
+    ids, contexts = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+    hashes = np.zeros((count, 32), np.uint8)
+    table = db.descriptors
+    for number in used.tolist():
+        descriptor = batch.descriptors[number]
+        digest = descriptor_hash(descriptor)
+        hashes[number] = np.frombuffer(digest, np.uint8)
+        query = sa.select(table.c.id, table.c.context).where(table.c.hash == digest)
+        row = connection.execute(query).first()
+        if row is None:
+            erased = descriptor["action"] == "erased"
+            context = ERASURE_CONTEXT if erased else _context(connection, descriptor)
+            text = json.dumps(descriptor, ensure_ascii=False)
+            connection.execute(table.insert().values(hash=digest, context=context, body=text))
+            row = connection.execute(query).one()
+        ids[number], contexts[number] = int(row[0]), int(row[1])
+    return ids, hashes, contexts
+
+
+def _context(connection: sa.Connection, descriptor: dict[str, Any]) -> int:
+    table = db.contexts
+    key = {name: descriptor[name] for name in ("controller", "recipient", "purpose", "regulation")}
+    query = sa.select(table.c.id).filter_by(**key)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        connection.execute(table.insert().values(**key))
+        found = connection.execute(query).scalar_one()
+    return int(found)
+
+
+def _seal(keys: Keys, salts: Bytes2, sequences: Ints, texts: list[bytes]) -> list[bytes]:
+    """nonce ‖ AES-256-GCM(seal key, text), bound to the sequence number; empty stays empty."""
+    filled = [i for i, text in enumerate(texts) if text]
+    if not filled:
+        return texts
+    sealed = list(texts)
+    secret = blobs(seal_keys(keys, salts[filled]))
+    bound = blobs(big_endian(sequences[filled]))
+    nonces = secrets.token_bytes(_NONCE * len(filled))
+    for i, (row, key, context) in enumerate(zip(filled, secret, bound, strict=True)):
+        nonce = nonces[_NONCE * i : _NONCE * (i + 1)]
+        sealed[row] = nonce + AESGCM(key).encrypt(nonce, texts[row], context)
+    return sealed
+
+
+def unseal(keys: Keys, subject_salt: bytes, sequence: int, sealed: bytes) -> dict[str, str]:
+    """The private part of an event; ConsentError `ledger.corrupt` if it was tampered with."""
+    if not sealed:
+        return {}
+    key = seal_keys(keys, as_rows([subject_salt])).tobytes()
+    try:
+        text = AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], big_endian([sequence]).tobytes())
+    except InvalidTag:
+        raise ConsentError(
+            "ledger.corrupt", f"the sealed part of event {sequence} was changed; run fsck"
+        ) from None
+    loaded: dict[str, str] = json.loads(text)
+    return loaded

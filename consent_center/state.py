@@ -1,0 +1,213 @@
+"""The state in memory: Roaring bitmaps of subjects, built from the database and kept up by following its
+events.
+
+A context is (controller, recipient, purpose, regulation). Per context every subject with an event is in
+exactly one bitmap, that of the descriptor of the event in force; a descriptor fixes action, categories,
+purpose version and notice, so whatever a decision asks is a union of few bitmaps. Ends are kept as sorted
+columns beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from pyroaring import BitMap
+
+from consent_center import database as db
+from consent_center import registry as registry_of
+from consent_center.batch import NEVER, day_start
+from consent_center.events import ERASURE_CONTEXT
+from consent_center.registry import Registry
+from consent_center.subjects import SubjectIndex, all_salts, is_erased
+
+Ints = npt.NDArray[np.int64]
+
+_MINORS_STATES = (
+    "SELECT s.subject, s.descriptor, s.expires_at, s.occurred_at, m.until FROM minors m "
+    "JOIN states s ON s.context = ? AND s.subject = m.ordinal WHERE m.ordinal IN ({which})"
+)
+
+_EMPTY: Ints = np.empty(0, np.int64)
+
+
+def bitmap(ordinals: Ints) -> BitMap:
+    """int64[n] ordinals as a bitmap."""
+    return (
+        BitMap(memoryview(np.ascontiguousarray(ordinals, dtype=np.uint32).data))
+        if len(ordinals)
+        else BitMap()
+    )
+
+
+def ordinals_of(found: BitMap) -> Ints:
+    """A bitmap's members, ascending, int64[k]."""
+    if not found:
+        return _EMPTY
+    return np.frombuffer(found.to_array(), dtype=np.uint32).astype(np.int64)
+
+
+@dataclass
+class Context:
+    """The current states of one (controller, recipient, purpose, regulation)."""
+
+    controller: str
+    recipient: str
+    purpose: str
+    regulation: str
+    members: dict[int, BitMap] = field(default_factory=dict)  # descriptor -> subjects
+    end_subject: Ints = field(default_factory=lambda: _EMPTY)  # ascending
+    end_at: Ints = field(default_factory=lambda: _EMPTY)  # microseconds
+
+    def put(self, subjects: Ints, descriptors: Ints, ends: Ints) -> None:
+        """Replace the states of those subjects (each once)."""
+        changed = bitmap(subjects)
+        for held in self.members.values():
+            held -= changed
+        for descriptor in np.unique(descriptors).tolist():
+            new = bitmap(subjects[descriptors == descriptor])
+            self.members[descriptor] = self.members.get(descriptor, BitMap()) | new
+        self._drop_ends(subjects)
+        ending = np.flatnonzero(ends != NEVER)
+        order = ending[np.argsort(subjects[ending], kind="stable")]
+        at = np.searchsorted(self.end_subject, subjects[order])
+        self.end_subject = np.insert(self.end_subject, at, subjects[order])
+        self.end_at = np.insert(self.end_at, at, ends[order])
+
+    def remove(self, subjects: Ints) -> None:
+        gone = bitmap(subjects)
+        for held in self.members.values():
+            held -= gone
+        self._drop_ends(subjects)
+
+    def _drop_ends(self, subjects: Ints) -> None:
+        if len(self.end_subject):
+            keep = ~np.isin(self.end_subject, subjects)
+            self.end_subject, self.end_at = self.end_subject[keep], self.end_at[keep]
+
+    def ended(self, as_of: int) -> BitMap:
+        """Subjects whose grant's end is at or before `as_of`."""
+        return bitmap(self.end_subject[self.end_at <= as_of])
+
+    def everyone(self) -> BitMap:
+        return BitMap.union(*self.members.values()) if self.members else BitMap()
+
+
+@dataclass
+class State:
+    """Everything that decisions need. Use under the center's lock; `catch_up` before every decision."""
+
+    sequence: int = -1
+    registry: Registry | None = None
+    subjects: SubjectIndex = field(default_factory=SubjectIndex)
+    contexts: dict[int, Context] = field(default_factory=dict)
+    descriptors: dict[int, dict[str, Any]] = field(default_factory=dict)
+    minor_subject: Ints = field(default_factory=lambda: _EMPTY)  # ascending
+    minor_until: Ints = field(default_factory=lambda: _EMPTY)  # days
+    erased: BitMap = field(default_factory=BitMap)
+
+    def catch_up(self, connection: sa.Connection) -> None:
+        """Read what other transactions have committed, in one consistent view."""
+        newest = int(connection.execute(sa.select(sa.func.max(db.events.c.sequence))).scalar_one() or 0)
+        version = registry_of.counter(connection)
+        if self.registry is None or self.registry.version != version:
+            self.registry = registry_of.load(connection)
+        if newest == self.sequence:
+            return
+        self._catalogue(connection)
+        if self.sequence < 0:
+            self._load(connection)
+        else:
+            self._follow(connection)
+        self.sequence = newest
+
+    def minors(self, day: int) -> BitMap:
+        """Subjects who need a guardian on that day."""
+        return bitmap(self.minor_subject[self.minor_until > day])
+
+    def _catalogue(self, connection: sa.Connection) -> None:
+        seen = max(self.descriptors, default=0)
+        for row in connection.execute(sa.select(db.descriptors).where(db.descriptors.c.id > seen)):
+            self.descriptors[int(row.id)] = json.loads(row.body)
+        seen = max(self.contexts, default=0)
+        for row in connection.execute(sa.select(db.contexts).where(db.contexts.c.id > seen)):
+            self.contexts[int(row.id)] = Context(row.controller, row.recipient, row.purpose, row.regulation)
+
+    def _load(self, connection: sa.Connection) -> None:
+        self.subjects.catch_up(connection)
+        self.erased = bitmap(np.flatnonzero(is_erased(all_salts(connection))))
+        for id in self.contexts:
+            query = "SELECT subject, descriptor, expires_at FROM states WHERE context = ?"
+            self._put(id, *db.columns(connection, query, id))
+        self._put_minors(connection, "SELECT ordinal FROM minors")
+
+    def _follow(self, connection: sa.Connection) -> None:
+        self.subjects.catch_up(connection)
+        after = self.sequence
+        found = db.columns(
+            connection,
+            "SELECT DISTINCT s.context, s.subject, s.descriptor, s.expires_at FROM events e "
+            "JOIN descriptors d ON d.id = e.descriptor "
+            "JOIN states s ON s.context = d.context AND s.subject = e.subject WHERE e.sequence > ?",
+            after,
+        )
+        for id in np.unique(found[0]).tolist():
+            at = found[0] == id
+            self._put(id, *(column[at] for column in found[1:]))
+        self._put_minors(
+            connection,
+            "SELECT subject FROM events WHERE sequence > ?",
+            after,
+        )
+        self._erase(
+            db.columns(
+                connection,
+                "SELECT DISTINCT e.subject FROM events e JOIN descriptors d ON d.id = e.descriptor "
+                "WHERE e.sequence > ? AND d.context = ?",
+                after,
+                ERASURE_CONTEXT,
+            )[0]
+        )
+
+    def _put(self, context: int, subjects: Ints, descriptors: Ints, ends: Ints) -> None:
+        if len(subjects):
+            self.contexts[context].put(subjects, descriptors, ends)
+
+    def _put_minors(self, connection: sa.Connection, which: str, *parameters: Any) -> None:
+        """Minors: their birthdays, and their grants of before it, which end on it at the latest."""
+        subjects, until = db.columns(
+            connection,
+            f"SELECT ordinal, until FROM minors WHERE ordinal IN ({which}) ORDER BY ordinal",  # noqa: S608 - ours
+            *parameters,
+        )
+        if not len(subjects):
+            return
+        keep = ~np.isin(self.minor_subject, subjects)
+        merged = np.concatenate([self.minor_subject[keep], subjects])
+        order = np.argsort(merged, kind="stable")
+        self.minor_subject = merged[order]
+        self.minor_until = np.concatenate([self.minor_until[keep], until])[order]
+        for id, context in self.contexts.items():
+            found = db.columns(
+                connection,
+                _MINORS_STATES.format(which=which),
+                id,
+                *parameters,
+            )
+            member, descriptor, end, occurred, day = found
+            birthday = day_start(day)
+            early = occurred < birthday
+            capped = np.where(early & ((end == NEVER) | (end > birthday)), birthday, end)
+            if len(member):
+                context.put(member, descriptor, capped)
+
+    def _erase(self, subjects: Ints) -> None:
+        if len(subjects):
+            self.erased |= bitmap(subjects)
+            self.subjects.remove(subjects)
+            for context in self.contexts.values():
+                context.remove(subjects)

@@ -1,0 +1,156 @@
+"""The operator's client: what `pec` and an organisation's own programs do with their running node.
+
+    with NodeClient("var/brand") as node:
+        job_id = node.submit({"kind": "overlap", "purpose": "…", "agreement": "…", "datasets": {…}, "categories": […]})
+        job = node.wait(job_id)
+
+It finds the node through `node.run.json` in the home and shows the node's own certificate, so it works for
+whoever can read the home's keys, on the same machine. Errors are NodeError (`transport.*`, `node.*`) or
+RemoteError with the node's own code. Values are plain JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from parties.errors import NodeError
+from parties.home import Home
+from parties.identity import server_name
+from parties.transport import node_pb2
+from parties.transport.client import Connection
+
+
+class NodeClient:
+    """A connection to the running node of `home`. `timeout` is for one call, in seconds; `preflight` has none."""
+
+    def __init__(self, home: Home | str | Path, timeout: float = 20.0) -> None:
+        self.home = home if isinstance(home, Home) else Home.open(home)
+        self._timeout = timeout
+        keys = self.home.identity
+        self.run = self.home.run_file()
+        self._line = Connection(
+            keys, keys.party, str(self.run["address"]), keys.certificate, server_name(keys.public_key)
+        )
+
+    def close(self) -> None:
+        self._line.close()
+
+    def __enter__(self) -> NodeClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, method: str, timeout: float | None = None, **body: Any) -> Any:
+        request = node_pb2.OperatorRequest(method=method, body=json.dumps(body).encode())
+        reply = self._line.call(self._line.operator.Call, request, timeout=timeout or self._timeout)
+        return json.loads(reply.body)
+
+    # -- the node --------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """party, address, consent_url, pid, version, cpu_seconds, peak_rss_mb, jobs_running, peers, events."""
+        return dict(self._call("status"))
+
+    def card(self) -> dict[str, Any]:
+        """This party's signed card with the address at which the node listens now."""
+        return dict(self._call("card"))
+
+    def peers(self) -> list[dict[str, Any]]:
+        """party, address, fingerprint, key, verifier_key of each trusted peer."""
+        return list(self._call("peers"))
+
+    def trust(self, card: Mapping[str, Any]) -> dict[str, Any]:
+        """Pin a peer's card; it may connect from now on. `identity.conflict` if it has other keys than known."""
+        return dict(self._call("trust", card=dict(card)))
+
+    def agreements(self) -> list[dict[str, Any]]:
+        """Terms of each agreement, with `expired`."""
+        return list(self._call("agreements"))
+
+    def add_agreement(self, signed: Mapping[str, Any]) -> dict[str, Any]:
+        """Store an agreement signed by both (`Home.sign_agreement` signs and countersigns)."""
+        return dict(self._call("add_agreement", agreement=dict(signed)))
+
+    def datasets(self) -> list[dict[str, Any]]:
+        return list(self._call("datasets"))
+
+    def add_dataset(self, dataset: Mapping[str, Any]) -> dict[str, Any]:
+        """Register {name, path, id_column, id_kind, categories: {column: data category}}."""
+        path = str(Path(str(dataset.get("path", ""))).absolute())
+        return dict(self._call("add_dataset", dataset={**dataset, "path": path}))
+
+    def preflight(self, name: str) -> dict[str, Any]:
+        """The report on a data set's identifiers: read, normalised, duplicate, null, invalid, columns, notes."""
+        return dict(self._call("preflight", timeout=3600.0, name=name))
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Mapping[str, Any]) -> str:
+        """Ask for a job as the brand; returns its id at once.
+
+        Required: kind, purpose, agreement, datasets {brand, provider}, categories. Optional: peer (else the
+        agreement's provider), columns, params, outputs, private (this side's own parameters, committed to and
+        never sent), hold_before (a stage before which the job waits for `resume`), job_id, expires_in_seconds.
+        """
+        return str(self._call("submit", request=dict(request))["job_id"])
+
+    def approve(self, job_id: str, note: str = "") -> dict[str, Any]:
+        return dict(self._call("approve", job_id=job_id, note=note))
+
+    def reject(self, job_id: str, reason: str) -> dict[str, Any]:
+        """Decline a job; the brand sees `job.rejected` and the reason."""
+        return dict(self._call("reject", job_id=job_id, reason=reason))
+
+    def cancel(self, job_id: str, reason: str = "") -> dict[str, Any]:
+        """End a job on both sides; a running one ends at its next message."""
+        return dict(self._call("cancel", job_id=job_id, reason=reason))
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Let a held job go on."""
+        return dict(self._call("resume", job_id=job_id))
+
+    def jobs(self, limit: int = 200) -> list[dict[str, Any]]:
+        """The newest jobs first, without details."""
+        return list(self._call("jobs", limit=limit))
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Everything about one job: state, final, error {code, detail, hint, origin, counts}, stages (name,
+        seconds, bytes_sent, bytes_received), seconds, progress, counts {own, peer}, consent (a re-check each
+        boundary), leakage, result, path, files, audit."""
+        return dict(self._call("job", job_id=job_id))
+
+    def watch(self, job_id: str, timeout: float | None = None) -> Iterator[dict[str, Any]]:
+        """The job, as `job` gives it, whenever it or its progress has changed; the last one is final."""
+        request = node_pb2.OperatorRequest(method="watch", body=json.dumps({"job_id": job_id}).encode())
+        for reply in self._line.stream(self._line.operator.Watch, request, timeout):
+            yield json.loads(reply.body)
+
+    def wait(self, job_id: str, timeout: float | None = None, until: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The job once it is final (or in one of the states `until`); `transport.silent` after `timeout`."""
+        for job in self.watch(job_id, timeout):
+            if job["final"] or job["state"] in until:
+                return job
+        raise NodeError(
+            "transport.lost", f"the node ended the watch of {job_id}", "ask for the job's state again"
+        )
+
+    def rows(self, job_id: str) -> npt.NDArray[np.int64]:
+        """int64[m]: for each row of this side's view, the line of its data set (0 is the first below the header).
+
+        Of a succeeded job; `job.result` otherwise. Only this organisation has the map: results name rows by view.
+        """
+        path = self.home.job(job_id) / "rows.npy"
+        try:
+            rows: npt.NDArray[np.int64] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise NodeError(
+                "job.result", f"job {job_id} has no row map", "only a succeeded job has one"
+            ) from error
+        return rows

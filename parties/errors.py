@@ -1,0 +1,168 @@
+"""Errors of the party node. `code` is one of `CODES`, `detail` says what and where, `hint` what to do.
+
+`CODES` has the meaning of each code in words that hold nothing of anybody's data: when a stage fails on one
+side, the other side is told the code and this text, and the detail stays where it arose (unless the error says
+`share=True`, as refusals do, because their detail is meant for the peer).
+"""
+
+from __future__ import annotations
+
+import re
+
+CODES: dict[str, str] = {
+    # the process and its directory
+    "node.config": "node.toml is missing, unreadable or holds a wrong value",
+    "node.exists": "the directory already holds a node",
+    "node.home": "the directory is no node home, or its files are not private",
+    "node.locked": "another process runs this node",
+    "node.port": "the port can't be opened",
+    "node.interrupted": "the node stopped while the job ran",
+    "node.stopping": "the node is shutting down",
+    "node.not_running": "the node of this directory does not answer",
+    "node.request": "a request to the node is malformed",
+    "node.internal": "an error that nobody foresaw: a bug",
+    # identities and what they sign
+    "identity.card": "a card is malformed or contradicts itself",
+    "identity.conflict": "the party is already trusted with another key or certificate",
+    "identity.unknown_peer": "no card of this party is trusted here",
+    "identity.self": "the card is this node's own",
+    "document.malformed": "a document is no JSON object of the expected form",
+    "document.unknown_field": "a document has a field that this version does not know",
+    "document.missing_field": "a document lacks a field",
+    "document.type": "a field of a document has the wrong type or an impossible value",
+    "document.signature": "a signature is missing, or does not belong to the document and the party",
+    "document.expired": "a document's time is over",
+    "document.clock": "a document comes from the future: the clocks of the two nodes differ too much",
+    # agreements
+    "agreement.unknown": "there is no agreement of this id between the two parties",
+    "agreement.conflict": "an agreement of this id but with other terms is already stored",
+    "agreement.party": "the agreement is not between these two parties in these roles",
+    "agreement.expired": "the agreement has expired",
+    "agreement.kind": "the agreement does not allow this kind of job",
+    "agreement.purpose": "the agreement does not allow this purpose",
+    "agreement.category": "the agreement does not allow one of the data categories",
+    "agreement.column": "the agreement does not allow one of the columns or tags",
+    "agreement.suite": "the agreement does not allow this protocol suite",
+    "agreement.privacy": "the job asks for less privacy than the agreement demands",
+    "agreement.minimum_rows": "fewer eligible people than the agreement's minimum",
+    "agreement.minimum_seeds": "fewer seeds than the agreement's minimum",
+    # jobs
+    "job.unknown": "there is no job of this id",
+    "job.kind": "this node knows no job of that kind",
+    "job.spec": "the job's parameters are not what its kind needs",
+    "job.changed": "a job of this id was proposed before with another content",
+    "job.private": "the private parameters do not fit the commitment in the job",
+    "job.state": "the job's state does not allow this",
+    "job.rejected": "the provider declined the job",
+    "job.cancelled": "the job was cancelled",
+    "job.expired": "the job was not approved before its time was over",
+    "job.busy": "too many jobs run on this node",
+    "job.result": "the job has no such result",
+    "job.audit": "the audit bundle could not be built",
+    # data sets and consent
+    "dataset.unknown": "no data set of this name is registered",
+    "dataset.conflict": "a data set of this name is already registered with other settings",
+    "dataset.category": "a column has no data category, so no consent covers it",
+    "dataset.file": "the data set's file is not there",
+    "consent.nobody": "nobody's consent covers this purpose and recipient",
+    "consent.purpose_off": "the purpose was switched off while the job ran",
+    "consent.unavailable": "the consent center does not answer, so nothing may be used",
+    "consent.snapshot": "the peer's consent snapshot is unsigned, signed by another key, or of another job",
+    # the wire
+    "transport.name": "the peer's host name can't be resolved",
+    "transport.unreachable": "nothing answers at the peer's address",
+    "transport.certificate": "the peer shows another certificate than the trusted one",
+    "transport.refused": "the peer does not accept this node's certificate",
+    "transport.tls": "no TLS connection with the peer comes about",
+    "transport.role": "the certificate does not allow this call",
+    "transport.version": "the peer speaks another version of the protocol",
+    "transport.clock": "the clocks of the two nodes differ too much",
+    "transport.lost": "the connection to the peer broke",
+    "transport.silent": "the peer sent nothing for too long",
+    "transport.truncated": "the peer's stream ended before the job did",
+    "transport.replayed": "a frame came a second time",
+    "transport.gap": "a frame is missing, or frames came out of order",
+    "transport.stage": "a frame belongs to another stage",
+    "transport.job": "a frame belongs to another job",
+    "transport.too_large": "a frame or a control message is over the limit",
+    "transport.flood": "the peer sent more than this side is ready to keep",
+    "transport.malformed": "a frame can't be understood",
+    "transport.chain": "the two sides disagree about the frames that were exchanged",
+    "transport.binding": "the two sides disagree about job, stage or snapshots",
+    "transport.nonce": "the session's nonce was used before",
+    "transport.handshake": "a peer failed to connect: no TLS connection came about",
+    "peer.failed": "the peer could not go on",
+    # reading rows (parties.rows)
+    "rows.unreadable": "a data file can't be read",
+    "rows.empty": "a data file has no rows",
+    "rows.column": "a data file does not have a column, or it can't be used",
+    "rows.changed": "a data file was changed while the job ran",
+    "rows.filter": "a filter expression is wrong, or uses what is not allowed",
+    "rows.label": "a label column holds something else than yes and no",
+    # the consent gate (parties.gate)
+    "gate.identifiers": "a data set has no valid identifier in its id column",
+    "gate.snapshot": "the consent center's snapshot does not answer what the gate asked",
+    "gate.column": "a column is not among those that the job was opened with",
+    # features and tags (parties.features, parties.tags)
+    "features.none": "no usable feature column is left",
+    "features.many": "more feature columns than allowed",
+    "features.changed": "a feature column changed its type while the job ran",
+    "tags.schema": "the provider's tag schema is malformed or differs from the agreed tags",
+    "tags.record": "a tag record does not fit its schema",
+    "tags.wide": "a tag's text is too long",
+    "tags.type": "a tag column's type can't be sent",
+    # job kinds (parties.kinds)
+    "kind.message": "the peer's control message of a stage is malformed",
+    "lookalike.seeds": "fewer matched seeds than the agreement's minimum",
+    # audit bundles (parties.bundle)
+    "bundle.unreadable": "an audit bundle is no zip file of the expected form",
+    "bundle.incomplete": "an audit bundle can't be built from what the node has",
+}
+
+_CODE = re.compile(r"[a-z_]{1,40}\.[a-z_]{1,40}")
+
+
+class NodeError(Exception):
+    """`share` says that the peer may see `detail`; `counts` are people by reason, for refusals."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        hint: str = "",
+        *,
+        share: bool = False,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        self._check(code)
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.hint = hint
+        self.share = share
+        self.counts = counts or {}
+
+    def _check(self, code: str) -> None:
+        if code not in CODES:
+            raise KeyError(f"unregistered error code {code!r}")
+
+
+#: The name under which the modules that read data raise the same error.
+PartyError = NodeError
+
+
+class RemoteError(NodeError):
+    """What another node said: its code may be one that this version does not know."""
+
+    def _check(self, code: str) -> None:
+        if not _CODE.fullmatch(code):
+            raise KeyError(f"{code!r} is no error code")
+
+
+class PeerFailed(RemoteError):
+    """The peer ended a job and told why; it needs no telling back."""
+
+
+def is_code(text: object) -> bool:
+    """Whether `text` has the form of an error code."""
+    return isinstance(text, str) and bool(_CODE.fullmatch(text))

@@ -1,0 +1,359 @@
+"""A node's directory: settings, keys, trusted peers, agreements, data sets, databases, results.
+
+node.toml            settings that a person edits
+keys/                identity.key, tls.key, tls.crt (0600)
+peers/<party>.json   trusted cards
+agreements/<id>.json signed agreements
+datasets/<name>.json registered data sets
+node.db              jobs
+consent/             the consent center, unless node.toml names another
+work/<job>/          a running job's files; renamed to jobs/<job>/ when it succeeds
+node.run.json        process id and ports of the running node
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from consent_center.client import CenterClient, open_center
+from consent_center.errors import ConsentError
+from parties import documents, identity
+from parties.documents import Agreement
+from parties.errors import NodeError
+from parties.identity import Identity, Peer
+
+ID_KINDS = ("phone", "email", "device", "opaque")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What node.toml holds. Times are seconds.
+
+    `silence_seconds`: how long a peer may send nothing at all before the job ends; `heartbeat_seconds`: how often
+    this side shows that it lives; `poll_seconds`: how often a brand asks whether its job was approved;
+    `session_seconds`: how long an approved job may wait for the brand; `max_jobs`: jobs at a time;
+    `spool_mib`: how much of a peer's messages is kept on disk while this side sends.
+    """
+
+    party: str
+    listen: str = "127.0.0.1:0"
+    consent: str = "consent"
+    consent_listen: str = ""
+    silence_seconds: float = 60.0
+    heartbeat_seconds: float = 2.0
+    poll_seconds: float = 1.0
+    max_jobs: int = 4
+    spool_mib: int = 8192
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A registered data set: a file, the column that identifies people, and the data category of each column.
+
+    A column without a category is covered by no consent, and can't be used.
+    """
+
+    name: str
+    path: str
+    id_column: str
+    id_kind: str
+    categories: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        documents.check_name(self.name, "the data set's name")
+        if self.id_kind not in ID_KINDS:
+            raise NodeError("document.type", f"id kind {self.id_kind!r} is none of {', '.join(ID_KINDS)}")
+        texts = (self.path, self.id_column, *self.categories, *self.categories.values())
+        if not all(isinstance(t, str) and t for t in texts):
+            raise NodeError("document.type", "path, id column and categories of a data set must be text")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Dataset:
+        known = {f.name for f in fields(cls)}
+        for name in value:
+            if name not in known:
+                raise NodeError("document.unknown_field", f"Dataset.{name}")
+        for name in known - {"categories"}:
+            if not isinstance(value.get(name), str):
+                raise NodeError("document.missing_field", f"Dataset.{name} is missing or no text")
+        if not isinstance(value.get("categories", {}), dict):
+            raise NodeError("document.type", "Dataset.categories is no object")
+        return cls(**value)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Home:
+    """An opened node directory. Everything here works whether or not the node runs."""
+
+    def __init__(self, path: Path, settings: Settings, keys: Identity) -> None:
+        self.path = path
+        self.settings = settings
+        self.identity = keys
+        self.party = settings.party
+
+    # -- making and opening ----------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, path: str | Path, party: str, listen: str = "127.0.0.1:0", consent: str | None = None
+    ) -> Home:
+        """A new node: keys, certificate, node.toml, and a consent center of its own unless `consent` is a URL
+        or a directory of an existing one. `listen` is host:port; port 0 lets the system choose at each start."""
+        root = Path(path)
+        documents.check_name(party, "the party's name")
+        try:
+            host, _ = identity.parse_address(listen)
+        except ValueError as error:
+            raise NodeError("node.config", f"listen: {error}") from error
+        if (root / "node.toml").exists():
+            raise NodeError("node.exists", f"{root} already holds a node", "choose another directory")
+        if root.exists() and any(root.iterdir()):
+            raise NodeError("node.exists", f"{root} is not empty", "choose a new directory")
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("peers", "agreements", "datasets", "work", "jobs", "log"):
+            (root / name).mkdir(mode=0o700)
+        identity.create(root / "keys", party, host)
+        if consent is None:
+            from consent_center.center import Center
+
+            Center.create(root / "consent", party).close()
+        (root / "node.toml").write_text(
+            "# Settings of this party node; see parties/README.md.\n"
+            f"party = {json.dumps(party)}\n"
+            f"listen = {json.dumps(listen)}\n"
+            "# a directory (relative to this one) or the http(s) URL of a consent center\n"
+            f"consent = {json.dumps(consent or 'consent')}\n"
+        )
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Home:
+        """The node in `path`; `node.home`, `node.config` if it is none or its settings are wrong."""
+        root = Path(path).absolute()
+        try:
+            raw = tomllib.loads((root / "node.toml").read_text())
+        except FileNotFoundError as error:
+            raise NodeError(
+                "node.home", f"there is no node.toml in {root}", "make one: pec node init"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise NodeError("node.config", f"node.toml: {error}") from error
+        settings = _settings(raw)
+        return cls(root, settings, identity.load(root / "keys", settings.party))
+
+    def center(self) -> CenterClient:
+        """The consent center; `consent.unavailable` if it can't be opened. The caller closes it."""
+        where = self.settings.consent
+        location = where if "://" in where else str(self.path / where)
+        try:
+            return open_center(location)
+        except ConsentError as error:
+            raise NodeError(
+                "consent.unavailable", f"{location}: {error}", "start it, or mend node.toml"
+            ) from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the one process that runs this node; `node.locked` if there is another."""
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise NodeError(
+                    "node.locked", f"another process runs the node in {self.path}", "stop it first"
+                ) from error
+            yield
+
+    # -- cards and peers -------------------------------------------------------------------------------------
+
+    def card(self, address: str | None = None) -> dict[str, Any]:
+        """This party's signed card. `address` defaults to the running node's, then to `listen`."""
+        with self.center() as center:
+            return self.identity.card(address or self.address(), center.verifier_key())
+
+    def address(self) -> str:
+        """host:port at which the node runs, or would run."""
+        try:
+            return str(self.run_file()["address"])
+        except NodeError:
+            return self.settings.listen
+
+    def run_file(self) -> dict[str, Any]:
+        """What the running node wrote about itself; `node.not_running` if it does not run."""
+        path = self.path / "node.run.json"
+        try:
+            return documents.parse(path.read_bytes(), path.name)
+        except OSError as error:
+            raise NodeError(
+                "node.not_running", f"no node runs in {self.path}", f"start it: pec node serve {self.path}"
+            ) from error
+
+    def trust(self, card: Mapping[str, Any]) -> Peer:
+        """Pin a card. The same keys again may bring a new address; other keys are `identity.conflict`."""
+        peer = identity.read_card(card)
+        if peer.party == self.party:
+            raise NodeError("identity.self", f"the card is of {self.party!r}, which is this node")
+        for known in self.peers():
+            same = (known.identity_key, known.fingerprint) == (peer.identity_key, peer.fingerprint)
+            if known.party == peer.party and not same:
+                raise NodeError(
+                    "identity.conflict",
+                    f"{peer.party!r} is trusted with certificate {known.fingerprint[:16]}…, "
+                    f"the card has {peer.fingerprint[:16]}…",
+                    f"ask {peer.party!r} by telephone; if its keys really changed, remove peers/{peer.party}.json",
+                )
+            if known.party != peer.party and peer.fingerprint == known.fingerprint:
+                raise NodeError("identity.conflict", f"that certificate is trusted as {known.party!r}")
+        write_json(self.path / "peers" / f"{peer.party}.json", peer.card)
+        return peer
+
+    def peers(self) -> list[Peer]:
+        return [identity.read_card(_read_json(p)) for p in sorted((self.path / "peers").glob("*.json"))]
+
+    def peer(self, party: str) -> Peer:
+        """The trusted peer of that name; `identity.unknown_peer` if there is none."""
+        path = self.path / "peers" / f"{documents.check_name(party, 'party')}.json"
+        if not path.exists():
+            raise NodeError(
+                "identity.unknown_peer",
+                f"no card of {party!r} is trusted by {self.party!r}",
+                "pec node trust CARD",
+            )
+        return identity.read_card(_read_json(path))
+
+    # -- agreements ------------------------------------------------------------------------------------------
+
+    def sign_agreement(self, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """Sign terms (plain JSON) or countersign what the other side has signed already."""
+        already = set(terms) == {"type", "document", "signatures"}
+        body = documents.envelope(terms, "agreement")[1] if already else dict(terms)
+        agreement = Agreement.from_json(body)
+        if self.party not in (agreement.brand, agreement.provider):
+            raise NodeError("agreement.party", f"{self.party!r} is no party to agreement {agreement.id}")
+        if already:
+            return self.identity.countersign(terms)
+        return self.identity.sign("agreement", agreement.to_json())
+
+    def add_agreement(self, signed: Mapping[str, Any]) -> Agreement:
+        """Store an agreement that both parties have signed. Other terms under a stored id: `agreement.conflict`."""
+        agreement = Agreement.from_json(documents.envelope(signed, "agreement")[1])
+        if self.party not in (agreement.brand, agreement.provider):
+            raise NodeError("agreement.party", f"{self.party!r} is no party to agreement {agreement.id}")
+        other = agreement.provider if self.party == agreement.brand else agreement.brand
+        keys = {self.party: self.identity.public_key, other: self.peer(other).identity_key}
+        documents.verify(signed, "agreement", keys)
+        path = self.path / "agreements" / f"{agreement.id}.json"
+        if path.exists() and Agreement.from_json(_read_json(path)["document"]) != agreement:
+            raise NodeError(
+                "agreement.conflict", f"agreement {agreement.id} has other terms here", "use a new id"
+            )
+        write_json(path, dict(signed))
+        return agreement
+
+    def agreements(self) -> list[Agreement]:
+        return [
+            Agreement.from_json(_read_json(p)["document"])
+            for p in sorted((self.path / "agreements").glob("*.json"))
+        ]
+
+    def signed_agreement(self, id: str) -> dict[str, Any]:
+        """The signed document; `agreement.unknown` if there is none of that id."""
+        path = self.path / "agreements" / f"{documents.check_name(id, 'agreement id')}.json"
+        if not path.exists():
+            raise NodeError(
+                "agreement.unknown",
+                f"{self.party!r} has no agreement {id!r}",
+                "sign one on both sides and add it: pec node agreement",
+                share=True,
+            )
+        return _read_json(path)
+
+    def agreement(self, id: str) -> Agreement:
+        return Agreement.from_json(self.signed_agreement(id)["document"])
+
+    # -- data sets -------------------------------------------------------------------------------------------
+
+    def add_dataset(self, dataset: Dataset) -> Dataset:
+        """Register a data set; a relative path is taken from the current directory. Same name, other content:
+        `dataset.conflict`."""
+        path = Path(dataset.path).absolute()
+        if not path.exists():
+            raise NodeError("dataset.file", f"{path} is not there", "check the path")
+        made = Dataset(dataset.name, str(path), dataset.id_column, dataset.id_kind, dict(dataset.categories))
+        target = self.path / "datasets" / f"{made.name}.json"
+        if target.exists() and Dataset.from_json(_read_json(target)) != made:
+            raise NodeError(
+                "dataset.conflict", f"data set {made.name!r} has other settings", "use a new name"
+            )
+        write_json(target, made.to_json())
+        return made
+
+    def datasets(self) -> list[Dataset]:
+        return [Dataset.from_json(_read_json(p)) for p in sorted((self.path / "datasets").glob("*.json"))]
+
+    def dataset(self, name: str) -> Dataset:
+        """The registered data set; `dataset.unknown` with what there is."""
+        for known in self.datasets():
+            if known.name == name:
+                return known
+        raise NodeError("dataset.unknown", f"{self.party!r} has no data set {name!r}", "pec node dataset add")
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def work(self, job_id: str) -> Path:
+        return self.path / "work" / documents.check_name(job_id, "job id")
+
+    def job(self, job_id: str) -> Path:
+        """Where a succeeded job's files are."""
+        return self.path / "jobs" / documents.check_name(job_id, "job id")
+
+
+def _settings(raw: Mapping[str, Any]) -> Settings:
+    out: dict[str, Any] = {}
+    types_ = {f.name: f for f in fields(Settings)}
+    for name, value in raw.items():
+        if name not in types_:
+            raise NodeError(
+                "node.config", f"node.toml: unknown setting {name!r}; known are {', '.join(types_)}"
+            )
+        wanted = {"str": str, "float": (int, float), "int": int}[str(types_[name].type)]
+        if not isinstance(value, wanted) or isinstance(value, bool):  # type: ignore[arg-type]
+            raise NodeError("node.config", f"node.toml: {name} must be {types_[name].type}, not {value!r}")
+        if not isinstance(value, str) and value <= 0:
+            raise NodeError("node.config", f"node.toml: {name} must be above 0")
+        out[name] = value
+    if "party" not in out:
+        raise NodeError("node.config", "node.toml: party is missing")
+    try:
+        documents.check_name(out["party"], "party")
+        identity.parse_address(out.get("listen", "127.0.0.1:0"))
+        if out.get("consent_listen"):
+            identity.parse_address(out["consent_listen"])
+    except (NodeError, ValueError) as error:
+        raise NodeError("node.config", f"node.toml: {error}") from error
+    return Settings(**out)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return documents.parse(path.read_bytes(), path.name)
+    except OSError as error:
+        raise NodeError("node.home", f"{path}: {error.strerror}") from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True))
+    temporary.chmod(0o600)
+    temporary.replace(path)

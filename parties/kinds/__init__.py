@@ -1,0 +1,12 @@
+"""Job kinds by name. A kind is a list of stages with what each role does in them; see `parties.stage`."""
+
+from __future__ import annotations
+
+from parties.kinds.enrich import ENRICH
+from parties.kinds.lookalike import LOOKALIKE
+from parties.kinds.overlap import OVERLAP
+from parties.stage import JobKind
+
+KINDS: dict[str, JobKind] = {kind.name: kind for kind in (OVERLAP, LOOKALIKE, ENRICH)}
+
+__all__ = ["KINDS"]

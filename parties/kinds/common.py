@@ -1,0 +1,244 @@
+"""What the kinds share: checks of a spec, opening the view, choosing the brand's people, aligning.
+
+A *view row* is a row of one side's `ConsentedView`. The provider's view rows are what the brand learns after
+`align`; they are in a secret random order that is drawn anew for every job.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from parties.documents import Agreement, JobSpec
+from parties.errors import NodeError
+from parties.gate import ConsentedView, Gate
+from parties.kinds import transfer
+from parties.stage import StageContext, ViewRequest
+from protocols import align
+
+#: A column list of one star asks for every column that has an allowed category.
+ALL = ("*",)
+
+#: The suite that this version runs.
+SUITE = "ecdh"
+
+#: Largest set that one job aligns; larger ones have to be split into several jobs.
+MAX_ROWS = 1 << 24
+
+
+def limits() -> align.Limits:
+    """The sizes that both sides accept."""
+    return align.Limits(max_receiver=MAX_ROWS, max_sender=MAX_ROWS)
+
+
+# -- checks of the spec --------------------------------------------------------------------------------------
+
+
+def check_params(spec: JobSpec, allowed: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Every parameter must be known and well-formed; `job.spec` names the first that is not."""
+    for name, value in spec.params.items():
+        if name not in allowed:
+            raise NodeError("job.spec", f"{spec.kind} has no parameter {name!r}", share=True)
+        if not allowed[name](value):
+            raise NodeError("job.spec", f"parameter {name!r} can't be {str(value)[:60]!r}", share=True)
+
+
+def check_suite(spec: JobSpec, agreement: Agreement) -> None:
+    """The protocol suite must be one that this version runs and that the parties agreed to."""
+    suite = spec.params.get("suite", SUITE)
+    if suite != SUITE:
+        raise NodeError("job.spec", f"this version runs suite {SUITE!r}, not {suite!r}", share=True)
+    if suite not in agreement.suites:
+        raise NodeError("agreement.suite", f"suite {suite!r} is not in agreement {agreement.id}", share=True)
+
+
+def check_columns(asked: tuple[str, ...], agreed: tuple[str, ...], what: str, agreement: Agreement) -> None:
+    """The provider's columns that a job asks for must be among those agreed."""
+    if not asked:
+        raise NodeError("job.spec", f"the job names no {what}", share=True)
+    if len(set(asked)) != len(asked):
+        raise NodeError("job.spec", f"a {what} is named twice", share=True)
+    beyond = [] if agreed == ALL else [name for name in asked if name not in agreed]
+    if beyond:
+        raise NodeError(
+            "agreement.column",
+            f"{what} {', '.join(map(repr, beyond))} not in agreement {agreement.id}",
+            "ask for what is agreed, or sign a new agreement",
+            share=True,
+        )
+
+
+def check_outputs(spec: JobSpec, allowed: Mapping[str, str]) -> None:
+    """Nobody gets an output that the kind does not declare for that side."""
+    for name, receiver in spec.outputs.items():
+        if allowed.get(name) != receiver:
+            raise NodeError("job.spec", f"{spec.kind} gives no {name!r} to {receiver!r}", share=True)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 4000
+
+
+def is_number(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int | float) and not isinstance(v, bool) and low <= v <= high
+
+
+def is_whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
+
+
+def check_private(private: Mapping[str, Any], allowed: Mapping[str, Callable[[Any], bool]]) -> None:
+    """The brand's own parameters; `job.private` names the first that is unknown or malformed."""
+    for name, value in private.items():
+        if name not in allowed:
+            raise NodeError("job.private", f"there is no private parameter {name!r}")
+        if value is not None and not allowed[name](value):
+            raise NodeError("job.private", f"private parameter {name!r} can't be {str(value)[:60]!r}")
+
+
+# -- views and people ----------------------------------------------------------------------------------------
+
+
+def open_view(request: ViewRequest) -> ConsentedView:
+    """The gate's view of this side's people, for the job's purpose and the peer as recipient.
+
+    The provider's view can read the asked columns and nothing else. Raises `dataset.category` for a column
+    without a category that the job covers, `agreement.minimum_rows` for too few people.
+    """
+    columns: Iterable[str] = ()
+    if request.role == "provider":
+        columns = provider_columns(request)
+    view = Gate(request.center, request.home).open(
+        request.dataset.name,
+        request.spec.purpose,
+        request.recipient,
+        request.spec.categories,
+        tuple(columns),
+        request.job_id,
+    )
+    if view.rows < request.agreement.minimum_rows:
+        raise NodeError(
+            "agreement.minimum_rows",
+            f"{view.rows} eligible people at the {request.role}, the agreement asks for "
+            f"{request.agreement.minimum_rows}",
+            counts=view.counts["out"],
+        )
+    return view
+
+
+def provider_columns(request: ViewRequest) -> tuple[str, ...]:
+    """The data set's columns that the job reads: those asked for, each under a category of the job."""
+    known: Mapping[str, str] = request.dataset.categories
+    spec = request.spec
+    if spec.columns == ALL:
+        chosen = tuple(name for name, category in known.items() if category in spec.categories)
+        if not chosen:
+            raise NodeError(
+                "dataset.category", f"no column of {request.dataset.name} is in {spec.categories}", share=True
+            )
+        return chosen
+    for name in spec.columns:
+        if name not in known:
+            raise NodeError(
+                "dataset.category",
+                f"column {name!r} of {request.dataset.name} has no data category or does not exist",
+                "the provider gives the column a category when it registers the data set",
+                share=True,
+            )
+        if known[name] not in spec.categories:
+            raise NodeError(
+                "dataset.category",
+                f"column {name!r} is {known[name]!r}, and the job covers {', '.join(spec.categories)}",
+                share=True,
+            )
+    return spec.columns
+
+
+def spec_columns(ctx: StageContext) -> tuple[str, ...]:
+    """The columns that the provider's view was opened with."""
+    return tuple(ctx.view.allowed)
+
+
+def alive(ctx: StageContext) -> np.ndarray:
+    """bool[m]: this side's view rows that may be used in this stage."""
+    mask = np.ones(ctx.view.rows, dtype=bool)
+    mask[ctx.dropped] = False
+    return mask
+
+
+def chosen_people(ctx: StageContext) -> np.ndarray:
+    """int64[n]: the brand's view rows that the job is about: all, or those of `where` or `label`; all
+    alive."""
+    mask = alive(ctx)
+    if ctx.private.get("where"):
+        mask &= ctx.view.where(ctx.private["where"])
+    if ctx.private.get("label"):
+        mask &= ctx.view.label(ctx.private["label"])
+    return np.flatnonzero(mask)
+
+
+# -- stages that several kinds have --------------------------------------------------------------------------
+
+
+def items_of(ctx: StageContext) -> np.ndarray:
+    """uint8[m, 32]: the provider's items; who withdrew since the snapshot is replaced by random bytes.
+
+    So row numbers stay those of the view, and a withdrawn person matches nobody.
+    """
+    gone = ~alive(ctx)
+    items: np.ndarray = ctx.view.items
+    if not gone.any():
+        return items
+    items = items.copy()
+    count = int(gone.sum())
+    items[gone] = np.frombuffer(os.urandom(32 * count), dtype=np.uint8).reshape(count, 32)
+    return items
+
+
+def align_brand(ctx: StageContext, people: np.ndarray) -> None:
+    """Learn the provider's row of each of `people` (brand's view rows): carry `people`, `rows`,
+    `sender_rows`.
+
+    `rows` is int64[n], -1 where the provider does not have the person.
+    """
+    machine = align.Receiver(ctx.view.items[people], ctx.channel.session("align"), limits(), os.urandom)
+    found = ctx.channel.run(machine, "align")
+    ctx.carry.update(people=people, rows=found.rows, sender_rows=int(found.sender_rows))
+
+
+def align_provider(ctx: StageContext) -> None:
+    machine = align.Sender(items_of(ctx), ctx.channel.session("align"), limits(), os.urandom)
+    learned = ctx.channel.run(machine, "align")
+    ctx.result["asked_at_most"] = int(learned.padded_receiver_size)
+
+
+def send_alive(ctx: StageContext, label: str) -> np.ndarray:
+    """Provider: tell the brand which of the own rows are still in, as a bitmap; returns bool[m]."""
+    mask = alive(ctx)
+    ctx.channel.run(transfer.Sender(np.packbits(mask), label, ctx.channel.session(label)), label)
+    return mask
+
+
+def receive_alive(ctx: StageContext, label: str) -> np.ndarray:
+    """Brand: bool[m] of the provider's rows that are still in."""
+    m = ctx.carry["sender_rows"]
+    raw = ctx.channel.run(transfer.Receiver((m + 7) // 8, label, ctx.channel.session(label)), label)
+    return np.unpackbits(raw, count=m).astype(bool)
+
+
+def matched(ctx: StageContext, provider_alive: np.ndarray) -> np.ndarray:
+    """int64[k]: distinct provider rows of those aligned people who are still in on both sides."""
+    rows = ctx.carry["rows"]
+    here = alive(ctx)[ctx.carry["people"]]
+    rows = rows[here & (rows >= 0)]
+    return np.unique(rows[provider_alive[rows]])
+
+
+def withdrawn_here(ctx: StageContext) -> np.ndarray:
+    """int64[k]: provider rows of the brand's own aligned people who are not in any more."""
+    rows = ctx.carry["rows"]
+    gone = ~alive(ctx)[ctx.carry["people"]]
+    return np.unique(rows[gone & (rows >= 0)])

@@ -1,0 +1,308 @@
+"""`lookalike`: who else among your people is like my seeds? Stages align, fit, score, release.
+
+    align    the brand learns the provider's row of each seed
+    fit      provider: who is still in; both: the one-pass fit, in which the provider learns z and its model
+    score    provider: log-odds of everybody who is still in, by row number
+    release  provider: who is still in; brand: removes everybody else, measures, picks the audience, writes
+
+Who withdraws between two stages is out of the later ones: before the fit both sides number the rows anew
+without them, at scoring their score is "not a number", at release the brand deletes what it has. Rows of the
+results are the provider's row numbers of this job, meaningful to the provider alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from parties import features
+from parties.documents import Agreement, JobSpec, Privacy
+from parties.errors import NodeError
+from parties.gate import ConsentedView
+from parties.kinds import common, transfer
+from parties.kinds.metrics import measure
+from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from protocols import lookalike
+
+#: Share of the matched seeds that are kept from the fit, to measure it.
+HOLDOUT = 0.2
+
+#: Fewer held-out seeds than this give no figure worth printing.
+LEAST_HOLDOUT = 5
+
+PARAMS = {
+    "suite": common.is_text,
+    "l2": common.is_number(1e-6, 1e6),
+    "privacy": lambda value: value is None or isinstance(value, dict),
+}
+PRIVATE = {
+    "where": common.is_text,
+    "label": common.is_text,
+    "audience_size": common.is_whole(1, common.MAX_ROWS),
+    "include_seeds": lambda value: isinstance(value, bool),
+    "holdout": common.is_number(0.0, 0.5),
+    "holdout_seed": common.is_whole(0, 2**53),
+}
+
+
+def check(spec: JobSpec, agreement: Agreement) -> None:
+    common.check_params(spec, PARAMS)
+    common.check_suite(spec, agreement)
+    common.check_columns(spec.columns, agreement.columns, "column", agreement)
+    common.check_outputs(spec, {"scores": "brand", "audience": "brand", "seeds": "brand"})
+    asked, agreed = privacy_of(spec, agreement), agreement.privacy
+    if agreed is not None and (asked is None or asked.epsilon > agreed.epsilon or asked.delta > agreed.delta):
+        raise NodeError(
+            "agreement.privacy",
+            f"the job asks for {asked.to_json() if asked else 'no noise'}, agreement {agreement.id} has "
+            f"epsilon {agreed.epsilon}, delta {agreed.delta}",
+            "ask for the agreed noise or more",
+            share=True,
+        )
+    terms_of(spec, agreement)
+
+
+def privacy_of(spec: JobSpec, agreement: Agreement) -> Privacy | None:
+    """The job's own privacy parameters, or the agreement's if it names none."""
+    if "privacy" not in spec.params:
+        return agreement.privacy
+    value = spec.params["privacy"]
+    return None if value is None else Privacy.from_json({"clip": 1.0, **value})
+
+
+def terms_of(spec: JobSpec, agreement: Agreement) -> lookalike.Terms:
+    """The protocol's terms, equal on both sides because both derive them from what both signed."""
+    privacy = privacy_of(spec, agreement)
+    chosen: dict[str, Any] = {"minimum_seeds": agreement.minimum_seeds, "max_rows": common.MAX_ROWS}
+    if privacy is None:
+        chosen["epsilon"] = None
+    else:
+        chosen.update(epsilon=privacy.epsilon, delta=privacy.delta, clip=privacy.clip)
+    if "l2" in spec.params:
+        chosen["l2"] = float(spec.params["l2"])
+    return lookalike.Terms(**chosen)
+
+
+def open_view(request: ViewRequest) -> ConsentedView:
+    if request.role == "brand":
+        common.check_private(request.private, PRIVATE)
+        if not (request.private.get("where") or request.private.get("label")):
+            raise NodeError(
+                "job.private",
+                "a lookalike needs to know its seeds: give `where` (an SQL condition) or `label`",
+            )
+    return common.open_view(request)
+
+
+# -- align ---------------------------------------------------------------------------------------------------
+
+
+def align_brand(ctx: StageContext) -> None:
+    seeds = common.chosen_people(ctx)
+    _enough(len(seeds), ctx.agreement.minimum_seeds, "seeds with consent")
+    common.align_brand(ctx, seeds)
+    found = int(np.count_nonzero(ctx.carry["rows"] >= 0))
+    ctx.result["seeds_asked"] = len(seeds)
+    _enough(found, ctx.agreement.minimum_seeds, "matched seeds")
+
+
+def _enough(count: int, minimum: int, what: str) -> None:
+    if count < minimum:
+        raise NodeError(
+            "lookalike.seeds",
+            f"{count} {what}, the agreement asks for {minimum}",
+            "use a larger seed list or another provider",
+        )
+
+
+# -- fit -----------------------------------------------------------------------------------------------------
+
+
+def fit_brand(ctx: StageContext) -> None:
+    provider_alive = common.receive_alive(ctx, "fit alive")
+    seeds = common.matched(ctx, provider_alive)
+    _enough(len(seeds), ctx.agreement.minimum_seeds, "matched seeds")
+    held = _hold_out(ctx, seeds)
+    # Rows are numbered anew without the withdrawn: both sides know who that is from the bitmap.
+    number = np.cumsum(provider_alive) - 1
+    train = np.setdiff1d(seeds, held, assume_unique=True)
+    terms = terms_of(ctx.spec, ctx.agreement)
+    machine = lookalike.Labels(
+        number[train], int(provider_alive.sum()), ctx.channel.session("fit"), terms, os.urandom
+    )
+    learned = ctx.channel.run(machine, "fit")
+    ctx.carry.update(seeds=seeds, held=held)
+    ctx.result.update(
+        seeds_matched=len(seeds),
+        seeds_held_out=len(held),
+        epsilon=terms.epsilon,
+        delta=terms.delta if terms.epsilon is not None else None,
+        noise_scale=learned.noise_scale,
+        columns=learned.columns,
+    )
+
+
+def _hold_out(ctx: StageContext, seeds: np.ndarray) -> np.ndarray:
+    """Rows kept from the fit: 20 % of the seeds, fewer if the fit would get less than the agreed minimum.
+
+    With `holdout_seed` the choice is a function of the seed and the order of the brand's own file, so that
+    the same job chooses the same people.
+    """
+    share = ctx.private.get("holdout")
+    wanted = round(float(HOLDOUT if share is None else share) * len(seeds))
+    count = min(wanted, len(seeds) - ctx.agreement.minimum_seeds)
+    if count < LEAST_HOLDOUT:
+        return np.zeros(0, dtype=np.int64)
+    fixed = ctx.private.get("holdout_seed")
+    if fixed is None:
+        keys = np.frombuffer(os.urandom(8 * len(seeds)), dtype=np.uint64)
+        return np.sort(seeds[np.argsort(keys, kind="stable")[:count]])
+    rows, people = ctx.carry["rows"], ctx.carry["people"]
+    mine = np.isin(rows, seeds)
+    by_file = rows[mine][np.argsort(ctx.view.own_rows()[people[mine]], kind="stable")]
+    # Not a secret: who is held out is the brand's own affair. A counter-based generator, the same everywhere.
+    chosen = np.random.Generator(np.random.Philox(fixed)).permutation(len(by_file))[:count]
+    return np.sort(by_file[chosen])
+
+
+def fit_provider(ctx: StageContext) -> None:
+    rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
+    names = common.spec_columns(ctx)
+    ctx.channel.progress(0, 2, "features")
+    plan = features.learn(ctx.view, names, rows)
+    phi = features.matrix(plan, ctx.view, rows)
+    ctx.channel.progress(2, 2, "features")
+    terms = terms_of(ctx.spec, ctx.agreement)
+    machine = lookalike.Features(phi, plan.names, ctx.channel.session("fit"), terms, os.urandom)
+    fit = ctx.channel.run(machine, "fit")
+    ctx.carry.update(fit=fit, phi=phi, phi_rows=rows)
+    weights = dict(zip(plan.names, fit.weights.tolist(), strict=True))
+    ctx.result.update(
+        rows=len(rows),
+        columns=len(plan.names),
+        notes=list(plan.notes),
+        padded_seeds=fit.padded_seeds,
+        noise_scale=fit.noise_scale,
+        iterations=fit.iterations,
+        weights=weights,
+        intercept=fit.intercept,
+    )
+    _write_json(
+        ctx, "model.json", {"plan": plan.to_document(), "weights": weights, "fit": _fit_document(fit)}
+    )
+
+
+def _fit_document(fit: lookalike.FitResult) -> dict[str, Any]:
+    kept = asdict(fit)
+    return {**kept, "weights": fit.weights.tolist(), "z": fit.z.tolist()}
+
+
+# -- score ---------------------------------------------------------------------------------------------------
+
+
+def score_provider(ctx: StageContext) -> None:
+    scores = np.full(ctx.view.rows, np.nan, dtype=np.float32)
+    scores[ctx.carry["phi_rows"]] = lookalike.score(ctx.carry.pop("phi"), ctx.carry["fit"])
+    scores[~common.alive(ctx)] = np.nan
+    machine = transfer.Sender(scores.astype("<f4", copy=False), "scores", ctx.channel.session("scores"))
+    ctx.channel.run(machine, "scores")
+
+
+def score_brand(ctx: StageContext) -> None:
+    m = ctx.carry["sender_rows"]
+    machine = transfer.Receiver(4 * m, "scores", ctx.channel.session("scores"))
+    scores = ctx.channel.run(machine, "scores").view("<f4")
+    if np.isinf(scores).any():
+        raise NodeError("kind.message", "the provider sent infinite scores", share=True)
+    ctx.carry["scores"] = scores
+
+
+# -- release -------------------------------------------------------------------------------------------------
+
+
+def release_provider(ctx: StageContext) -> None:
+    common.send_alive(ctx, "release")
+
+
+def release_brand(ctx: StageContext) -> None:
+    usable = common.receive_alive(ctx, "release")
+    scores, seeds, held = ctx.carry["scores"], ctx.carry["seeds"], ctx.carry["held"]
+    usable &= ~np.isnan(scores)
+    usable[common.withdrawn_here(ctx)] = False
+    rows = np.flatnonzero(usable)
+    role = np.zeros(len(scores), dtype=np.int8)  # 0 unlabelled, 1 in the fit, 2 held out
+    role[seeds], role[held] = 1, 2
+    measured = rows[role[rows] != 1]
+    figures = measure(scores[measured].astype(np.float64), role[measured] == 2)
+    audience = _audience(ctx, rows, scores, role)
+
+    _write_table(ctx, "scores", row=rows, score=scores[rows])
+    _write_table(ctx, "audience", row=audience, score=scores[audience], rank=np.arange(1, len(audience) + 1))
+    kept = np.flatnonzero(usable & (role > 0))
+    names = pa.array(np.where(role[kept] == 2, "held_out", "fit"))
+    _write_table(ctx, "seeds", row=kept, role=names)
+    ctx.result.update(figures, rows=len(rows), audience_size=len(audience))
+    _write_json(ctx, "result.json", ctx.result)
+
+
+def _audience(ctx: StageContext, rows: np.ndarray, scores: np.ndarray, role: np.ndarray) -> np.ndarray:
+    """The best rows, best first, as many as the brand asked for; its own seeds are left out unless it wants
+    them.
+
+    Ties fall in row order, which is the provider's secret permutation and prefers nobody.
+    """
+    candidates = rows if ctx.private.get("include_seeds") else rows[role[rows] == 0]
+    size = min(int(ctx.private.get("audience_size") or max(1, len(rows) // 20)), len(candidates))
+    best = np.argsort(-scores[candidates], kind="stable")[:size]
+    return candidates[best]
+
+
+def _write_table(ctx: StageContext, name: str, **columns: Any) -> None:
+    pq.write_table(pa.table(columns), ctx.workdir / f"{name}.parquet")
+
+
+def _write_json(ctx: StageContext, name: str, value: Any) -> None:
+    (ctx.workdir / name).write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+
+
+LOOKALIKE = JobKind(
+    name="lookalike",
+    stages=(
+        Stage("align", align_brand, common.align_provider),
+        Stage("fit", fit_brand, fit_provider),
+        Stage("score", score_brand, score_provider),
+        Stage("release", release_brand, release_provider),
+    ),
+    check=check,
+    open_view=open_view,
+    leakage={
+        "brand": (
+            "which of its seeds the provider has among its eligible people",
+            "a score for every row number of the provider's eligible people; nothing that says who a row is",
+            "how many columns the model has, and which row numbers withdrew while the job ran",
+            "figures of quality from its own held-out seeds",
+        ),
+        "provider": (
+            "the brand's number of seeds, padded; if the job stops, whether they were too few",
+            "the sum of each of its columns over the matched seeds, with the agreed noise",
+            "its own model; not which of its people are seeds",
+        ),
+        "brand.zh": (
+            "其种子人群中哪些在提供方的合格人群内",
+            "提供方合格人群每个行号的得分；行号不透露身份",
+            "模型列数，以及任务期间撤回同意的行号",
+            "由品牌方自有留出种子算得的质量指标",
+        ),
+        "provider.zh": (
+            "品牌方种子人数（填充后）；若任务中止，是否因种子过少",
+            "其各列在匹配种子上的总和（含约定噪声）",
+            "自己的模型；不知道哪些人是种子",
+        ),
+    },
+)

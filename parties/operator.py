@@ -1,0 +1,179 @@
+"""What a running node does for its own organisation's operator; `parties.client` is the other half.
+
+Every method takes and gives plain JSON. The node's own certificate is asked for at the transport.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from parties import PROTOCOL_VERSION, __version__, documents
+from parties.engine import Engine
+from parties.errors import NodeError
+from parties.home import Dataset, Home
+from parties.store import FINAL, Job, Store
+
+
+class Operator:
+    """`call(method, body)` and `watch(body)`; see `parties.client.NodeClient` for what each method means."""
+
+    def __init__(self, home: Home, store: Store, engine: Engine, center: Any, log: Any) -> None:
+        self._home, self._store, self._engine, self._center = home, store, engine, center
+        self._log = log
+        self._started = time.time()
+        self.address = ""
+        self.consent_url = ""
+        self._methods: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "status": self._status,
+            "card": lambda b: home.identity.card(self.address, center.verifier_key()),
+            "peers": lambda b: [p.describe() for p in home.peers()],
+            "trust": self._trust,
+            "agreements": self._agreements,
+            "add_agreement": lambda b: home.add_agreement(_object(b, "agreement")).to_json(),
+            "datasets": lambda b: [d.to_json() for d in home.datasets()],
+            "add_dataset": lambda b: home.add_dataset(Dataset.from_json(_object(b, "dataset"))).to_json(),
+            "preflight": self._preflight,
+            "submit": lambda b: {"job_id": engine.submit(_object(b, "request"))},
+            "approve": lambda b: self._view(engine.approve(_text(b, "job_id"), str(b.get("note", "")))),
+            "reject": lambda b: self._view(engine.reject(_text(b, "job_id"), str(b.get("reason", "")))),
+            "cancel": lambda b: self._view(engine.cancel(_text(b, "job_id"), str(b.get("reason", "")))),
+            "resume": lambda b: self._view(engine.resume(_text(b, "job_id"))),
+            "jobs": lambda b: [
+                self._view(j, short=True) for j in self._store.all()[: int(b.get("limit", 200))]
+            ],
+            "job": lambda b: self._view(self._store.get(_text(b, "job_id"))),
+        }
+
+    def call(self, method: str, body: dict[str, Any]) -> Any:
+        function = self._methods.get(method)
+        if function is None:
+            raise NodeError(
+                "node.request", f"unknown method {method[:40]!r}; is the client newer than the node?"
+            )
+        return function(body)
+
+    def watch(self, body: dict[str, Any], alive: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """The job whenever it, or its progress, has changed; ends with the final state."""
+        job_id = _text(body, "job_id")
+        seen: tuple[int, str] | None = None
+        while alive():
+            job = self._store.get(job_id)
+            progress = self._engine.progress(job_id)
+            now = (job.version, json.dumps(progress))
+            if now != seen:
+                seen = now
+                yield self._view(job)
+            if job.state in FINAL:
+                return
+            with self._store.changed:
+                self._store.changed.wait(0.25)
+
+    # -- methods ---------------------------------------------------------------------------------------------
+
+    def _status(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "party": self._home.party,
+            "address": self.address,
+            "consent_url": self.consent_url,
+            "pid": os.getpid(),
+            "version": __version__,
+            "protocol": PROTOCOL_VERSION,
+            "uptime_seconds": time.time() - self._started,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_rss_mb": usage.ru_maxrss / 1024,
+            "jobs_running": self._engine.running,
+            "peers": [p.party for p in self._home.peers()],
+            "events": self._log.recent(),
+        }
+
+    def _trust(self, body: dict[str, Any]) -> dict[str, Any]:
+        peer = self._home.trust(_object(body, "card"))
+        self._log("identity.trusted", f"{peer.party} with certificate {peer.fingerprint}", level="info")
+        self._center.append("peer.trusted", {"party": peer.party, "fingerprint": peer.fingerprint})
+        return peer.describe()
+
+    def _agreements(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        now = documents.now()
+        return [
+            {**a.to_json(), "expired": documents.moment(a.expires_at) <= now} for a in self._home.agreements()
+        ]
+
+    def _preflight(self, body: dict[str, Any]) -> dict[str, Any]:
+        from parties.gate import Gate  # the only module that reads rows
+
+        return Gate(self._center, self._home).preflight(_text(body, "name")).to_document()
+
+    # -- how a job looks -------------------------------------------------------------------------------------
+
+    def _view(self, job: Job, short: bool = False) -> dict[str, Any]:
+        stages = self._store.stages(job.job_id)
+        spec = job.signed["document"]
+        out: dict[str, Any] = {
+            "job_id": job.job_id,
+            "role": job.role,
+            "kind": job.kind,
+            "purpose": spec["purpose"],
+            "peer": job.peer,
+            "agreement": spec["agreement_id"],
+            "state": job.state,
+            "final": job.state in FINAL,
+            "created_at": job.created,
+            "updated_at": job.updated,
+            "seconds": job.run_seconds,
+            "bytes_sent": sum(s["bytes_sent"] for s in stages),
+            "bytes_received": sum(s["bytes_received"] for s in stages),
+            "error": job.error,
+        }
+        if short:
+            return out
+        path = self._home.job(job.job_id)
+        done = job.state == "succeeded"
+        now = time.time()
+        out |= {
+            "version": job.version,
+            "spec": spec,
+            "spec_hash": documents.hash_of(spec).hex(),
+            "note": job.note,
+            "hold_before": job.hold_before,
+            "stages": [
+                {
+                    "name": s["name"],
+                    "state": "running" if s["seconds"] is None and not out["final"] else "ended",
+                    "seconds": s["seconds"]
+                    if s["seconds"] is not None or out["final"]
+                    else now - s["started"],
+                    "bytes_sent": s["bytes_sent"],
+                    "bytes_received": s["bytes_received"],
+                }
+                for s in stages
+            ],
+            "progress": None if out["final"] else self._engine.progress(job.job_id),
+            "counts": {"own": job.counts, "peer": job.peer_counts},
+            "consent": job.consent,
+            "leakage": job.leakage,
+            "result": job.result,
+            "path": str(path) if done else None,
+            "files": sorted(p.name for p in path.iterdir()) if done and path.is_dir() else [],
+            "audit": str(path / "audit.zip") if done and (path / "audit.zip").exists() else None,
+        }
+        return out
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise NodeError("node.request", f"{name} is missing or no text")
+    return value
+
+
+def _object(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if not isinstance(value, dict):
+        raise NodeError("node.request", f"{name} is missing or no object")
+    return value

@@ -1,0 +1,363 @@
+"""Runs one approved job on one side, from the first frame to the files in place.
+
+Brand and provider run the same code with their role. Nothing is visible in `jobs/<id>` before both sides have
+said that they are done; whatever goes wrong before removes the work directory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from consent_center.errors import ConsentError
+from consent_center.ledger import verify as ledger_verify
+from parties import documents
+from parties.documents import Agreement, JobSpec
+from parties.errors import CODES, NodeError, PeerFailed
+from parties.home import Home, write_json
+from parties.identity import Peer
+from parties.stage import JobKind, Recheck, Role, StageContext, ViewRequest
+from parties.store import Job, Store
+from parties.transport.frames import Link
+from parties.transport.session import Session, StageChannel
+from protocols import errors as protocol_errors
+
+#: The one table from an error code to a job's final state; everything else is `failed`.
+_STATES = {
+    "consent.purpose_off": "stopped_by_consent",
+    "job.cancelled": "cancelled",
+    "job.rejected": "rejected",
+    "job.expired": "rejected",
+    "job.spec": "rejected",
+    "job.kind": "rejected",
+    "consent.nobody": "rejected",
+}
+
+
+def final_state(code: str) -> str:
+    """The state in which a job with this error ends; the same on both sides."""
+    if code.startswith("agreement."):
+        return "rejected"
+    return _STATES.get(code, "failed")
+
+
+def error_record(error: Exception) -> dict[str, Any]:
+    """What the job remembers of an error: code, detail, hint, origin (here or the peer), people by reason."""
+    code = getattr(error, "code", None)
+    if not isinstance(code, str):
+        code, detail = "node.internal", f"{type(error).__name__}: {error}"[:500]
+    else:
+        detail = str(getattr(error, "detail", error))
+    return {
+        "code": code,
+        "detail": detail,
+        "hint": str(getattr(error, "hint", "")),
+        "origin": "peer" if isinstance(error, PeerFailed) else "here",
+        "counts": dict(getattr(error, "counts", {}) or {}),
+    }
+
+
+def for_peer(error: Exception) -> dict[str, Any]:
+    """What the peer is told: the code, and the detail only if it was written to be shared."""
+    record = error_record(error)
+    shared = bool(getattr(error, "share", False))
+    meaning = CODES.get(record["code"]) or protocol_errors.CODES.get(record["code"], "")
+    return {
+        "code": record["code"],
+        "detail": record["detail"] if shared else meaning,
+        "counts": record["counts"] if shared else {},
+    }
+
+
+class Runner:
+    """One job on one side. `set_state(state, **changes)` moves it (and writes the ledger), `resumed()` says
+    whether the operator let a held job go on."""
+
+    def __init__(
+        self,
+        home: Home,
+        store: Store,
+        center: Any,
+        kind: JobKind,
+        job: Job,
+        peer: Peer,
+        link: Link,
+        *,
+        set_state: Callable[..., Job],
+        record: Callable[[str, dict[str, Any]], int],
+        resumed: Callable[[], bool],
+        progress: Callable[[str, str, int, int], None],
+        log: Callable[..., None],
+    ) -> None:
+        self.home, self.store, self.center, self.kind = home, store, center, kind
+        self.job, self.peer, self.link = job, peer, link
+        self.role: Role = "brand" if job.role == "brand" else "provider"
+        self.spec = JobSpec.from_json(job.signed["document"])
+        self.agreement: Agreement = home.agreement(self.spec.agreement_id)
+        self.work: Path = home.work(job.job_id)
+        self._set_state, self._record, self._resumed = set_state, record, resumed
+        self._progress, self._log = progress, log
+        self.session = Session(link, self.role, job.job_id, self.spec.hash)
+        self._consent: list[dict[str, Any]] = []
+
+    def run(self) -> dict[str, Any]:
+        """The whole job; returns what the job's record gets. Raises whatever ended it."""
+        started = time.monotonic()
+        self.work.mkdir(mode=0o700, parents=True)
+        documents.check_terms(self.spec, self.agreement, documents.now())
+        self.kind.check(self.spec, self.agreement)
+        self.session.open(lambda nonce: self.store.use_nonce(self.job.job_id, nonce))
+        view = self._open_view()
+        context = self._context(view)
+        for position, stage in enumerate(self.kind.stages):
+            self._hold(stage.name)
+            self._enter(view, context, stage.name)
+            self._stage(
+                context, position, stage.name, stage.brand if self.role == "brand" else stage.provider
+            )
+        self._enter(view, context, "closing")
+        closing = self._close(context)
+        self._finish(view, context, closing)
+        self.link.send_control("done")
+        self.link.receive_control("done")
+        target = self.home.job(self.job.job_id)
+        self.work.rename(target)
+        return {"result": context.result, "run_seconds": time.monotonic() - started, "counts": _counts(view)}
+
+    # -- beginning -------------------------------------------------------------------------------------------
+
+    def _open_view(self) -> Any:
+        request = ViewRequest(
+            job_id=self.job.job_id,
+            role=self.role,
+            spec=self.spec,
+            agreement=self.agreement,
+            dataset=self.home.dataset(self.spec.datasets[self.role]),
+            private=self.job.private,
+            recipient=self.peer.party,
+            center=self.center,
+            home=self.home,
+            workdir=self.work,
+        )
+        view = self.kind.open_view(request)
+        counts = _counts(view)
+        self.store.update(self.job.job_id, counts=counts)
+        if view.rows < self.agreement.minimum_rows:
+            raise NodeError(
+                "agreement.minimum_rows" if view.rows else "consent.nobody",
+                f"{view.rows} people of {self.home.party} may take part, "
+                f"the agreement wants {self.agreement.minimum_rows}",
+                "wait until more people have consented to this purpose and recipient",
+                share=True,
+                counts=counts.get("out", {}),
+            )
+        own = {
+            "document": view.snapshot.document,
+            "signature": base64.b64encode(view.snapshot.signature).decode(),
+        }
+        self._record("job.snapshot", {"snapshot": str(view.snapshot.document["id"]), "job": self.job.job_id})
+        theirs = self.session.exchange_ready(own)
+        self._check_snapshot(theirs)
+        self.snapshots = {self.home.party: own, self.peer.party: theirs}
+        self.store.update(self.job.job_id, peer_counts=theirs["document"]["counts"])
+        self.session.bind(str(own["document"]["token_root"]), str(theirs["document"]["token_root"]))
+        return view
+
+    def _check_snapshot(self, signed: Mapping[str, Any]) -> None:
+        """The peer's snapshot must be its center's, for this job, purpose and recipient."""
+        document = signed["document"]
+        try:
+            signature = base64.b64decode(str(signed.get("signature")), validate=True)
+            ledger_verify.snapshot(document, signature, self.peer.verifier_key)
+        except (ConsentError, ValueError, binascii.Error) as error:
+            raise NodeError("consent.snapshot", f"the signature fails: {error}", share=True) from error
+        expected = {
+            "job_id": self.job.job_id,
+            "purpose": self.spec.purpose,
+            "recipient": self.home.party,
+            "controller": self.peer.party,
+        }
+        for name, value in expected.items():
+            if document.get(name) != value:
+                raise NodeError(
+                    "consent.snapshot", f"its {name} is {document.get(name)!r}, not {value!r}", share=True
+                )
+        counts = document.get("counts")
+        if not isinstance(counts, dict) or not isinstance(document.get("token_root"), str):
+            raise NodeError("consent.snapshot", "it lacks counts or token_root", share=True)
+
+    def _context(self, view: Any) -> StageContext:
+        return StageContext(
+            job_id=self.job.job_id,
+            role=self.role,
+            spec=self.spec,
+            agreement=self.agreement,
+            private=self.job.private,
+            view=view,
+            channel=StageChannel(self.session, "open", self._report),
+            workdir=self.work,
+            record=self._record,
+        )
+
+    # -- stages ----------------------------------------------------------------------------------------------
+
+    def _hold(self, stage: str) -> None:
+        if self.role != "brand" or self.job.hold_before != stage or self._resumed():
+            return
+        self.link.stage = stage  # where the provider waits already
+        self.link.send_control("hold")
+        self._set_state("held")
+        with self.store.changed:
+            while not self._resumed():
+                if self.link.error is not None:
+                    raise self.link.error
+                self.store.changed.wait(0.3)
+        self.link.send_control("resume")
+        self._set_state("running")
+
+    def _enter(self, view: Any, context: StageContext, name: str) -> None:
+        """Re-check the lease, then exchange the boundary message; drops whoever has withdrawn meanwhile."""
+        found = self._recheck(view, name)
+        self.session.boundary(name, found.sequence, self._held)
+        if self.role == "provider":
+            # The brand may have held the job for hours: what counts is who is in now.
+            found = self._recheck(view, name)
+        context.dropped = found.dropped
+
+    def _held(self, held: bool) -> None:
+        self._set_state("held" if held else "running")
+
+    def _recheck(self, view: Any, stage: str) -> Recheck:
+        found: Recheck = view.recheck()
+        entry = {
+            "stage": stage,
+            "sequence": int(found.sequence),
+            "active": bool(found.active),
+            "dropped": len(found.dropped),
+            "reasons": dict(found.reasons),
+            "lag_seconds": round(float(found.lag_seconds), 3),
+        }
+        self._consent.append(entry)
+        self._record("job.recheck", {"job": self.job.job_id, **entry})
+        self.store.update(self.job.job_id, consent=self._consent, counts=_counts(view))
+        if not found.active:
+            raise NodeError(
+                "consent.purpose_off",
+                f"{self.home.party} switched purpose {self.spec.purpose!r} off before stage {stage!r}",
+                share=True,
+            )
+        return found
+
+    def _stage(
+        self, context: StageContext, position: int, name: str, function: Callable[[StageContext], None]
+    ) -> None:
+        channel = StageChannel(self.session, name, self._report)
+        context.channel = channel
+        self.store.start_stage(self.job.job_id, position, name)
+        start = time.monotonic()
+        function(context)
+        self.link.flush()
+        seconds = time.monotonic() - start
+        self.store.end_stage(self.job.job_id, position, seconds, channel.bytes_sent, channel.bytes_received)
+        self._record(
+            "job.stage",
+            {
+                "job": self.job.job_id,
+                "stage": name,
+                "bytes_sent": channel.bytes_sent,
+                "bytes_received": channel.bytes_received,
+                "transcript": self.link.sent.value.hex(),
+            },
+        )
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        self._progress(self.link.stage, what, done, total)
+
+    # -- end -------------------------------------------------------------------------------------------------
+
+    def _close(self, context: StageContext) -> dict[str, Any]:
+        """Exchange signed closing statements; {party: signed statement}."""
+        own: dict[str, Any] = {}
+
+        def statement(transcript: dict[str, Any]) -> dict[str, Any]:
+            body = {
+                "job_id": self.job.job_id,
+                "party": self.home.party,
+                "role": self.role,
+                "spec_hash": self.spec.hash.hex(),
+                "binding": self.session.binding.hex(),
+                "stages": [s.name for s in self.kind.stages],
+                "transcript": transcript,
+                "snapshot": documents.hash_of(self.snapshots[self.home.party]["document"]).hex(),
+                "checkpoint": self.center.checkpoint(),
+                "closed_at": documents.timestamp(documents.now()),
+            }
+            own.update(self.home.identity.sign("closing", body))
+            return own
+
+        theirs = self.session.exchange_closing(statement)
+        body = documents.verify(theirs, "closing", {self.peer.party: self.peer.identity_key})
+        expected = {
+            "job_id": self.job.job_id,
+            "party": self.peer.party,
+            "spec_hash": self.spec.hash.hex(),
+            "binding": self.session.binding.hex(),
+            "snapshot": documents.hash_of(self.snapshots[self.peer.party]["document"]).hex(),
+        }
+        for name, value in expected.items():
+            if body.get(name) != value:
+                raise NodeError(
+                    "transport.binding", f"the peer's closing statement has another {name}", share=True
+                )
+        return {self.home.party: own, self.peer.party: theirs}
+
+    def _finish(self, view: Any, context: StageContext, closing: dict[str, Any]) -> None:
+        """Write what the organisation keeps beside the results: own row map, the job's record, the bundle."""
+        np.save(self.work / "rows.npy", np.asarray(view.own_rows(), dtype=np.int64), allow_pickle=False)
+        leaf = self._record("job.closing", {"job": self.job.job_id, "closing": closing})
+        record = {
+            "job_id": self.job.job_id,
+            "role": self.role,
+            "party": self.home.party,
+            "peer": self.peer.party,
+            "spec": self.store.get(self.job.job_id).signed,
+            "agreement": self.home.signed_agreement(self.spec.agreement_id),
+            "cards": {self.home.party: self.home.card(), self.peer.party: self.peer.card},
+            "snapshots": self.snapshots,
+            "nonces": {
+                self.home.party: self.session.nonce.hex(),
+                self.peer.party: self.session.peer_nonce.hex(),
+            },
+            "closing": closing,
+            "stages": self.store.stages(self.job.job_id),
+            "consent": self._consent,
+            "leakage": {role: list(text) for role, text in self.kind.leakage.items()},
+            "counts": _counts(view),
+            "result": context.result,
+            "leaves": [{"kind": kind, "leaf": number} for kind, number in self.store.leaves(self.job.job_id)],
+            "closing_leaf": leaf,
+        }
+        write_json(self.work / "job.json", record)
+        from parties import bundle  # it knows the kinds, which import numerical kernels
+
+        bundle.build(self.work / bundle.NAME, record, self.center, self.home)
+
+    def clean(self) -> None:
+        """Remove whatever a job that did not succeed has written."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        if self.work.exists():
+            self._log("node.internal", f"{self.work} can't be removed; remove it by hand", level="error")
+
+
+def _counts(view: Any) -> dict[str, Any]:
+    counts = getattr(view, "counts", None)
+    found = counts if isinstance(counts, dict) else view.snapshot.document["counts"]
+    return dict(json.loads(json.dumps(found)))

@@ -1,0 +1,168 @@
+"""What a job kind is made of, and what its stages may do.
+
+A job kind is a list of stages; a stage is a pair of functions, one a role. The engine opens the consented views,
+exchanges boundary messages, re-checks consent, and calls the functions; they see a `StageContext` and nothing
+else: no network, no database, no file outside `workdir`. `Channel.run` drives a protocol machine against the peer.
+
+    def align_brand(ctx):
+        ctx.carry["rows"] = ctx.channel.run(align.Receiver(items, ctx.channel.session("align"), limits, os.urandom))
+
+Register a kind in `parties.kinds.KINDS`. Whatever a stage raises ends the job on both sides; the peer is told the
+code, and the detail only if the error is a `NodeError` with `share=True`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from parties.documents import Agreement, JobSpec
+from protocols.machine import MAX_MESSAGE, Machine
+
+if TYPE_CHECKING:
+    from parties.home import Dataset, Home
+
+Role = Literal["brand", "provider"]
+R = TypeVar("R")
+
+#: Largest control message of `send_json`, in bytes of canonical JSON.
+MAX_CONTROL = MAX_MESSAGE
+
+
+class Channel(Protocol):
+    """The line to the peer during one stage. Every failure ends the job."""
+
+    @property
+    def bytes_sent(self) -> int: ...
+    @property
+    def bytes_received(self) -> int: ...
+
+    def session(self, label: str) -> bytes:
+        """32 bytes, equal on both sides, that bind job id, spec hash, stage, label, both snapshots, both nonces."""
+        ...
+
+    def run(self, machine: Machine[R], label: str = "") -> R:
+        """Drive a machine to its end against the peer's and return what this side learned.
+
+        `label` names the run in progress and log. Raises ProtocolError (what the machine found) or NodeError
+        (`transport.*`, or what the peer reported).
+        """
+        ...
+
+    def send_json(self, value: Mapping[str, Any]) -> None:
+        """Send a small object; `transport.too_large` above `MAX_CONTROL`."""
+        ...
+
+    def receive_json(self) -> dict[str, Any]:
+        """The peer's next `send_json`. The caller validates it: a peer may send any object."""
+        ...
+
+    def progress(self, done: int, total: int, what: str = "") -> None:
+        """For a progress bar, from work that has no machine. Not sent to the peer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """What `view.recheck()` found. `dropped`: int64[k], rows of the view (positions) that must not be used any
+    more since the snapshot, all of them, not only the latest; `lag_seconds` how old the center's answer is."""
+
+    sequence: int
+    active: bool
+    dropped: npt.NDArray[np.int64] = field(repr=False)
+    reasons: dict[str, int] = field(default_factory=dict)
+    lag_seconds: float = 0.0
+
+
+class View(Protocol):
+    """What the engine needs of `parties.gate.ConsentedView`.
+
+    `snapshot` is the consent center's signed snapshot (`document`, `signature`); its `document["token_root"]`
+    and `["counts"]` go to the peer. `rows` is the number of eligible rows.
+    """
+
+    @property
+    def snapshot(self) -> Any: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def recheck(self) -> Recheck: ...
+
+    def own_rows(self) -> npt.NDArray[np.int64]:
+        """int64[rows]: the line of the data set (from 0, header not counted) for each row of the view.
+
+        Stays in the organisation: its own operator needs it to turn row numbers of a result into records.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """What a kind's `open_view` gets. `recipient` is the peer, `dataset` this side's, `private` this side's own
+    parameters of the job (the brand's; empty at the provider's)."""
+
+    job_id: str
+    role: Role
+    spec: JobSpec
+    agreement: Agreement
+    dataset: Dataset
+    private: Mapping[str, Any]
+    recipient: str
+    center: Any
+    home: Home
+    workdir: Path
+
+
+@dataclass
+class StageContext:
+    """Everything that a stage's function sees.
+
+    `carry` lives through the whole job and stays on this side; `dropped` are rows of the view that must not be
+    in any output any more (the engine refreshes it before each stage); results are written below `workdir`,
+    which is renamed into place when the job succeeds; `record` appends a fact to the organisation's ledger and
+    returns the leaf's index. What a stage puts in `result` (plain JSON) is shown by the operator's `job()`.
+    """
+
+    job_id: str
+    role: Role
+    spec: JobSpec
+    agreement: Agreement
+    private: Mapping[str, Any]
+    view: Any
+    channel: Channel
+    workdir: Path
+    record: Callable[[str, dict[str, Any]], int]
+    carry: dict[str, Any] = field(default_factory=dict, repr=False)
+    result: dict[str, Any] = field(default_factory=dict)
+    dropped: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what each role does in it. `name` is shown to people and sent in every frame."""
+
+    name: str
+    brand: Callable[[StageContext], None]
+    provider: Callable[[StageContext], None]
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """A kind of job.
+
+    `check(spec, agreement)` raises NodeError if the spec is not what the kind needs or the agreement forbids it;
+    both sides call it before anything runs. `leakage` has what each role learns, shown before approval and kept
+    in the audit bundle: {"brand": ("…",), "provider": ("…",)}.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    check: Callable[[JobSpec, Agreement], None]
+    open_view: Callable[[ViewRequest], Any]
+    leakage: Mapping[str, tuple[str, ...]]

@@ -1,0 +1,99 @@
+# mypy: ignore-errors
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HelloRequest(_message.Message):
+    __slots__ = ("version", "party", "unix_seconds")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    party: str
+    unix_seconds: int
+    def __init__(self, version: _Optional[int] = ..., party: _Optional[str] = ..., unix_seconds: _Optional[int] = ...) -> None: ...
+
+class HelloReply(_message.Message):
+    __slots__ = ("version", "party", "unix_seconds")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    party: str
+    unix_seconds: int
+    def __init__(self, version: _Optional[int] = ..., party: _Optional[str] = ..., unix_seconds: _Optional[int] = ...) -> None: ...
+
+class ProposeRequest(_message.Message):
+    __slots__ = ("spec",)
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    spec: bytes
+    def __init__(self, spec: _Optional[bytes] = ...) -> None: ...
+
+class JobRequest(_message.Message):
+    __slots__ = ("job_id", "spec_hash", "code", "detail")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_HASH_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    spec_hash: bytes
+    code: str
+    detail: str
+    def __init__(self, job_id: _Optional[str] = ..., spec_hash: _Optional[bytes] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class JobReply(_message.Message):
+    __slots__ = ("state", "code", "detail", "counts", "spec")
+    class CountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    code: str
+    detail: str
+    counts: _containers.ScalarMap[str, int]
+    spec: bytes
+    def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., counts: _Optional[_Mapping[str, int]] = ..., spec: _Optional[bytes] = ...) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ("job_id", "sequence", "stage", "payload", "control", "stage_json", "beat")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    STAGE_JSON_FIELD_NUMBER: _ClassVar[int]
+    BEAT_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    sequence: int
+    stage: str
+    payload: bytes
+    control: bytes
+    stage_json: bytes
+    beat: bool
+    def __init__(self, job_id: _Optional[str] = ..., sequence: _Optional[int] = ..., stage: _Optional[str] = ..., payload: _Optional[bytes] = ..., control: _Optional[bytes] = ..., stage_json: _Optional[bytes] = ..., beat: _Optional[bool] = ...) -> None: ...
+
+class OperatorRequest(_message.Message):
+    __slots__ = ("method", "body")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    body: bytes
+    def __init__(self, method: _Optional[str] = ..., body: _Optional[bytes] = ...) -> None: ...
+
+class OperatorReply(_message.Message):
+    __slots__ = ("body",)
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    body: bytes
+    def __init__(self, body: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Measurements on synthetic data: two node processes, gRPC with mutual TLS, loopback."""

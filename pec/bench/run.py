@@ -1,0 +1,171 @@
+"""`pec bench`: two node processes over gRPC with mutual TLS on loopback, on synthetic data.
+
+Making the data, importing consent, starting the nodes and fitting the pooled model are outside the measured
+time.
+Measured is what an operator waits for: from submitting the job to its success at the brand, with the gate,
+consent decisions, snapshots, ledger entries and audit bundle of both sides.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pec import __version__, outcome, plan, usage
+from pec.bench import data
+from pec.errors import PecError
+from pec.network import LocalNetwork
+
+BRAND, PROVIDER = "brand", "provider"
+CATEGORY = "benchmark"
+AGREEMENT = "benchmark"
+REASON = "synthetic data of a benchmark"
+Show = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What to measure. `request`: parts of the job beyond the kind; `columns` of the provider's file."""
+
+    kind: str
+    files: data.Files
+    request: dict[str, Any]
+
+
+def align(
+    receiver: int, sender: int, suite: str = "ecdh", *, seed: int = 1, show: Show | None = None
+) -> dict[str, Any]:
+    """`overlap` of two synthetic sets: what align costs, count included."""
+    with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:
+        root, note = Path(scratch), show or _silent
+        note("making data", 0, 1)
+        files = data.align_files(root, receiver, sender, seed=seed)
+        made = {"params": {"suite": suite}, "private": {"where": "1 = 1"}}
+        out, seen, _ = _measure(root, Bench("overlap", files, made), note)
+        count = seen["result"]["count"]
+        out |= {"bench": "align", "receiver": receiver, "sender": sender, "suite": suite, "matched": count}
+        out["expected"] = files.expected
+        if count is None or abs(count - files.expected) > 5:
+            raise PecError("pec.check", f"{count} people matched, {files.expected} are in both files")
+        return out
+
+
+def lookalike(
+    rows: int,
+    features: int,
+    seeds: int,
+    *,
+    epsilon: float | None = None,
+    seed: int = 1,
+    show: Show | None = None,
+) -> dict[str, Any]:
+    """A lookalike on normal features whose seeds follow a logistic model."""
+    with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:
+        root, note = Path(scratch), show or _silent
+        note("making data", 0, 1)
+        files = data.lookalike_files(root, rows, features, seeds, seed=seed)
+        made = {"columns": ["*"], "private": {"where": "1 = 1", "holdout_seed": seed, "include_seeds": True}}
+        out, seen, keep = _measure(root, Bench("lookalike", files, made), note, epsilon)
+        stages = out["stages"]
+        note("pooled fit", 0, 1)
+        frame = pq.read_table(files.provider).drop_columns(["phone"]).to_pandas(self_destruct=True)
+        figures = outcome.lookalike(keep["folder"], seen["result"], keep["lines"], frame, list(frame.columns))
+        out |= {
+            "rows": rows,
+            "features": features,
+            "seeds": seeds,
+            "train_seconds": stages["fit"],
+            "score_seconds": round(stages["score"] + stages["release"], 3),
+            **{k: figures[k] for k in ("seeds_matched", "epsilon", "auc", "pooled_auc", "lift_at_5pct")},
+        }
+        return out
+
+
+def _measure(
+    root: Path, bench: Bench, note: Show, epsilon: float | None = None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    from parties.home import Dataset
+
+    with LocalNetwork(root / "nodes", [BRAND, PROVIDER]) as network:
+        sides = ((BRAND, PROVIDER, bench.files.brand), (PROVIDER, BRAND, bench.files.provider))
+        for name, recipient, path in sides:
+            note(f"consent of the {name}'s people", 0, 1)
+            columns = {c: CATEGORY for c in pq.read_schema(path).names if c != "phone"}
+            network[name].home.add_dataset(Dataset("data", str(path), "phone", "phone", columns))
+            _consent(network, name, recipient, path, bench.kind)
+        network.agree(
+            plan.terms(
+                id=AGREEMENT,
+                brand=BRAND,
+                provider=PROVIDER,
+                categories=[CATEGORY],
+                epsilon=epsilon,
+                minimum_seeds=1,
+                minimum_rows=1,
+                preapproved=plan.KINDS,
+                assessment="none: a benchmark",
+            )
+        )
+        note("starting two nodes", 0, 1)
+        network.start()
+        request = plan.request(
+            bench.kind,
+            provider=PROVIDER,
+            agreement=AGREEMENT,
+            datasets=("data", "data"),
+            categories=[CATEGORY],
+            **bench.request,
+        )
+        before = {name: party.usage() for name, party in network.parties.items()}
+        began = time.perf_counter()
+        seen, other = network.run(BRAND, request, watch=_progress(note), timeout=3600)
+        seconds = time.perf_counter() - began
+        spent = {n: usage.between(before[n], p.usage()) for n, p in network.parties.items()}
+        keep: dict[str, Any] = {"folder": root / "result"}
+        network[BRAND].home.job(seen["job_id"]).rename(keep["folder"])
+    out = {
+        "bench": bench.kind,
+        "version": __version__,
+        "cores": os.cpu_count(),
+        "seconds": round(seconds, 3),
+        "bytes_sent": seen["bytes_sent"],
+        "bytes_received": seen["bytes_received"],
+        BRAND: spent[BRAND],
+        PROVIDER: spent[PROVIDER],
+        "cpu_seconds": {n: spent[n]["cpu_seconds"] for n in spent},
+        "peak_rss_mb": {n: spent[n]["peak_rss_mb"] for n in spent},
+        "stages": {s["name"]: round(s["seconds"], 3) for s in seen["stages"]},
+        "stages_provider": {s["name"]: round(s["seconds"], 3) for s in other["stages"]},
+    }
+    return out, seen, keep
+
+
+def _consent(network: LocalNetwork, name: str, recipient: str, path: Path, purpose: str) -> None:
+    """Assume consent of everybody, in blocks, as `pec simulate` does."""
+    ids = pq.read_table(path, columns=["phone"])["phone"].combine_chunks()
+    with network[name].home.center() as center:
+        plan.register_purposes(center, [CATEGORY])
+        for start in range(0, len(ids), data.BLOCK):
+            block = pa.array(ids[start : start + data.BLOCK])
+            center.assume(block, "phone", purpose, recipient, [CATEGORY], REASON, "pec bench")
+
+
+def _progress(show: Show) -> Callable[[dict[str, Any]], None]:
+    def watch(seen: dict[str, Any]) -> None:
+        step = seen.get("progress") or {}
+        if step.get("total"):
+            show(f"{step['stage']} {step.get('what', '')}".strip(), step["done"], step["total"])
+
+    return watch
+
+
+def _silent(what: str, done: float, total: float) -> None:
+    return None

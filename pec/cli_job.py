@@ -1,0 +1,307 @@
+"""`pec job`: ask for jobs, approve or decline a partner's, watch them, read results. Talks to the running
+node.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pec import wording
+from pec.cli_common import emit, json_option, note, progress, table
+from pec.cli_node import home_option, read_json
+from pec.errors import PecError
+
+
+@contextmanager
+def client_of(home: Path) -> Iterator[Any]:
+    """The operator's client of the node in `home`, closed at the end."""
+    from parties.client import NodeClient
+
+    client = NodeClient(home)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@click.group()
+def job() -> None:
+    """Ask for jobs, approve or decline a partner's, watch them, read results. Needs the running node."""
+
+
+@job.command()
+@click.argument("request_file", metavar="[REQUEST]", type=click.Path(path_type=Path), required=False)
+@click.option("--kind", type=click.Choice(["overlap", "lookalike", "enrich"]))
+@click.option("--job-id", help="A name for the job; made up by default.")
+@click.option("--provider", help="The partner, as its card names it; by default the agreement's.")
+@click.option("--agreement", help="Id of the agreement.")
+@click.option("--purpose", help="Purpose that people consented to; by default named like the kind.")
+@click.option("--brand-data", help="The own data set.")
+@click.option("--provider-data", help="The partner's data set.")
+@click.option("--category", "categories", multiple=True, help="Data category; repeat for several.")
+@click.option("--column", "columns", multiple=True, help="Provider's column or tag; * for all; repeat.")
+@click.option("--param", "params", multiple=True, metavar="NAME=JSON", help="Parameter that both sides see.")
+@click.option("--private", "private", multiple=True, metavar="NAME=JSON", help="Parameter that stays here.")
+@click.option("--hold-before", help="Stop before this stage until `pec job resume`.")
+@click.option("--watch", is_flag=True, help="Stay until the job has ended.")
+@home_option
+@json_option
+def submit(request_file: Path | None, watch: bool, home: Path, as_json: bool, **options: Any) -> None:
+    """Ask for a job, from a REQUEST file (JSON, - for standard input) or from options, which win over the
+    file.
+
+    Private parameters of the kinds: `where` (an SQL condition on the own file) or `label` (a yes/no column)
+    choose the people; a lookalike also takes `audience_size`, `holdout`, `include_seeds`.
+    """
+    request = _request(read_json(request_file) if request_file else {}, options)
+    with client_of(home) as client:
+        job_id = client.submit(request)
+        if watch:
+            _watch(client, job_id, as_json)
+            return
+    emit({"job_id": job_id}, as_json, lambda d: d["job_id"])
+
+
+def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    from pec import plan
+
+    simple = {"kind": "kind", "provider": "peer", "agreement": "agreement", "purpose": "purpose"}
+    simple |= {"job_id": "job_id", "hold_before": "hold_before"}
+    made.update({key: options[name] for name, key in simple.items() if options[name] is not None})
+    datasets = dict(made.get("datasets") or {})
+    for side in ("brand", "provider"):
+        if options[f"{side}_data"]:
+            datasets[side] = options[f"{side}_data"]
+    made["datasets"] = datasets
+    for name in ("categories", "columns"):
+        made[name] = list(options[name]) or made.get(name, [])
+    for name in ("params", "private"):
+        made[name] = {**made.get(name, {}), **dict(_pair(text, name) for text in options[name])}
+    for key in ("kind", "agreement"):
+        if not made.get(key):
+            raise PecError("pec.usage", f"the request has no {key}", f"give --{key}, or put it in the file")
+    made.setdefault("purpose", made["kind"])
+    made.setdefault("outputs", plan.OUTPUTS.get(made["kind"], {}))
+    return made
+
+
+def _pair(text: str, what: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise PecError("pec.usage", f"{text!r} of --{what.rstrip('s')} is no NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value  # plain words need no quotation marks
+
+
+@job.command("list")
+@click.option("--state", help="Only jobs in this state, such as awaiting_approval.")
+@home_option
+@json_option
+def list_(state: str | None, home: Path, as_json: bool) -> None:
+    """The jobs of this node, the newest first."""
+    with client_of(home) as client:
+        jobs = [j for j in client.jobs() if state in (None, j["state"])]
+    columns = ("job", "kind", "role", "with", "state", "seconds")
+    emit(
+        jobs,
+        as_json,
+        lambda d: table(
+            columns,
+            [(j["job_id"], j["kind"], j.get("role"), j.get("peer"), j["state"], j.get("seconds")) for j in d],
+        ),
+    )
+
+
+@job.command()
+@click.argument("job_id")
+@home_option
+@json_option
+def show(job_id: str, home: Path, as_json: bool) -> None:
+    """One job: its state, what each side learns, people in and out, stages, result or error."""
+    with client_of(home) as client:
+        found = client.job(job_id)
+    emit(found, as_json, _show)
+
+
+def _show(found: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    parts: list[Any] = [
+        table(
+            ("field", "value"),
+            [(k, v) for k, v in found.items() if isinstance(v, str | int | float) and v != ""],
+        )
+    ]
+    if found.get("leakage"):
+        lines = [(side, line) for side in ("brand", "provider") for line in found["leakage"].get(side, [])]
+        parts.append(table(("who", "learns"), lines, title="What each side learns"))
+    for name, title in (("own", "People on this side"), ("peer", "People on the other side")):
+        counts = (found.get("counts") or {}).get(name)
+        if counts:
+            people = [("in", counts["in"]), *((wording.reason(k)[1], v) for k, v in counts["out"].items())]
+            parts.append(table(("reason", "people"), people, title=title))
+    if found.get("stages"):
+        rows = [
+            (s["name"], s.get("seconds"), s.get("bytes_sent"), s.get("bytes_received"))
+            for s in found["stages"]
+        ]
+        parts.append(table(("stage", "seconds", "bytes sent", "bytes received"), rows))
+    error = found.get("error")
+    if error:
+        told = [(k, error[k]) for k in ("code", "detail", "hint", "origin") if error.get(k)]
+        parts.append(table(("error", ""), told))
+    return Group(*parts)
+
+
+@job.command()
+@click.argument("job_id")
+@click.option("--timeout", type=float, help="Give up after so many seconds; the job goes on.")
+@home_option
+@json_option
+def watch(job_id: str, timeout: float | None, home: Path, as_json: bool) -> None:
+    """Stay with a job until it has ended; exit code 0 only if it succeeded."""
+    with client_of(home) as client:
+        _watch(client, job_id, as_json, timeout)
+
+
+def _watch(client: Any, job_id: str, as_json: bool, timeout: float | None = None) -> None:
+    from pec import jobs
+
+    state, last = "", {}
+    with progress(job_id) as bar:
+        for last in client.watch(job_id, timeout):
+            step = last.get("progress") or {}
+            if step.get("total"):
+                bar.update(
+                    step["done"], step["total"], f"{step.get('stage', '')} {step.get('what', '')}".strip()
+                )
+            if last["state"] != state:
+                state = last["state"]
+                note(f"{job_id}: {state}")
+            if state in jobs.FINAL:
+                break
+    if state not in jobs.FINAL:
+        raise PecError(
+            "pec.timeout", f"job {job_id} is still {state or 'unknown'}", "watch again: the job goes on"
+        )
+    if state != jobs.DONE:
+        raise jobs.failure(last)
+    emit(last, as_json, _show)
+
+
+@job.command()
+@click.argument("job_id")
+@click.option("--note", "words", default="", help="Stands in the ledger with the approval.")
+@home_option
+@json_option
+def approve(job_id: str, words: str, home: Path, as_json: bool) -> None:
+    """Let a partner's job run. Look at `pec job show` first: it says what each side learns."""
+    with client_of(home) as client:
+        emit(client.approve(job_id, words), as_json, _one_line)
+
+
+@job.command()
+@click.argument("job_id")
+@click.option("--reason", required=True, help="The partner is told.")
+@home_option
+@json_option
+def reject(job_id: str, reason: str, home: Path, as_json: bool) -> None:
+    """Decline a partner's job."""
+    with client_of(home) as client:
+        emit(client.reject(job_id, reason), as_json, _one_line)
+
+
+@job.command()
+@click.argument("job_id")
+@click.option("--reason", default="", help="The partner is told.")
+@home_option
+@json_option
+def cancel(job_id: str, reason: str, home: Path, as_json: bool) -> None:
+    """End a job that has not ended; it leaves no result on either side."""
+    with client_of(home) as client:
+        emit(client.cancel(job_id, reason), as_json, _one_line)
+
+
+@job.command()
+@click.argument("job_id")
+@home_option
+@json_option
+def resume(job_id: str, home: Path, as_json: bool) -> None:
+    """Let a held job go on."""
+    with client_of(home) as client:
+        emit(client.resume(job_id), as_json, _one_line)
+
+
+@job.command()
+@click.argument("job_id")
+@click.option(
+    "--audience", type=click.Path(path_type=Path), help="Only the rows in this file (column `row`)."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write `row, line` to this .csv or .parquet file."
+)
+@home_option
+@json_option
+def rows(job_id: str, audience: Path | None, out: Path | None, home: Path, as_json: bool) -> None:
+    """At the provider: which line of the own file each row number of a job is. Stays in the organisation.
+
+    A line is counted from 0, the header not counted. With --audience, only the rows that the brand delivered.
+    """
+    import numpy as np
+
+    from pec import audience as audiences
+
+    with client_of(home) as client:
+        lines = client.rows(job_id)
+    chosen = np.arange(lines.size) if audience is None else audiences.read_rows(audience)
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= lines.size):
+        raise PecError(
+            "pec.audience",
+            f"{audience} has a row outside the job's 0 to {lines.size - 1}",
+            "is it of this job?",
+        )
+    data: dict[str, Any] = {"job_id": job_id, "rows": int(chosen.size)}
+    if out is None:
+        data["lines"] = lines[chosen].tolist()
+        emit(data, as_json, lambda d: "\n".join(map(str, d["lines"])))
+        return
+    audiences.write_columns(out, {"row": chosen, "line": lines[chosen]})
+    emit({**data, "written": str(out)}, as_json, lambda d: f"{d['rows']:,} rows in {d['written']}")
+
+
+@job.command()
+@click.argument("job_id")
+@home_option
+@json_option
+def result(job_id: str, home: Path, as_json: bool) -> None:
+    """What this side got: the figures, and where its files are."""
+    with client_of(home) as client:
+        found = client.job(job_id)
+    if found["state"] != "succeeded":
+        raise PecError(
+            "pec.job_failed", f"job {job_id} is {found['state']} and has no result", "see pec job show"
+        )
+    files = [str(Path(found["path"]) / name) for name in found["files"]]
+    data = {"job_id": job_id, "kind": found["kind"], "result": found.get("result", {}), "files": files}
+    emit(data, as_json, _result)
+
+
+def _result(d: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    figures = [
+        (k, v if isinstance(v, int | float | str | None) else json.dumps(v)) for k, v in d["result"].items()
+    ]
+    return Group(table(("figure", "value"), figures), table(("file",), [(f,) for f in d["files"]]))
+
+
+def _one_line(found: dict[str, Any]) -> str:
+    return f"{found['job_id']}: {found['state']}"

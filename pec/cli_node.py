@@ -1,0 +1,364 @@
+"""`pec node`: everything that an organisation does with its own party node. Works whether or not the node
+runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pec.cli_common import emit, json_option, note, table
+from pec.errors import PecError
+
+F = TypeVar("F", bound=Callable[..., Any])
+ALIASES = {"serve": "run", "dataset": "data"}
+
+
+class Aliased(click.Group):
+    """A group in which `serve` means `run` and `dataset` means `data`."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+
+def home_option(command: F) -> F:
+    """`--home`: the node's directory, from PEC_HOME or the current one by default."""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path),
+        envvar="PEC_HOME",
+        default=".",
+        show_default="$PEC_HOME, or the current directory",
+        help="The node's directory.",
+    )(command)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or from standard input for `-`. Raises `pec.file`, `pec.input`."""
+    from parties import documents
+
+    if str(path) == "-":
+        return documents.parse(sys.stdin.read(), "standard input")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PecError("pec.file", f"{path}: {error.strerror}", "check the path") from None
+    return documents.parse(data, path.name)
+
+
+def write_or_print(value: dict[str, Any], out: Path | None, as_json: bool) -> None:
+    """A document to a new file, or to standard output."""
+    if out is None:
+        emit(value, as_json)
+        return
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    except FileExistsError:
+        raise PecError("pec.output", f"{out} is already there", "name another file") from None
+    except OSError as error:
+        raise PecError("pec.output", f"{out}: {error.strerror}") from None
+    emit({"written": str(out)}, as_json, lambda d: f"written: {d['written']}")
+
+
+def _home(path: Path) -> Any:
+    from parties.home import Home
+
+    return Home.open(path)
+
+
+@click.group(cls=Aliased)
+def node() -> None:
+    """Run a party node: its identity, the partners it trusts, its data sets, its agreements.
+
+    A node is a directory. `init` makes it, `run` starts it; two organisations then exchange cards
+    (`card`, `trust`) and sign an agreement.
+    """
+
+
+@node.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--party", required=True, help="This organisation's name, as consent events name it as a recipient."
+)
+@click.option(
+    "--listen", default="127.0.0.1:0", show_default=True, help="host:port; port 0 takes a free one."
+)
+@click.option("--consent", help="URL or directory of an existing consent center; a new one by default.")
+@click.option("--consent-listen", help="Also serve the consent center over REST at this host:port.")
+@json_option
+def init(
+    directory: Path, party: str, listen: str, consent: str | None, consent_listen: str | None, as_json: bool
+) -> None:
+    """Make a node: keys, certificate, settings, and a consent center of its own."""
+    from parties.home import Home
+
+    home = Home.create(directory, party, listen, consent)
+    if consent_listen:
+        with (home.path / "node.toml").open("a", encoding="utf-8") as file:
+            file.write(f"consent_listen = {json.dumps(consent_listen)}\n")
+        home = Home.open(directory)
+    data = {"home": str(home.path), "party": party, "fingerprint": home.identity.fingerprint}
+    emit(data, as_json, lambda d: f"node of {party} in {d['home']}\nfingerprint {d['fingerprint']}")
+
+
+@node.command()
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@home_option
+@click.option("--ready-file", type=click.Path(path_type=Path), help="Written when the node answers.")
+def run(directory: Path | None, home: Path, ready_file: Path | None) -> None:
+    """Start the node and stay with it; stop it with Ctrl-C. (`serve` means the same.)"""
+    where = _home(directory or home).path
+    command = [sys.executable, "-m", "parties.node", "--home", str(where)]
+    if ready_file is not None:
+        command += ["--ready-file", str(ready_file)]
+    note(f"starting the node in {where}")
+    sys.stderr.flush()
+    os.execv(command[0], command)  # noqa: S606 (this very interpreter; the node takes over this process)
+
+
+@node.command()
+@home_option
+@json_option
+def status(home: Path, as_json: bool) -> None:
+    """Is the node running, and what does it say of itself."""
+    from parties.client import NodeClient
+
+    with_client = NodeClient(home)
+    try:
+        data = with_client.status()
+    finally:
+        with_client.close()
+    emit(data, as_json, lambda d: table(("field", "value"), [(k, _short(v)) for k, v in d.items()]))
+
+
+@node.command()
+@home_option
+@click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
+@json_option
+def card(home: Path, out: Path | None, as_json: bool) -> None:
+    """This node's signed card, to give to a partner."""
+    write_or_print(_home(home).card(), out, as_json)
+
+
+@node.command()
+@click.argument("card_file", metavar="CARD", type=click.Path(path_type=Path))
+@home_option
+@json_option
+def trust(card_file: Path, home: Path, as_json: bool) -> None:
+    """Trust the partner whose CARD this is. Compare the fingerprint with them over another channel."""
+    peer = _home(home).trust(read_json(card_file)).describe()
+    emit(peer, as_json, lambda d: f"trusted: {d['party']} at {d['address']}\nfingerprint {d['fingerprint']}")
+
+
+@node.command()
+@home_option
+@json_option
+def peers(home: Path, as_json: bool) -> None:
+    """The partners that this node trusts."""
+    listed = [p.describe() for p in _home(home).peers()]
+    emit(
+        listed,
+        as_json,
+        lambda d: table(
+            ("party", "address", "fingerprint"), [(p["party"], p["address"], p["fingerprint"]) for p in d]
+        ),
+    )
+
+
+@node.group()
+def data() -> None:
+    """Data sets: files that the node may read through its consent gate."""
+
+
+@data.command("add")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--id", "id_column", required=True, help="The column that identifies people.")
+@click.option("--id-kind", default="phone", show_default=True, help="phone, email, device or opaque.")
+@click.option(
+    "--category", "pairs", multiple=True, metavar="COLUMN=CATEGORY", help="Data category of a column."
+)
+@click.option("--all", "everything", metavar="CATEGORY", help="Category of every other column.")
+@home_option
+@json_option
+def data_add(
+    name: str,
+    file: Path,
+    id_column: str,
+    id_kind: str,
+    pairs: tuple[str, ...],
+    everything: str | None,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """Register FILE (CSV or Parquet) under NAME. A column without a category can't be used: no consent
+    covers it.
+    """
+    from parties.home import Dataset
+
+    opened = _home(home)
+    categories: dict[str, str] = {}
+    for pair in pairs:
+        column, sign, category = pair.partition("=")
+        if not (column and sign and category):
+            raise PecError("pec.usage", f"--category {pair!r} is no COLUMN=CATEGORY")
+        categories[column] = category
+    if file.is_file():
+        from pec import tables
+
+        names = tables.header(file)
+        for column in (id_column, *categories):
+            tables.find(names, column, file)
+        if everything:
+            rest = [c for c in names if c not in categories and c != tables.find(names, id_column, file)]
+            categories.update(dict.fromkeys(rest, everything))
+    made = opened.add_dataset(Dataset(name, str(file), id_column, id_kind, categories)).to_json()
+    emit(
+        made,
+        as_json,
+        lambda d: f"data set {d['name']}: {d['path']}, {len(d['categories'])} columns with a category",
+    )
+
+
+@data.command("list")
+@home_option
+@json_option
+def data_list(home: Path, as_json: bool) -> None:
+    """The registered data sets."""
+    listed = [d.to_json() for d in _home(home).datasets()]
+    columns = ("name", "file", "id column", "kind", "columns")
+    emit(
+        listed,
+        as_json,
+        lambda d: table(
+            columns, [(s["name"], s["path"], s["id_column"], s["id_kind"], len(s["categories"])) for s in d]
+        ),
+    )
+
+
+@data.command("preflight")
+@click.argument("name")
+@home_option
+@json_option
+def data_preflight(name: str, home: Path, as_json: bool) -> None:
+    """Count identifiers: read, normalised, duplicate, null, invalid. Needs the running node."""
+    from parties.client import NodeClient
+
+    client = NodeClient(home)
+    try:
+        report = client.preflight(name)
+    finally:
+        client.close()
+    emit(report, as_json, lambda d: table(("what", "rows"), [(k, _short(v)) for k, v in d.items()]))
+
+
+@node.group()
+def agreement() -> None:
+    """Agreements: the terms of jobs with a partner, signed by both."""
+
+
+@agreement.command("draft")
+@click.option("--id", "id_", required=True, help="The agreement's name, the same on both sides.")
+@click.option("--brand", required=True)
+@click.option("--provider", required=True)
+@click.option("--kind", "kinds", multiple=True, required=True, help="overlap, lookalike or enrich; repeat.")
+@click.option("--purpose", "purposes", multiple=True, required=True, help="Repeat for several.")
+@click.option(
+    "--category", "categories", multiple=True, required=True, help="Data category; repeat for several."
+)
+@click.option(
+    "--column", "columns", multiple=True, default=("*",), help="Provider's column for a lookalike; all."
+)
+@click.option("--tag", "tags", multiple=True, help="Column that enrich may hand out; repeat for several.")
+@click.option("--epsilon", type=float, default=2.0, show_default=True, help="Privacy budget of a lookalike.")
+@click.option("--delta", type=float, default=1e-6, show_default=True)
+@click.option("--no-noise", is_flag=True, help="No noise: the provider learns exact sums over the seeds.")
+@click.option("--minimum-seeds", type=int, default=100, show_default=True)
+@click.option("--minimum-rows", type=int, default=100, show_default=True)
+@click.option(
+    "--preapproved", multiple=True, help="Kind of job that runs without asking; repeat for several."
+)
+@click.option("--assessment", default="", help="Where the impact assessment (PIPL 55) is kept.")
+@click.option("--days", type=int, default=365, show_default=True, help="How long it holds.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
+@json_option
+def draft(out: Path | None, as_json: bool, **options: Any) -> None:
+    """Write down terms as JSON, unsigned. Nothing is stored."""
+    from pec import plan
+
+    terms = plan.terms(
+        id=options["id_"],
+        brand=options["brand"],
+        provider=options["provider"],
+        kinds=options["kinds"],
+        purposes=options["purposes"],
+        categories=options["categories"],
+        columns=options["columns"],
+        tags=options["tags"],
+        epsilon=None if options["no_noise"] else options["epsilon"],
+        delta=options["delta"],
+        minimum_seeds=options["minimum_seeds"],
+        minimum_rows=options["minimum_rows"],
+        preapproved=options["preapproved"],
+        assessment=options["assessment"],
+        holds=timedelta(days=options["days"]),
+    )
+    write_or_print(terms, out, as_json)
+
+
+@agreement.command("sign")
+@click.argument("file", type=click.Path(path_type=Path))
+@home_option
+@click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
+@json_option
+def sign(file: Path, home: Path, out: Path | None, as_json: bool) -> None:
+    """Sign terms, or countersign what the partner has signed."""
+    write_or_print(_home(home).sign_agreement(read_json(file)), out, as_json)
+
+
+@agreement.command("add")
+@click.argument("file", type=click.Path(path_type=Path))
+@home_option
+@json_option
+def agreement_add(file: Path, home: Path, as_json: bool) -> None:
+    """Store an agreement that both have signed."""
+    added = _home(home).add_agreement(read_json(file)).to_json()
+    emit(added, as_json, lambda d: f"agreement {d['id']} between {d['brand']} and {d['provider']} is stored")
+
+
+@agreement.command("list")
+@home_option
+@json_option
+def agreement_list(home: Path, as_json: bool) -> None:
+    """The stored agreements."""
+    listed = [a.to_json() for a in _home(home).agreements()]
+    columns = ("id", "brand", "provider", "kinds", "purposes", "epsilon", "until")
+    emit(
+        listed,
+        as_json,
+        lambda d: table(
+            columns,
+            [
+                (
+                    *(a["id"], a["brand"], a["provider"], ", ".join(a["kinds"]), ", ".join(a["purposes"])),
+                    *((a["privacy"] or {}).get("epsilon", "no noise"), a["expires_at"]),
+                )
+                for a in d
+            ],
+        ),
+    )
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict | list | tuple):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return text if len(text) < 120 else text[:117] + "…"
+    return value

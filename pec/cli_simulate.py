@@ -1,0 +1,151 @@
+"""`pec simulate`: evaluate the product on two files of yours, both parties on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pec import wording
+from pec.cli_common import emit, json_option, progress, table
+
+F = TypeVar("F", bound=Callable[..., Any])
+ID_KINDS = ("auto", "phone", "email", "device", "opaque")
+
+
+def _common(command: F) -> F:
+    made: Any = command
+    for option in reversed(
+        [
+            click.option(
+                "--brand", required=True, type=click.Path(path_type=Path), help="The brand's CSV or Parquet."
+            ),
+            click.option(
+                "--provider", required=True, type=click.Path(path_type=Path), help="The provider's."
+            ),
+            click.option("--id", "id_", required=True, help="Column that identifies people."),
+            click.option("--provider-id", default="", help="Its name in the provider's file, if another."),
+            click.option("--id-kind", type=click.Choice(ID_KINDS), default="auto", show_default=True),
+            click.option(
+                "--assume-consent",
+                "reason",
+                required=True,
+                help="Why consent may be assumed here. Stands in both ledgers as an assumption.",
+            ),
+            click.option(
+                "--out", type=click.Path(path_type=Path), help="Keep report.json, report.html and the bundle."
+            ),
+            json_option,
+        ]
+    ):
+        made = option(made)
+    return made  # type: ignore[no-any-return]
+
+
+@click.group()
+def simulate() -> None:
+    """A job between two files of yours: both parties run here, as two processes with throw-away identities.
+
+    Everything is real but the consent, which is assumed and recorded as such. Because you hold both files,
+    the result is compared with the truth: the plain join, and scikit-learn on the pooled rows.
+    """
+
+
+@simulate.command()
+@_common
+@click.option(
+    "--label", default="", help="Column of the brand's file that marks seeds; without it, all rows are."
+)
+@click.option("--audience-size", type=click.IntRange(1), help="People in the audience; by default 5 %.")
+@click.option(
+    "--epsilon", type=click.FloatRange(min=0, min_open=True, max=100), help="Privacy budget; none: no noise."
+)
+def lookalike(**given: Any) -> int:
+    """Who else in the provider's file is like the brand's seeds?
+
+    A label column may hold 1/0, true/false, yes/no, or numbers, of which those above 0 mark seeds.
+    """
+    return _run("lookalike", given)
+
+
+@simulate.command()
+@_common
+def overlap(**given: Any) -> int:
+    """How many people are in both files?"""
+    return _run("overlap", given)
+
+
+@simulate.command()
+@_common
+@click.option("--tags", required=True, help="Columns of the provider's file, separated by commas.")
+def enrich(**given: Any) -> int:
+    """The provider's tags for the brand's people."""
+    return _run("enrich", given)
+
+
+def _run(kind: str, given: dict[str, Any]) -> int:
+    from pec import simulate as simulation
+
+    tags = tuple(t.strip() for t in given.get("tags", "").split(",") if t.strip())
+    inputs = simulation.Inputs(
+        kind=kind,
+        brand=given["brand"],
+        provider=given["provider"],
+        id=given["id_"],
+        reason=given["reason"],
+        provider_id=given["provider_id"],
+        id_kind=given["id_kind"],
+        label=given.get("label", ""),
+        tags=tags,
+        audience_size=given.get("audience_size"),
+        epsilon=given.get("epsilon"),
+    )
+    with progress("simulate") as bar:
+        report = simulation.run(
+            inputs, out=given["out"], watch=lambda what, done, total: bar.update(done, total, what)
+        )
+    emit(report, given["as_json"], _show)
+    return 0 if report["ok"] else 1
+
+
+def _show(d: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    names = [
+        "kind",
+        "id_kind",
+        "count",
+        "count_plain_join",
+        "rows",
+        "seeds_matched",
+        "epsilon",
+        "auc",
+        "pooled_auc",
+        "lift_at_5pct",
+        "audience_size",
+        "asked",
+        "found",
+        "wrong",
+        "missed",
+    ]
+    figures: list[tuple[str, Any]] = [(name, d[name]) for name in names if name in d]
+    figures += [
+        ("time", wording.seconds_text(d["seconds"])),
+        ("bytes sent by the brand", wording.bytes_text(d["bytes_sent"])),
+        ("bytes received by the brand", wording.bytes_text(d["bytes_received"])),
+        ("audit bundle verified", d["audit_verified"]),
+        ("consent", f"assumed: {d['assumed_consent']}"),
+    ]
+    people = [
+        (side, report["read"], report["normalised"], report["duplicate"], report["null"], report["invalid"])
+        for side, report in d["preflight"].items()
+    ]
+    parts: list[Any] = [
+        table(("side", "rows", "normalised", "duplicate", "null", "invalid"), people, title="Identifiers"),
+        table(("figure", "value"), figures, title="Result"),
+    ]
+    if d["failures"]:
+        parts.append("FAILED: " + "; ".join(d["failures"]))
+    return Group(*parts)

@@ -1,0 +1,110 @@
+"""Options and small helpers of `pec consent`: which center, who acts, times and JSON files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from consent_center.client import CenterClient, open_center
+from pec.cli_common import CliError, table
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def where(command: F) -> F:
+    """`--home` and `--center`: one of them says which center is meant; the command gets `location: str`."""
+
+    def chosen(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if param.name == "home":
+            ctx.meta["pec.home"] = value
+            return value
+        home = ctx.meta.get("pec.home")
+        if value and home:
+            raise click.UsageError("give --home or --center, not both")
+        return value or (str(Path(home) / "consent") if home else None)
+
+    command = click.option(
+        "--center",
+        "location",
+        metavar="DIR|URL",
+        envvar="PEC_CONSENT",
+        callback=chosen,
+        help="A center's directory, or the URL of one that is served (URL#TOKEN-FILE).",
+    )(command)
+    return click.option(
+        "--home",
+        metavar="DIR",
+        envvar="PEC_HOME",
+        callback=chosen,
+        is_eager=True,
+        expose_value=False,
+        help="A node's home; its center is in DIR/consent.",
+    )(command)
+
+
+def open_at(location: str | None) -> CenterClient:
+    if not location:
+        raise click.UsageError("which center? Give --home DIR or --center DIR|URL")
+    return open_center(location)
+
+
+def directory(location: str | None) -> Path:
+    if not location:
+        raise click.UsageError("which center? Give --home DIR or --center DIR")
+    if "://" in location:
+        raise CliError("pec.usage", f"{location} is a URL", "this command works on a center's directory only")
+    return Path(location)
+
+
+def actor() -> str:
+    """Who did it, for the ledger: PEC_ACTOR, or the login name."""
+    return os.environ.get("PEC_ACTOR") or os.environ.get("USER") or f"uid-{os.getuid()}"
+
+
+def document(path: str) -> Any:
+    """A JSON file, or standard input for `-`."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8-sig")
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CliError(
+            "pec.input", f"{path} is no JSON: {error}", "write one JSON object, in UTF-8"
+        ) from error
+
+
+def moment(text: str | None, what: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is no time; write 2026-03-01T08:00:00+08:00", param_hint=what
+        ) from error
+    if moment.tzinfo is None:
+        raise click.BadParameter(f"{text!r} lacks its offset from UTC, for instance +08:00", param_hint=what)
+    return moment
+
+
+def facts(data: dict[str, Any]) -> Any:
+    return table(("", ""), [(k.replace("_", " "), short(v)) for k, v in data.items()])
+
+
+def short(value: Any) -> Any:
+    """A value as a cell of a table shows it."""
+    if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | tuple) else value
+
+
+def plain(entry: Any) -> dict[str, Any]:
+    """A dataclass of the consent center as a dict."""
+    return dataclasses.asdict(entry)

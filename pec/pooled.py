@@ -1,0 +1,62 @@
+"""The oracle: plain scikit-learn on the rows that nobody has together in production.
+
+Used by `pec demo`, `pec simulate` and `pec bench`, where one person holds both files, to show what the
+private computation costs in quality. Never part of a job.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pec import metrics
+
+MAX_LEVELS = 100
+
+
+def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Scores float[n] of a logistic regression of `train_seed` (bool[n]) on all columns of `frame` (n rows).
+
+    Numbers: median imputed, standardised. Everything else: one level a value, missing being a level.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numeric = [c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c]) and frame[c].notna().any()]
+    numeric = [c for c in numeric if not pd.api.types.is_bool_dtype(frame[c])]
+    other = [c for c in frame.columns if c not in numeric]
+    table = pd.DataFrame({c: _numbers(frame[c]) for c in numeric})
+    for c in other:
+        table[c] = frame[c].astype("object").where(frame[c].notna(), "(missing)").astype(str).to_numpy()
+    encoder = OneHotEncoder(handle_unknown="ignore", max_categories=MAX_LEVELS)
+    columns = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numeric),
+            ("levels", encoder, other),
+        ]
+    )
+    model = make_pipeline(columns, LogisticRegression(max_iter=1000))
+    model.fit(table, train_seed)
+    scores: npt.NDArray[np.float64] = model.decision_function(table)
+    return scores
+
+
+def pooled_auc(
+    frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_], heldout_seed: npt.NDArray[np.bool_]
+) -> float:
+    """AUC of held-out seeds against all rows but the training seeds, as `pec.metrics` measures the job's
+    own.
+    """
+    keep = ~train_seed
+    scores = pooled_scores(frame, train_seed)
+    return metrics.auc(metrics.rank(scores[keep], heldout_seed[keep]))
+
+
+def _numbers(column: pd.Series) -> npt.NDArray[np.float32]:
+    values: npt.NDArray[np.float32] = column.to_numpy(dtype=np.float32, na_value=np.nan, copy=True)
+    values[~np.isfinite(values)] = np.nan
+    return values

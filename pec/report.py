@@ -1,0 +1,183 @@
+"""`report.html` from the report's JSON: one file, nothing loaded from elsewhere, Chinese and English."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pec import charts, wording
+from pec.wording import Text, bytes_text, count, ratio_text, seconds_text
+
+
+def render(report: Mapping[str, Any], title: Text, subtitle: Text) -> str:
+    """The page. `report` is what `pec demo` and `pec simulate` write as report.json."""
+    from jinja2 import Environment, PackageLoader
+
+    env = Environment(loader=PackageLoader("pec"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return env.get_template("report.html").render(
+        report=report,
+        title=title,
+        subtitle=subtitle,
+        tiles=_tiles(report),
+        jobs=[_job(job, i) for i, job in enumerate(report["jobs"])],
+        midway=_midway(report.get("withdrawn_midway")),
+        refusals=[
+            {
+                "case": wording.REFUSALS.get(r["case"], (r["case"],) * 2),
+                "code": r["code"],
+                "message": r["message"],
+            }
+            for r in report.get("refusals", [])
+        ],
+        sides=[_side(report, party) for party in report["consent"]],
+    )
+
+
+def write(report: Mapping[str, Any], folder: Path, title: Text, subtitle: Text) -> tuple[Path, Path]:
+    """report.json and report.html in `folder`, each written beside and renamed, so neither is ever half
+    there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page = render(report, title, subtitle)
+    data = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False)
+    out = []
+    for name, text in (("report.json", data + "\n"), ("report.html", page)):
+        part = folder / f".{name}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, folder / name)
+        out.append(folder / name)
+    return out[0], out[1]
+
+
+def _tiles(report: Mapping[str, Any]) -> list[tuple[Text, str]]:
+    jobs = report["jobs"]
+    out: list[tuple[Text, str]] = [
+        (("总时长", "in all"), seconds_text(report.get("seconds"))),
+        (("完成的任务", "jobs done"), count(len(jobs))),
+        (
+            ("两个方向的字节", "bytes, both ways"),
+            bytes_text(sum(j["bytes_sent"] + j["bytes_received"] for j in jobs)),
+        ),
+    ]
+    measured = [j for j in jobs if j.get("auc") is not None and j.get("pooled_auc") is not None]
+    if measured:
+        worst = max(abs(j["auc"] - j["pooled_auc"]) for j in measured)
+        out.append((("与汇总训练的 AUC 差（最大）", "largest AUC gap to pooled"), ratio_text(worst)))
+    if report.get("withdrawn_midway"):
+        name = ("撤回者出现在结果中", "withdrawn people in a result")
+        out.append((name, count(report["withdrawn_midway"]["found_in_result"])))
+    return out
+
+
+def _job(job: Mapping[str, Any], i: int) -> dict[str, Any]:
+    facts: list[tuple[Text, str]] = [
+        (("时长", "time"), seconds_text(job["seconds"])),
+        (("品牌方发出", "sent by the brand"), bytes_text(job["bytes_sent"])),
+        (("品牌方收到", "received by the brand"), bytes_text(job["bytes_received"])),
+    ]
+    drawn: list[tuple[Text, str]] = []
+    kind = job["kind"]
+    if kind == "overlap":
+        facts.append((("重合人数（取整）", "shared people, rounded"), count(job.get("count"))))
+    elif kind == "enrich":
+        facts += [
+            (("询问", "asked"), count(job.get("asked"))),
+            (("找到", "found"), count(job.get("found"))),
+            (("与真值不符", "wrong"), count(job.get("wrong"))),
+        ]
+    elif kind == "lookalike":
+        facts += _lookalike_facts(job)
+        drawn = _lookalike_charts(job)
+    learned = [
+        (wording.party("brand"), wording.learned(job).get("brand", [])),
+        (wording.party(job["provider"], job["provider"]), wording.learned(job).get("provider", [])),
+    ]
+    return {
+        "anchor": f"job-{i + 1}",
+        "id": job.get("job_id", ""),
+        "title": _title(job),
+        "note": ", ".join(job["tags"]) if job.get("tags") else "",
+        "provider": wording.party(job["provider"]),
+        "verified": job["audit_verified"],
+        "facts": facts,
+        "charts": drawn,
+        "learned": learned,
+    }
+
+
+def _title(job: Mapping[str, Any]) -> Text:
+    zh, en = wording.kind(job["kind"])
+    return (
+        (f"{zh}（中途暂停，有人撤回）", f"{en}, held while people withdrew")
+        if job.get("held_before")
+        else (zh, en)
+    )
+
+
+def _lookalike_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
+    epsilon = job.get("epsilon")
+    interval = (job.get("intervals") or {}).get("auc")
+    spread = f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else "–"
+    facts: list[tuple[Text, str]] = [
+        (("被评分的人", "people scored"), count(job.get("rows"))),
+        (("匹配的种子", "seeds matched"), count(job.get("seeds_matched"))),
+        (("隐私预算 ε", "privacy budget ε"), "–" if epsilon is None else f"{epsilon:g}"),
+        (("AUC（留出的种子）", "AUC, held-out seeds"), ratio_text(job.get("auc"))),
+        (("AUC 的 95% 区间", "its 95 % interval"), spread),
+        (("汇总训练的 AUC", "AUC of pooled scikit-learn"), ratio_text(job.get("pooled_auc"))),
+        (("前 5% 提升度", "lift at 5 %"), ratio_text(job.get("lift_at_5pct"), 2)),
+        (("KS", "KS"), ratio_text(job.get("ks"), 3)),
+        (("人群规模", "audience"), count(job.get("audience_size"))),
+    ]
+    return facts
+
+
+def _lookalike_charts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
+    data = job.get("charts")
+    if not data:
+        return []
+    h = data["histogram"]
+    return [
+        (("得分直方图", "Score histogram"), charts.score_histogram(h["edges"], h["rows"], h["positives"])),
+        (("增益曲线", "Gain curve"), charts.gain_curve(data["gain"])),
+        (("触达曲线", "Reach curve"), charts.reach_curve(data["reach"], job.get("audience_size"))),
+    ]
+
+
+def _midway(midway: Mapping[str, Any] | None) -> list[tuple[Text, str]]:
+    if not midway:
+        return []
+    return [
+        (("撤回的人", "people who withdrew"), count(midway["withdrawn"])),
+        (("经品牌方", "through the brand"), count(midway.get("brand"))),
+        (("经数据方", "through the provider"), count(midway.get("provider_side"))),
+        (("出现在结果中", "found in the result"), count(midway["found_in_result"])),
+    ]
+
+
+def _side(report: Mapping[str, Any], party: str) -> dict[str, Any]:
+    consent = report["consent"][party]
+    seen = (report.get("preflight") or {}).get(party) or {}
+    left_out = sorted(consent["out"].items(), key=lambda item: -item[1])
+    asked = consent["in"] + sum(consent["out"].values())
+    steps: list[tuple[Text, int, Text | None]] = []
+    if seen:
+        read, usable = seen["read"], seen["normalised"] - seen["duplicate"]
+        spoiled = f"{seen['null']:,} / {seen['invalid']:,} / {seen['duplicate']:,}"
+        lost = (f"空 / 无效 / 重复：{spoiled}", f"null / invalid / duplicate: {spoiled}")
+        steps += [
+            (("文件中的行", "rows in the file"), read, lost),
+            (("可用标识", "usable identifiers"), usable, None),
+        ]
+    else:
+        steps.append((("被检查的人", "people checked"), asked, None))
+    steps.append((("同意有效，可参与", "consent holds: may take part"), consent["in"], None))
+    return {
+        "name": wording.party(party),
+        "note": consent.get("file", ""),
+        "funnel": charts.funnel(steps),
+        "out": [(wording.reason(code), count(n)) for code, n in left_out if n],
+    }

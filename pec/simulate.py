@@ -1,0 +1,317 @@
+"""Both parties on this machine, on two files of the user's: two node processes with throw-away identities.
+
+Consent is assumed, said so, and recorded in both ledgers as an assumption with its reason. Everything else
+is the real thing: gate, agreement, mutual TLS, protocols, audit bundle, verification by a separate process.
+Because one
+person holds both files here, the result is compared with the truth: the plain join, and scikit-learn on the
+pooled rows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pec import __version__, audits, oracle, outcome, plan, tables
+from pec.errors import PecError
+from pec.network import LocalNetwork, Party
+
+BRAND, PROVIDER = "brand", "provider"
+CATEGORY = "evaluation"
+AGREEMENT = "simulation"
+DELTA = 1e-6
+ID_KINDS = ("auto", "phone", "email", "device", "opaque")
+#: The node compares counts with 10 as its unit.
+ROUNDED_TO = 10
+#: A job below this many seeds would say little; the agreement that a simulation signs has this minimum.
+MINIMUM_SEEDS = 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user gave. `provider_id` is the provider's id column, `tags` the columns that enrich asks
+    for.
+    """
+
+    kind: str
+    brand: Path
+    provider: Path
+    id: str
+    reason: str
+    provider_id: str = ""
+    id_kind: str = "auto"
+    label: str = ""
+    tags: tuple[str, ...] = ()
+    audience_size: int | None = None
+    epsilon: float | None = None
+    minimum_seeds: int = MINIMUM_SEEDS
+
+
+@dataclass
+class Prepared:
+    """Both files read, columns found, the truth known."""
+
+    inputs: Inputs
+    brand: pd.DataFrame
+    provider: pd.DataFrame
+    id_kind: str
+    pairs: oracle.Join
+    seeds: np.ndarray | None
+
+
+def prepare(inputs: Inputs) -> Prepared:
+    """Read and check everything that can be wrong before a process starts. Raises `pec.file`, `pec.column`,
+    `pec.input`."""
+    if inputs.brand.exists() and inputs.provider.exists() and inputs.brand.samefile(inputs.provider):
+        raise PecError("pec.input", "--brand and --provider are the same file", "give two files")
+    left, right = tables.read(inputs.brand), tables.read(inputs.provider)
+    id_ = tables.find(left.columns, inputs.id, inputs.brand)
+    provider_id = tables.find(right.columns, inputs.provider_id or inputs.id, inputs.provider)
+    label = tables.find(left.columns, inputs.label, inputs.brand) if inputs.label else ""
+    tags = tuple(tables.find(right.columns, tag, inputs.provider) for tag in inputs.tags)
+    inputs = replace(inputs, id=id_, provider_id=provider_id, label=label, tags=tags)
+    if inputs.kind == "enrich" and not tags:
+        others = ", ".join(str(c) for c in right.columns if c != provider_id)
+        raise PecError("pec.usage", "enrich needs --tags", f"name columns of the provider's file: {others}")
+    if inputs.kind == "lookalike" and len(right.columns) < 2:
+        raise PecError(
+            "pec.input", f"{inputs.provider.name} has no column but the id", "a model needs columns"
+        )
+    kind = inputs.id_kind if inputs.id_kind != "auto" else _detect(left[id_])
+    pairs = oracle.join(left[id_], right[provider_id], kind)
+    if not pairs.size:
+        raise PecError(
+            "pec.input",
+            f"nobody is in both files by {kind} in {id_!r} and {provider_id!r}: "
+            f"{_samples(left[id_], right[provider_id])}",
+            "check the id columns, --provider-id and --id-kind (phone, email, device, opaque)",
+        )
+    seeds = None
+    if inputs.kind == "lookalike":
+        seeds = tables.flags(left[label], label).to_numpy(bool) if label else np.ones(len(left), dtype=bool)
+        matched = int(seeds[pairs.brand].sum())
+        if matched < inputs.minimum_seeds:
+            raise PecError(
+                "pec.input",
+                f"{matched} seeds are in both files, a lookalike needs {inputs.minimum_seeds} or more",
+                "use more seeds, another label, or a larger provider file",
+            )
+    return Prepared(inputs, left, right, kind, pairs, seeds)
+
+
+def _detect(values: pd.Series) -> str:
+    from consent_center import identifiers
+
+    sample = values.dropna().head(2000)
+    return identifiers.detect(pa.array(sample.astype("string"), pa.string()))
+
+
+def _samples(*columns: pd.Series) -> str:
+    """The shape of the first values, not the values: an error message may end in a log."""
+    shapes = []
+    for column in columns:
+        text = str(column.dropna().iloc[0]) if column.notna().any() else ""
+        shapes.append(
+            "".join("9" if c.isdigit() else "a" if c.isalpha() else c for c in text)[:40] or "(empty)"
+        )
+    return f"the brand's look like {shapes[0]!r}, the provider's like {shapes[1]!r}"
+
+
+def run(
+    inputs: Inputs, *, out: Path | None = None, watch: Callable[[str, float, float], None] | None = None
+) -> dict[str, Any]:
+    """The whole simulation; what `pec simulate --json` prints. With `out`, files and bundle stay in that
+    folder.
+    """
+    began = time.monotonic()
+    show = watch or (lambda what, done, total: None)
+    show("reading", 0, 1)
+    ready = prepare(inputs)
+    with tempfile.TemporaryDirectory(prefix="pec-simulate-") as scratch:
+        root = Path(scratch)
+        with LocalNetwork(root / "nodes", [BRAND, PROVIDER]) as network:
+            show("consent", 0, 1)
+            _set_up(network, ready)
+            show("starting two nodes", 0, 1)
+            network.start()
+            preflight = {name: network[name].client.preflight("data") for name in (BRAND, PROVIDER)}
+            seen, other = network.run(BRAND, _request(ready), watch=_progress(show))
+            job = outcome.common(seen, other, PROVIDER)
+            job |= _figures(ready, network, seen, preflight)
+            bundle = audits.collect(network[BRAND], seen["job_id"], out or root / "out")
+            show("verifying", 0, 1)
+            cards = {name: party.client.card() for name, party in network.parties.items()}
+        job["audit_verified"] = audits.verify_apart(bundle, cards.values())
+    if out is not None:
+        job["bundle"] = str(bundle)
+    report = _report(ready, job, preflight, time.monotonic() - began)
+    if out is not None:
+        from pec import report as pages
+
+        name = inputs.brand.name, inputs.provider.name
+        pages.write(report, out, ("模拟报告", "Simulation"), (f"{name[0]} × {name[1]}",) * 2)
+    return report
+
+
+def _set_up(network: LocalNetwork, ready: Prepared) -> None:
+    from parties.home import Dataset
+
+    inputs = ready.inputs
+    sides = (
+        (network[BRAND], PROVIDER, inputs.brand, inputs.id, ready.brand),
+        (network[PROVIDER], BRAND, inputs.provider, inputs.provider_id, ready.provider),
+    )
+    for party, recipient, path, id_column, frame in sides:
+        others = {str(c): CATEGORY for c in frame.columns if c != id_column}
+        party.home.add_dataset(Dataset("data", str(path.absolute()), id_column, ready.id_kind, others))
+        assume(party, recipient, frame[id_column], ready.id_kind, inputs.kind, inputs.reason)
+    network.agree(
+        plan.terms(
+            id=AGREEMENT,
+            brand=BRAND,
+            provider=PROVIDER,
+            categories=[CATEGORY],
+            tags=inputs.tags or ["*"],
+            epsilon=inputs.epsilon,
+            delta=DELTA,
+            minimum_seeds=min(inputs.minimum_seeds, max(1, ready.pairs.size)),
+            minimum_rows=1,
+            preapproved=plan.KINDS,
+            assessment="none: a simulation",
+        )
+    )
+
+
+def assume(party: Party, recipient: str, values: pd.Series, kind: str, purpose: str, reason: str) -> int:
+    """Record in the party's ledger that consent of everybody in `values` is assumed, and why; returns the
+    people.
+    """
+    with party.home.center() as center:
+        plan.register_purposes(center, [CATEGORY])
+        text = pa.array(values.dropna().astype("string"), pa.string())
+        done = center.assume(text, kind, purpose, recipient, [CATEGORY], reason, "pec simulate")
+    return int(done.count)
+
+
+def _request(ready: Prepared) -> dict[str, Any]:
+    inputs = ready.inputs
+    private: dict[str, Any] = {}
+    columns: Sequence[str] = ()
+    if inputs.kind == "lookalike":
+        private["where"] = _where(ready)
+        private["holdout_seed"] = 1
+        if inputs.audience_size is not None:
+            private["audience_size"] = inputs.audience_size
+        columns = ["*"]
+    elif inputs.kind == "enrich":
+        columns = inputs.tags
+    return plan.request(
+        inputs.kind,
+        provider=PROVIDER,
+        agreement=AGREEMENT,
+        datasets=("data", "data"),
+        categories=[CATEGORY],
+        columns=columns,
+        private=private,
+    )
+
+
+def _where(ready: Prepared) -> str:
+    """An SQL condition on the brand's file for the rows that `tables.flags` calls seeds."""
+    label = ready.inputs.label
+    if not label:
+        return "1 = 1"
+    name = '"' + label.replace('"', '""') + '"'
+    values = ready.brand[label]
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return f"{name} > 0"
+    words = ", ".join("'" + w + "'" for w in sorted(tables.TRUE))
+    return f"lower(trim({name})) IN ({words}) OR try_cast({name} AS DOUBLE) > 0"
+
+
+def _figures(
+    ready: Prepared, network: LocalNetwork, seen: dict[str, Any], preflight: dict[str, Any]
+) -> dict[str, Any]:
+    inputs, folder = ready.inputs, network[BRAND].home.job(seen["job_id"])
+    result = seen["result"]
+    if inputs.kind == "overlap":
+        return {
+            "count": result["count"],
+            "count_text": result["text"],
+            "count_plain_join": ready.pairs.size,
+            "wrong": int(
+                abs((result["count"] or 0) - ready.pairs.size) > ROUNDED_TO // 2
+                and result["count"] is not None
+            ),
+        }
+    if inputs.kind == "enrich":
+        found = pd.read_parquet(folder / "enriched.parquet")
+        wrong = oracle.wrong_tags(found, ready.provider, ready.pairs, inputs.tags)
+        missed = int((~np.isin(ready.pairs.brand, found["row"].to_numpy())).sum())
+        return {
+            "asked": int(result["asked"]),
+            "found": int(result["found"]),
+            "wrong": wrong + missed,
+            "missed": missed,
+            "tags": list(inputs.tags),
+        }
+    frame = ready.provider
+    lines: np.ndarray | None = network[PROVIDER].client.rows(seen["job_id"])
+    if len(frame) != preflight[PROVIDER]["read"]:
+        # The two readers disagree about the lines of an odd file: no figure is better than a wrong one.
+        lines = None
+    columns = [str(c) for c in frame.columns if c != inputs.provider_id]
+    out = outcome.lookalike(folder, result, lines, frame, _usable(network[PROVIDER], seen["job_id"], columns))
+    expected = int(ready.seeds[ready.pairs.brand].sum()) if ready.seeds is not None else None
+    return {**out, "seeds_in_plain_join": expected, "wrong": int(expected != out["seeds_matched"])}
+
+
+def _usable(provider: Party, job_id: str, columns: Sequence[str]) -> list[str]:
+    """The columns that the provider's model used: those that its notes don't say were dropped."""
+    notes = provider.client.job(job_id)["result"].get("notes", [])
+    dropped = {n.split(": ", 1)[0] for n in notes if ": dropped" in n}
+    return [c for c in columns if c not in dropped]
+
+
+def _progress(show: Callable[[str, float, float], None]) -> Callable[[dict[str, Any]], None]:
+    def watch(seen: dict[str, Any]) -> None:
+        step = seen.get("progress") or {}
+        if step.get("total"):
+            show(f"{step.get('stage', '')} {step.get('what', '')}".strip(), step["done"], step["total"])
+        else:
+            show(str(seen["state"]).replace("_", " "), 0, 1)
+
+    return watch
+
+
+def _report(
+    ready: Prepared, job: dict[str, Any], preflight: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    failures = []
+    if not job["audit_verified"]:
+        failures.append("the audit bundle does not verify")
+    if job.get("wrong"):
+        failures.append("the result differs from the plain join")
+    flat = {k: v for k, v in job.items() if k not in ("charts", "learned", "consent", "stages")}
+    return {
+        "ok": not failures,
+        "failures": failures,
+        "version": __version__,
+        "generated_at": pd.Timestamp.now("UTC").strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **flat,
+        "total_seconds": round(seconds, 3),
+        "stages": job["stages"],
+        "assumed_consent": ready.inputs.reason,
+        "id_kind": ready.id_kind,
+        "consent": job["consent"],
+        "preflight": preflight,
+        "jobs": [job],
+    }

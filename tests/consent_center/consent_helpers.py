@@ -1,0 +1,71 @@
+"""A center with a clock that tests move, and short ways to make events."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from consent_center.center import Center
+from consent_center.model import REASONS, ConsentEvent, DecisionRequest, Notice, Purpose
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+REQUEST = DecisionRequest("ads", "provider", ("contact",))
+
+
+class Clock:
+    """Time stands still until `forward`."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **amount: float) -> None:
+        self.now += timedelta(**amount)
+
+
+def phone(number: int) -> str:
+    return f"138{number:08d}"
+
+
+def ads(version: int = 1, **changes: Any) -> Purpose:
+    fields: dict[str, Any] = {"categories": ("contact", "usage"), "duration_days": 365, **changes}
+    return Purpose("ads", version, {"en": "Advertising", "zh": "广告"}, **fields)
+
+
+def notice(version: int = 1, purpose_version: int = 1, **changes: Any) -> Notice:
+    return Notice("ads-notice", version, "ads", purpose_version, {"en": f"text {version}"}, **changes)
+
+
+def event(number: int = 1, **changes: Any) -> ConsentEvent:
+    fields: dict[str, Any] = {
+        "identifiers": (("phone", phone(number)),),
+        "purpose": "ads",
+        "purpose_version": 1,
+        "action": "granted",
+        "recipient": "provider",
+        "categories": ("contact",),
+        "occurred_at": START - timedelta(days=1),
+        "notice": "ads-notice",
+        "notice_version": 1,
+        "actor": "shop 12",
+        "evidence": "form 7",
+        **changes,
+    }
+    return ConsentEvent(**fields)
+
+
+def make(home: Path, clock: Clock | None = None, rules: tuple[Any, ...] = ()) -> Center:
+    center = Center.create(home, "brand", clock or Clock(), rules)
+    center.put_purpose(ads())
+    center.put_notice(notice())
+    return center
+
+
+def reason(center: Center, number: int, request: DecisionRequest = REQUEST) -> str:
+    decisions = center.decide(request, pa.array([phone(number)]), "phone")
+    return REASONS[int(decisions.codes[0])]

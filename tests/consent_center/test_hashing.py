@@ -1,0 +1,67 @@
+"""The vectorised hashes equal hashlib and hmac on every length."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consent_center import hashing
+from consent_center.ledger import tree
+
+
+@pytest.mark.parametrize("width", [0, 1, 31, 54, 55, 56, 57, 63, 64, 65, 119, 120, 128, 200])
+def test_sha256_rows_equal_hashlib_at_the_block_edges(width: int) -> None:
+    rows = np.frombuffer(os.urandom(3 * width), np.uint8).reshape(3, width)
+    assert hashing.blobs(hashing.sha256_rows(rows)) == [
+        hashlib.sha256(row.tobytes()).digest() for row in rows
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.binary(max_size=100), st.binary(max_size=20), st.lists(st.text(max_size=90) | st.none(), max_size=8)
+)
+def test_hmac_strings_equal_hmac(key: bytes, prefix: bytes, values: list[str | None]) -> None:
+    found = hashing.hmac_strings(key, prefix, pa.array(values, pa.string()))
+    wanted = [hmac.digest(key, prefix + (value or "").encode(), "sha256") for value in values]
+    assert hashing.blobs(found) == wanted
+
+
+def test_hmac_strings_respects_the_offset_of_a_slice() -> None:
+    values = pa.array(["a", "bb", "ccc", "dddd"])
+    whole = hashing.hmac_strings(b"k", b"", values)
+    assert (hashing.hmac_strings(b"k", b"", values[2:]) == whole[2:]).all()
+
+
+@pytest.mark.parametrize("width", [8, 55, 64, 90])
+def test_hmac_with_a_key_a_row(width: int) -> None:
+    keys = np.frombuffer(os.urandom(5 * 32), np.uint8).reshape(5, 32)
+    rows = np.frombuffer(os.urandom(5 * width), np.uint8).reshape(5, width)
+    wanted = [hmac.digest(k.tobytes(), r.tobytes(), "sha256") for k, r in zip(keys, rows, strict=True)]
+    assert hashing.blobs(hashing.hmac_keyed(keys, rows)) == wanted
+    fixed = [hmac.digest(b"one key", r.tobytes(), "sha256") for r in rows]
+    assert hashing.blobs(hashing.hmac_rows(b"one key", rows)) == fixed
+
+
+def test_the_split_over_threads_changes_nothing() -> None:
+    rows = np.arange(30_001 * 4, dtype=np.uint32).view(np.uint8).reshape(30_001, 16)
+    found = hashing.sha256_rows(rows)
+    for at in (0, 1, 14_999, 15_000, 15_001, 30_000):
+        assert found[at].tobytes() == hashlib.sha256(rows[at].tobytes()).digest()
+
+
+def test_blobs_keep_trailing_zeros() -> None:
+    assert hashing.blobs(np.zeros((2, 4), np.uint8)) == [bytes(4), bytes(4)]
+
+
+def test_leaf_and_pair_hashes_are_domain_separated() -> None:
+    rows = np.zeros((2, 32), np.uint8)
+    assert hashing.blobs(tree.leaf_hashes(rows)) == [tree.leaf_hash(bytes(32))] * 2
+    assert hashing.blobs(tree.pair_hashes(rows)) == [tree.node_hash(bytes(32), bytes(32))]

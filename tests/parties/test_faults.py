@@ -1,0 +1,183 @@
+"""What goes wrong between real processes: each fault ends in a clear error on both sides within seconds."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import nodes
+import pytest
+
+from parties.errors import NodeError
+
+SETTINGS = "silence_seconds = 2.0\nheartbeat_seconds = 0.3\npoll_seconds = 0.2\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def processes(folder):
+    brand = nodes.make_home(folder, "brand", ("prov",), settings=SETTINGS)
+    prov = nodes.make_home(folder, "prov", ("brand",), settings=SETTINGS)
+    brand.trust(prov.card())
+    prov.trust(brand.card())
+    nodes.agree(brand, prov)
+    with nodes.running(brand, prov) as both:
+        yield both
+
+
+@pytest.fixture
+def pair(processes):
+    """Both nodes, running again if an earlier test ended one."""
+    if any(node.process.poll() is not None for node in processes):
+        for node in processes:
+            if node.process.poll() is not None:
+                node.start()
+        nodes.introduce(*processes)
+    return processes
+
+
+def _submit_and_reach(pair, folder, stage, **params):
+    """A job that has entered `stage` on the provider's side."""
+    nodes.introduce(*pair)  # a node that was started again listens elsewhere
+    mark = folder / f"mark-{time.monotonic_ns()}"
+    mark.mkdir()
+    with pair[0].client() as brand:
+        job_id = brand.submit(nodes.request("brand-prov", params={"mark": str(mark), **params}))
+    deadline = time.monotonic() + 15
+    while not (mark / stage).exists():
+        assert time.monotonic() < deadline, f"the job never came to {stage}"
+        time.sleep(0.02)
+    return job_id
+
+
+def _final(node, job_id, seconds=10):
+    with node.client() as client:
+        return client.wait(job_id, seconds)
+
+
+def _nothing_left(node, job_id):
+    return not node.home.work(job_id).exists() and not node.home.job(job_id).exists()
+
+
+def _events(node, code):
+    return [e for e in map(json.loads, node.log().splitlines()) if e["code"] == code]
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_provider_is_noticed_and_knows_it_after_a_restart(pair, folder):
+    brand, prov = pair
+    job_id = _submit_and_reach(pair, folder, "provider-swap", sleep_in="provider.swap", seconds=30)
+    start = time.monotonic()
+    prov.kill()
+    ours = _final(brand, job_id)
+    assert time.monotonic() - start < 8
+    assert ours["state"] == "failed" and ours["error"]["code"] in ("transport.lost", "transport.unreachable")
+    assert _nothing_left(brand, job_id)
+    prov.start()
+    theirs = _final(prov, job_id)
+    assert (theirs["state"], theirs["error"]["code"]) == ("failed", "node.interrupted")
+    assert _nothing_left(prov, job_id)
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_brand_is_noticed(pair, folder):
+    brand, prov = pair
+    job_id = _submit_and_reach(pair, folder, "brand-swap", sleep_in="brand.swap", seconds=30)
+    start = time.monotonic()
+    brand.kill()
+    theirs = _final(prov, job_id)
+    assert time.monotonic() - start < 8
+    assert (theirs["state"], theirs["error"]["code"]) == ("failed", "transport.lost")
+    assert _nothing_left(prov, job_id)
+    brand.start()
+    assert _final(brand, job_id)["error"]["code"] == "node.interrupted"
+
+
+@pytest.mark.timeout(60)
+def test_a_provider_that_hangs_is_noticed(pair, folder):
+    brand, prov = pair
+    job_id = _submit_and_reach(pair, folder, "provider-tell", sleep_in="provider.tell", seconds=1.0)
+    prov.signal(signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        ours = _final(brand, job_id, 20)
+        assert time.monotonic() - start < 12
+    finally:
+        prov.signal(signal.SIGCONT)
+    assert (ours["state"], ours["error"]["code"]) == ("failed", "transport.silent")
+    theirs = _final(prov, job_id)
+    assert theirs["state"] == "failed" and theirs["error"]["code"].startswith("transport.")
+    assert _nothing_left(brand, job_id) and _nothing_left(prov, job_id)
+
+
+@pytest.mark.timeout(60)
+def test_a_provider_that_stops_says_so(pair, folder):
+    brand, prov = pair
+    job_id = _submit_and_reach(pair, folder, "provider-swap", sleep_in="provider.swap", seconds=1.5)
+    assert prov.stop() == 0
+    ours = _final(brand, job_id)
+    assert (ours["state"], ours["error"]["code"]) == ("failed", "node.stopping")
+    prov.start()
+    assert _final(prov, job_id)["error"]["code"] == "node.stopping"
+
+
+@pytest.mark.timeout(60)
+def test_an_unknown_peer_is_refused_and_both_sides_say_why(pair, folder):
+    """The stranger trusts the provider; the provider has never heard of the stranger."""
+    _, prov = pair
+    home = nodes.make_home(folder, "stranger", ("prov",))
+    with prov.client() as client:
+        home.trust(client.card())
+    stranger = nodes.LocalNode(home)
+    try:
+        with stranger.client() as client:
+            job_id = client.submit(nodes.request("none", peer="prov"))
+            ours = client.wait(job_id, 10)
+    finally:
+        stranger.stop()
+    assert (ours["state"], ours["error"]["code"]) == ("failed", "transport.refused")
+    seen = _events(prov, "transport.handshake")
+    assert seen and "not trusted here" in seen[-1]["text"]
+    with prov.client() as client, pytest.raises(NodeError, match="job.unknown"):
+        client.job(job_id)
+
+
+@pytest.mark.timeout(60)
+def test_a_wrong_certificate_at_the_peers_address_is_named_and_both_sides_say_why(pair, folder):
+    """The brand's card for `prov` says where another node listens: a man in the middle, or an old address."""
+    brand, prov = pair
+    other = nodes.NodeProcess(nodes.make_home(folder, "other", ("brand",))).start()
+    try:
+        with other.client() as client:
+            address = client.status()["address"]
+        with prov.client() as client:
+            right = client.status()["address"]
+        brand.home.trust(prov.home.card(address))
+        with brand.client() as client:
+            job_id = client.submit(nodes.request("brand-prov"))
+            ours = client.wait(job_id, 10)
+        brand.home.trust(prov.home.card(right))
+        assert (ours["state"], ours["error"]["code"]) == ("failed", "transport.certificate")
+        assert other.home.identity.fingerprint in ours["error"]["detail"]
+        assert prov.home.identity.fingerprint in ours["error"]["detail"]
+        assert _events(other, "transport.handshake")
+    finally:
+        other.stop()
+
+
+@pytest.mark.timeout(60)
+def test_a_peer_that_is_not_there_is_named_at_once(pair):
+    brand, prov = pair
+    brand.home.trust(prov.home.card("127.0.0.1:1"))
+    start = time.monotonic()
+    with brand.client() as client:
+        ours = client.wait(client.submit(nodes.request("brand-prov")), 10)
+    nodes.introduce(*pair)
+    assert time.monotonic() - start < 6
+    assert (ours["state"], ours["error"]["code"]) == ("failed", "transport.unreachable")
+    assert "127.0.0.1:1" in ours["error"]["detail"] and ours["error"]["hint"]

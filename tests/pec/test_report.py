@@ -1,0 +1,176 @@
+"""The page: every figure of the JSON is on it, in both languages, and it loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pec import charts, metrics, report
+
+
+class Page(HTMLParser):
+    """Collects text, checks that tags nest, and lists whatever could load something."""
+
+    VOID = {"meta", "input", "br", "img", "link", "path", "rect", "circle"}
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.links: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.feed(html)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.links += [f"{k}={v}" for k, v in attrs if k in ("src", "href", "srcset", "data", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def sample() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    positive = rng.random(3000) < 0.1
+    scores = 1 / (1 + np.exp(-(rng.normal(size=3000) + positive)))
+    base = {"provider": "provider_a", "seconds": 2.5, "bytes_sent": 1_500, "bytes_received": 2_500_000}
+    lookalike = {
+        **base,
+        **metrics.summary(scores, positive),
+        "kind": "lookalike",
+        "audit_verified": True,
+        "rows": 3111,
+        "seeds_matched": 1222,
+        "epsilon": 2.0,
+        "pooled_auc": 0.76543,
+        "audience_size": 777,
+        "job_id": "job-look",
+        "charts": {
+            "histogram": metrics.histogram(scores, positive),
+            "gain": metrics.gain_curve(metrics.rank(scores, positive)),
+            "reach": metrics.reach_curve(scores),
+        },
+    }
+    enrich = {
+        **base,
+        "kind": "enrich",
+        "audit_verified": False,
+        "asked": 290,
+        "found": 211,
+        "wrong": 0,
+        "tags": ["t1"],
+    }
+    return {
+        "ok": True,
+        "seconds": 61.25,
+        "version": "0.1.0",
+        "generated_at": "2026-11-22T03:00:00Z",
+        "jobs": [{**base, "kind": "overlap", "audit_verified": True, "count": 3450}, lookalike, enrich],
+        "consent": {
+            "brand": {"in": 4801, "out": {"withdrawn": 203, "denied": 0}},
+            "provider_a": {"in": 4602, "out": {"minor_without_guardian": 51, "a_new_reason": 7}},
+        },
+        "preflight": {
+            "brand": {"read": 6106, "normalised": 6007, "duplicate": 61, "null": 51, "invalid": 48}
+        },
+        "withdrawn_midway": {"withdrawn": 43, "brand": 21, "provider_side": 22, "found_in_result": 0},
+        "refusals": [{"case": "no_agreement", "code": "agreement.unknown", "message": "None for <b>&kind."}],
+        "failures": [],
+    }
+
+
+def test_every_figure_is_on_the_page(sample: dict[str, Any]) -> None:
+    page = Page(report.render(sample, ("演示", "Demonstration"), ("副题", "three nodes")))
+    text = " ".join(page.text)
+    job = sample["jobs"][1]
+    wanted = [
+        "3,450",
+        "3,111",
+        "1,222",
+        "777",
+        "0.7654",
+        f"{job['auc']:.4f}",
+        f"{job['lift_at_5pct']:.2f}",
+        "290",
+        "211",
+    ]
+    wanted += [
+        "4,801",
+        "4,602",
+        "203",
+        "51",
+        "6,106",
+        "5,946",
+        "43",
+        "1.5 KB",
+        "2.5 MB",
+        "61.2 s",
+        "agreement.unknown",
+    ]
+    wanted += [
+        "a new reason",
+        "job-look",
+        "已撤回",
+        "withdrawn",
+        "未成年且无监护人同意",
+        "相似人群扩量",
+        "Lookalike",
+    ]
+    assert [w for w in wanted if w not in text] == []
+    assert page.counts["svg"] == 3 + 2
+
+
+def test_nothing_is_loaded_and_data_is_escaped(sample: dict[str, Any]) -> None:
+    html = report.render(sample, ("演示", "Demonstration"), ("副题", "three nodes"))
+    assert Page(html).links == []
+    assert "url(" not in html and "@import" not in html and "http" not in html
+    assert "<b>&kind" not in html and "&lt;b&gt;&amp;kind" in html
+
+
+def test_both_languages_say_the_same_number_of_things(sample: dict[str, Any]) -> None:
+    html = report.render(sample, ("演示", "Demonstration"), ("副题", "three nodes"))
+    assert len(re.findall(r'<(?:span|text)[^>]* lang="zh"', html)) == len(
+        re.findall(r'<(?:span|text)[^>]* lang="en"', html)
+    )
+
+
+def test_a_failure_shows(sample: dict[str, Any]) -> None:
+    html = report.render({**sample, "ok": False, "failures": ["auc too low"]}, ("演", "D"), ("副", "s"))
+    assert "auc too low" in html and "failed" in html
+
+
+def test_files_are_written_whole(sample: dict[str, Any], tmp_path: Path) -> None:
+    data, page = report.write(sample, tmp_path / "out", ("演示", "D"), ("副", "s"))
+    assert json.loads(data.read_text(encoding="utf-8")) == sample
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
+
+
+@pytest.mark.parametrize("values", [[0.5] * 10, [0.0, 1e-9], [-5.0, 1e6]])
+def test_charts_take_odd_ranges(values: list[float]) -> None:
+    positive = np.arange(len(values)) == 0
+    h = metrics.histogram(values, positive)
+    drawn = charts.score_histogram(h["edges"], h["rows"], h["positives"])
+    drawn += charts.reach_curve(metrics.reach_curve(values), 10**9)
+    drawn += charts.gain_curve(metrics.gain_curve(metrics.rank(values, positive)))
+    drawn += charts.funnel([(("空", "none"), 0, None)])
+    Page(drawn)
+    assert "nan" not in drawn and "inf" not in drawn

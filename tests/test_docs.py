@@ -1,0 +1,84 @@
+"""The documentation is complete: every error code and every command stands in it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("protocols", "consent_center", "parties", "pec")
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """docs/errors.md as {package: {code: what to do}}."""
+    found: dict[str, dict[str, str]] = {}
+    package = ""
+    for line in (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").splitlines():
+        if heading := re.match(r"## (\w+)/", line):
+            package = heading[1]
+            found[package] = {}
+        elif row := re.fullmatch(r"\| `([a-z_.]+)` \| (.+?) \| (.+?) \|", line):
+            assert row[1] not in found[package], f"{row[1]} stands twice in docs/errors.md"
+            found[package][row[1]] = row[3]
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_error_code_is_documented(package: str) -> None:
+    codes = importlib.import_module(f"{package}.errors").CODES
+    listed = documented()[package]
+    assert set(codes) - set(listed) == set(), "codes without a line in docs/errors.md"
+    assert set(listed) - set(codes) == set(), "lines in docs/errors.md for codes that no longer exist"
+    for code in codes:
+        assert re.fullmatch(r"[a-z_]+\.[a-z_]+", code)
+        assert len(listed[code].split()) >= 3, f"{code}: say what to do"
+
+
+def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    ctx = click.Context(group, info_name=path)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None, f"{path} {name} is listed and can't be loaded"
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def test_every_command_is_documented_and_takes_json() -> None:
+    from pec.cli import cli
+
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    known = dict(commands(cli, "pec"))
+    assert len(known) > 10
+    missing = [path for path in known if path not in text]
+    assert missing == [], "commands that docs/cli.md does not name"
+    for path, command in known.items():
+        assert command.help, f"{path} says nothing of itself"
+        assert any("--json" in p.opts for p in command.params), f"{path} lacks --json"
+
+
+@pytest.mark.parametrize("name", ["consent.md", "errors.md", "cli.md"])
+def test_commands_in_the_documentation_exist(name: str) -> None:
+    """A command line in the documentation names a command and options that there are."""
+    from pec.cli import cli
+
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    spans = re.findall(r"`(pec [^`\n]+)`", text)
+    for block in re.findall(r"```sh\n(.*?)```", text, re.S):
+        spans += [line for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.startswith("pec ")]
+    for span in spans:
+        words, command, ctx = span.split()[1:], cli, click.Context(cli, info_name="pec")
+        while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+            found = command.get_command(ctx, words[0])
+            assert found is not None, f"docs/{name}: `{span}`: there is no {words[0]!r}"
+            command, words = found, words[1:]  # type: ignore[assignment]
+        options = {o for p in command.params for o in p.opts} | {"--help", "--version", "-h"}
+        for word in words:
+            option = word.partition("=")[0]
+            assert not option.startswith("--") or option in options, f"docs/{name}: `{span}` has no {option}"
