@@ -62,7 +62,7 @@ class Batch:
     occurred_at: Ints
     expires_at: Ints
     minor_until: Ints
-    private: list[bytes] = field(repr=False)  # JSON of evidence and actor; empty for neither
+    private: list[bytes] | None = field(repr=False)  # JSON of evidence and actor; None: nobody has any
     bad: dict[int, tuple[str, str]]
 
     @property
@@ -166,7 +166,7 @@ def parse(table: pa.Table, registry: Registry, controller: str, now: int) -> Bat
         _times(table, "occurred_at", rows),
         _times(table, "expires_at", rows),
         _birthdays(table, rows),
-        _private(table, rows),
+        _private(table),
         bad,
     )
     grants = np.zeros(len(fields_of), bool)
@@ -361,11 +361,11 @@ def _birthdays(table: pa.Table, rows: int) -> Ints:
     return picked
 
 
-def _private(table: pa.Table, rows: int) -> list[bytes]:
+def _private(table: pa.Table) -> list[bytes] | None:
     held = [name for name in _PRIVATE if name in table.column_names]
     columns = [pc.fill_null(_typed(table, name, pa.string()), "").to_pylist() for name in held]
     if not any(any(column) for column in columns):
-        return [b""] * rows
+        return None
     return [
         json.dumps(dict(zip(held, values, strict=True)), ensure_ascii=False).encode() if any(values) else b""
         for values in zip(*columns, strict=True)

@@ -255,7 +255,7 @@ class Center:
                 np.full(rows, now, np.int64),
                 np.full(rows, batches.NEVER if days is None else now + days * batches.DAY, np.int64),
                 np.full(rows, batches.NEVER, np.int64),
-                [b""] * rows,
+                None,
                 {},
             )
             return self._write_batch(connection, batch, now, assumed=True).recorded

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that sees one state of the database and changes nothing."""
-        with _translated(), self._engine.connect() as connection:
+        with _translated(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -230,27 +231,40 @@ def _translated() -> Iterator[None]:
                 "center.busy", f"another process has kept the write lock for {BUSY_SECONDS} s; try again"
             ) from error
         raise ConsentError("center.unreachable", f"the consent database can't be used: {text}") from error
+    except sa.exc.TimeoutError as error:
+        raise ConsentError("center.busy", "too many threads use this center at once; try again") from error
     except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
         text = str(getattr(error, "orig", error))
         raise ConsentError("center.unreachable", f"the consent database can't be used: {text}") from error
 
 
-def insert_many(connection: sa.Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert whole rows (every column, in the table's order) in one prepared statement."""
-    if rows:
-        places = ", ".join("?" * len(table.columns))
-        connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({places})", list(rows))  # noqa: S608 - our name
+def insert_many(connection: sa.Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Insert whole rows (every column, in the table's order); `rows` may be an iterator."""
+    places = ", ".join("?" * len(table.columns))
+    write_many(connection, f"INSERT INTO {table.name} VALUES ({places})", rows)  # noqa: S608 - our own name
+
+
+def write_many(connection: sa.Connection, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Run one prepared statement for every row. Straight to the driver: an iterator stays one."""
+    connection.connection.driver_connection.executemany(sql, rows)  # type: ignore[union-attr]
 
 
 def columns(connection: sa.Connection, sql: str, *parameters: Any) -> list[npt.NDArray[np.int64]]:
-    """The integer columns of a query's answer; null is -1. Goes past SQLAlchemy's rows, for speed."""
-    cursor = connection.connection.driver_connection.execute(sql, parameters)  # type: ignore[union-attr]
-    rows = cursor.fetchall()
-    if not rows:
-        return [np.empty(0, np.int64) for _ in cursor.description]
-    return [
-        np.array([-1 if v is None else v for v in column], np.int64) for column in zip(*rows, strict=True)
-    ]
+    """The integer columns of a query's answer, without nulls. Goes past SQLAlchemy's rows, for speed."""
+    cursor = raw(connection, sql, *parameters)
+    width = len(cursor.description)
+    flat = np.fromiter(chain.from_iterable(cursor), np.int64)
+    return [np.ascontiguousarray(column) for column in flat.reshape(-1, width).T]
+
+
+def blob_column(connection: sa.Connection, sql: str, *parameters: Any) -> bytes:
+    """The blobs of a query's only column, joined."""
+    return b"".join(chain.from_iterable(raw(connection, sql, *parameters)))
+
+
+def raw(connection: sa.Connection, sql: str, *parameters: Any) -> Any:
+    """A cursor of the driver; its rows are plain tuples, made one at a time (no garbage to collect)."""
+    return connection.connection.driver_connection.execute(sql, parameters)  # type: ignore[union-attr]
 
 
 def chunks(values: Sequence[Any], size: int = 500) -> Iterable[Sequence[Any]]:

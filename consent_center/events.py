@@ -138,15 +138,19 @@ def _insert(
     descriptor = batch.descriptor[at]
     occurred, expires = batch.occurred_at[at], batch.expires_at[at]
     recorded = np.full(len(at), now, np.int64)
-    sealed = _seal(keys, salts, sequences, [batch.private[row] for row in at.tolist()])
     commitment = leaf_salts(keys, salts, sequences)
-    sealed_hashes = as_rows([sealed_hash(text) for text in sealed])
+    if batch.private is None:
+        sealed = [b""] * len(at)
+        sealed_hashes = np.broadcast_to(np.frombuffer(_EMPTY, np.uint8), (len(at), 32))
+    else:
+        sealed = _seal(keys, salts, sequences, [batch.private[row] for row in at.tolist()])
+        sealed_hashes = as_rows([sealed_hash(text) for text in sealed])
     body = bodies(hashes[descriptor], sequences, occurred, recorded, expires, sealed_hashes)
     leaf = log.append_hashes(connection, log.event_leaves(commitment, body))
     leaves = leaf + np.arange(len(at), dtype=np.int64)
     numbers = (sequences, ordinals, ids[descriptor], leaves, occurred, recorded, expires)
     rows = zip(*(column.tolist() for column in numbers), blobs(commitment), sealed, strict=True)
-    db.insert_many(connection, db.events, list(rows))
+    db.insert_many(connection, db.events, rows)
     ranks = np.array([RANK.get(d.get("action", ""), 0) for d in batch.descriptors], np.int64)[descriptor]
     if contexts[descriptor[0]] != ERASURE_CONTEXT:
         columns = (contexts[descriptor], ordinals, ids[descriptor], ranks, occurred, expires, sequences)
@@ -198,8 +202,9 @@ def fold(
         expires,
         sequences,
     )
-    rows = list(zip(*(column[win].tolist() for column in columns), strict=True))
-    connection.exec_driver_sql(
+    rows = zip(*(column[win].tolist() for column in columns), strict=True)
+    db.write_many(
+        connection,
         "INSERT INTO states "
         "(context, subject, descriptor, explicit, rank, occurred_at, expires_at, sequence) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (context, subject) DO UPDATE SET "
@@ -250,8 +255,9 @@ def _note_minors(connection: sa.Connection, ordinals: Ints, until: Ints) -> None
     """Keep the latest birthday given for a person: of two claims, the one that protects longer."""
     told = np.flatnonzero(until != NEVER)
     if len(told):
-        rows = list(zip(ordinals[told].tolist(), until[told].tolist(), strict=True))
-        connection.exec_driver_sql(
+        rows = zip(ordinals[told].tolist(), until[told].tolist(), strict=True)
+        db.write_many(
+            connection,
             "INSERT INTO minors (ordinal, until) VALUES (?, ?) ON CONFLICT (ordinal) "
             "DO UPDATE SET until = max(until, excluded.until)",
             rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from consent_center.hashing import Bytes2, as_rows, blobs
 from consent_center.identifiers import OK, normalise
 from consent_center.keys import Keys
 from consent_center.ledger import log, tree
+from consent_center.ledger.verify import SALT_SIZE
 from consent_center.ledger.verify import checkpoint as open_checkpoint
 from consent_center.model import KINDS, RANK, Explanation, Finding
 
@@ -87,7 +89,7 @@ def erase(connection: sa.Connection, keys: Keys, subject: int, controller: str, 
         np.array([now]),
         np.array([NEVER]),
         np.array([NEVER]),
-        [b""],
+        None,
         {},
     )
     sequence = events.write_erasure(connection, keys, batch, subject, now)
@@ -110,34 +112,58 @@ def oldest_change(connection: sa.Connection, after: int, members: Ints, now: int
 def event_opening(connection: sa.Connection, index: int) -> dict[str, Any]:
     """The closed opening of a consent event's leaf. ConsentError `ledger.index`, `ledger.opening`."""
     stored = log.stored_hash(connection, index)
-    row = connection.execute(sa.select(db.events).where(db.events.c.leaf == index)).first()
-    if row is None:
+    row = _rows(connection, "WHERE leaf = ? LIMIT 1", index)
+    if not row.salts:
         raise ConsentError("ledger.opening", f"what leaf {index} committed to is missing; run fsck")
-    body = _bodies(connection, [row])
-    if log.event_leaves(as_rows([row.salt], 16), body).tobytes() != stored:
-        raise ConsentError("ledger.opening", f"event {row.sequence} was changed; run fsck")
+    body = _bodies(connection, row)
+    if log.event_leaves(_fixed(row.salts), body).tobytes() != stored:
+        raise ConsentError("ledger.opening", f"event {row.sequence[0]} was changed; run fsck")
     return {
         "index": index,
         "kind": log.EVENT_KIND,
-        "salt": row.salt.hex(),
+        "salt": row.salts[0].hex(),
         "body_hash": log.event_body_hashes(body).tobytes().hex(),
         "leaf_hash": stored.hex(),
     }
 
 
-def _bodies(connection: sa.Connection, rows: list[Any]) -> Bytes2:
+#: The columns of an event that its leaf commits to, and those that place it.
+_NUMBERS = "sequence, subject, descriptor, leaf, occurred_at, recorded_at, expires_at"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Consecutive rows of `events` as columns."""
+
+    sequence: Ints
+    subject: Ints
+    descriptor: Ints
+    leaf: Ints
+    occurred: Ints
+    recorded: Ints
+    expires: Ints
+    salts: list[bytes]
+    sealed: list[bytes]
+
+
+def _rows(connection: sa.Connection, where: str, *parameters: int) -> _Rows:
+    numbers = db.columns(connection, f"SELECT {_NUMBERS} FROM events {where}", *parameters)  # noqa: S608 - ours
+    pairs = db.raw(connection, f"SELECT salt, sealed FROM events {where}", *parameters).fetchall()  # noqa: S608
+    a, b, c, d, e, f, g = numbers
+    return _Rows(a, b, c, d, e, f, g, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def _bodies(connection: sa.Connection, rows: _Rows) -> Bytes2:
     """What the rows of `events` should have committed to; the descriptors are hashed anew."""
-    used = sorted({int(row.descriptor) for row in rows})
+    distinct, where = np.unique(rows.descriptor, return_inverse=True)
     table = db.descriptors
     hashes: dict[int, bytes] = {}
-    for part in db.chunks(used):
+    for part in db.chunks(distinct.tolist()):
         for found in connection.execute(sa.select(table.c.id, table.c.body).where(table.c.id.in_(part))):
             hashes[int(found.id)] = descriptor_hash(json.loads(found.body))
-    sealed = [events.sealed_hash(row.sealed) for row in rows]
-    times = [(row.sequence, row.occurred_at, row.recorded_at, row.expires_at) for row in rows]
-    sequence, occurred, recorded, expires = np.array(times, np.int64).T
-    described = as_rows([hashes.get(int(row.descriptor), bytes(32)) for row in rows])
-    return events.bodies(described, sequence, occurred, recorded, expires, as_rows(sealed))
+    described = as_rows([hashes.get(number, bytes(32)) for number in distinct.tolist()])[where.reshape(-1)]
+    sealed = as_rows([events.sealed_hash(text) for text in rows.sealed])
+    return events.bodies(described, rows.sequence, rows.occurred, rows.recorded, rows.expires, sealed)
 
 
 def fsck(connection: sa.Connection, keys: Keys, checkpoint: str) -> Finding | None:
@@ -175,41 +201,39 @@ def _check_leaves(connection: sa.Connection, keys: Keys, stored: Bytes2) -> Find
     present = np.zeros(len(stored), bool)
     unbound: list[int] = []
 
-    def place(indices: Ints, hashes: Bytes2, table: str, keys_of: list[Any]) -> Finding | None:
-        for index, key in zip(indices.tolist(), keys_of, strict=True):
-            if not 0 <= index < len(stored) or present[index]:
-                return Finding("reordered", f"{table} {key}", f"its leaf {index} is outside the log or taken")
+    def place(indices: Ints, hashes: Bytes2, table: str, keys_of: Ints) -> Finding | None:
+        inside = (indices >= 0) & (indices < len(stored))
+        strange = np.flatnonzero(~inside | present[np.where(inside, indices, 0)])
+        if len(strange):
+            key, leaf = int(keys_of[strange[0]]), int(indices[strange[0]])
+            return Finding("reordered", f"{table} {key}", f"its leaf {leaf} is outside the log or taken")
         expected[indices], present[indices] = hashes, True
         wrong = np.flatnonzero((hashes != stored[indices]).any(axis=1))
-        names.update((int(indices[i]), f"{table} {keys_of[i]}") for i in wrong.tolist())
+        names.update((int(indices[i]), f"{table} {int(keys_of[i])}") for i in wrong.tolist())
         return None
 
     leaves, hashes = log.entry_leaves(connection)
-    finding = place(np.array(leaves, np.int64), as_rows(hashes), "entries", leaves)
+    numbered = np.array(leaves, np.int64)
+    finding = place(numbered, as_rows(hashes), "entries", numbered)
     if finding is not None:
         return finding
     salts = subjects.all_salts(connection)
     last = 0
     while True:
-        table = db.events
-        rows = list(
-            connection.execute(
-                sa.select(table).where(table.c.sequence > last).order_by(table.c.sequence).limit(_STEP)
-            )
-        )
-        if not rows:
+        rows = _rows(connection, "WHERE sequence > ? ORDER BY sequence LIMIT ?", last, _STEP)
+        sequences = rows.sequence
+        if not len(sequences):
             break
-        sequences = np.array([row.sequence for row in rows], np.int64)
         gap = np.flatnonzero(np.diff(np.append(last, sequences)) != 1)
         if len(gap):
             missing = int(sequences[gap[0] - 1] if gap[0] else last) + 1
             return Finding("missing", f"events {missing}", "the sequence numbers have a gap")
-        commitment = as_rows([row.salt for row in rows], 16)
+        commitment = _fixed(rows.salts)
         computed = log.event_leaves(commitment, _bodies(connection, rows))
-        finding = place(np.array([r.leaf for r in rows], np.int64), computed, "events", sequences.tolist())
+        finding = place(rows.leaf, computed, "events", sequences)
         if finding is not None:
             return finding
-        unbound += _unbound(keys, salts, rows, sequences, commitment)
+        unbound += _unbound(keys, salts, rows, commitment)
         last = int(sequences[-1])
     if not present.all():
         index = int(np.flatnonzero(~present)[0])
@@ -224,9 +248,14 @@ def _check_leaves(connection: sa.Connection, keys: Keys, stored: Bytes2) -> Find
     return None
 
 
-def _unbound(keys: Keys, salts: Bytes2, rows: list[Any], sequences: Ints, commitment: Bytes2) -> list[int]:
+def _fixed(salts: list[bytes]) -> Bytes2:
+    """uint8[n, 16]; a salt of another length (somebody changed it) becomes zeros, which fit no leaf."""
+    return as_rows([salt if len(salt) == SALT_SIZE else bytes(SALT_SIZE) for salt in salts], SALT_SIZE)
+
+
+def _unbound(keys: Keys, salts: Bytes2, rows: _Rows, commitment: Bytes2) -> list[int]:
     """Sequence numbers of events whose salt is not their subject's (erased subjects can't be checked)."""
-    who = np.array([row.subject for row in rows], np.int64)
+    who, sequences = rows.subject, rows.sequence
     inside = (who >= 0) & (who < len(salts))
     found: list[int] = sequences[~inside].tolist()
     live = np.flatnonzero(inside)

@@ -71,7 +71,7 @@ class Source:
         """
         self._open, self.name = opener, name
         if name.endswith(".gz"):
-            self._open = lambda: gzip.open(opener(), "rb")  # type: ignore[assignment, return-value]
+            self._open = lambda: gzip.GzipFile(fileobj=opener())  # type: ignore[assignment, return-value]
         try:
             with self._open() as file:
                 head = file.read(1 << 16)
@@ -91,7 +91,11 @@ class Source:
         self._delimiter = ","
         if self.kind == "csv":
             self._delimiter = _delimiter(text)
-            header = next(csv.reader(io.StringIO(text), delimiter=self._delimiter), [])
+            lines = csv.reader(io.StringIO(text, newline=None), delimiter=self._delimiter)
+            try:
+                header = next(lines, [])
+            except csv.Error as error:
+                raise ConsentError("import.file", f"{name}: the header can't be read: {error}") from error
             self._raw = [h.replace("\ufeff", "").strip() for h in header]
         else:
             if text.lstrip("\ufeff \t\r\n").startswith("["):

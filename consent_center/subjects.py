@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from consent_center import database as db
-from consent_center.hashing import as_rows, blobs, hmac_strings
+from consent_center.hashing import blobs, hmac_strings
 
 Bytes2 = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -53,14 +53,12 @@ class SubjectIndex:
 
     def catch_up(self, connection: sa.Connection) -> None:
         """Add the identifiers that were stored since the last call."""
-        cursor = connection.connection.driver_connection.execute(  # type: ignore[union-attr]
-            "SELECT id, pseudonym, subject FROM identifiers WHERE id > ? ORDER BY id", (self.last_id,)
-        )
-        rows = cursor.fetchall()
-        if not rows:
+        after = "FROM identifiers WHERE id > ? ORDER BY id"
+        ids, ordinals = db.columns(connection, f"SELECT id, subject {after}", self.last_id)
+        if not len(ids):
             return
-        ids, found, ordinals = zip(*rows, strict=True)
-        self.add(as_rows(list(found)), np.array(ordinals, np.int64))
+        found = db.blob_column(connection, f"SELECT pseudonym {after}", self.last_id)
+        self.add(np.frombuffer(found, np.uint8).reshape(-1, 32), ordinals)
         self.last_id = int(ids[-1])
 
     def add(self, rows: Bytes2, ordinals: Ints) -> None:
@@ -192,13 +190,17 @@ def store(connection: sa.Connection, resolved: Resolved, salts: Bytes2) -> None:
     """Write the salts of new subjects, uint8[n, 32], and new identifiers in the order of their index."""
     _append_salts(connection, resolved.first_new, salts)
     found, kinds, subjects = resolved.fresh
-    start = int(connection.execute(sa.select(sa.func.max(db.identifiers.c.id))).scalar_one() or 0) + 1
+    if not len(kinds):
+        return
+    # Ids are never used again, not even those of erased people: followers read those above the last seen.
+    start = int(db.get_meta(connection, "identifiers") or "0") + 1
+    db.set_meta(connection, "identifiers", str(start + len(kinds) - 1))
     # They are sorted: neighbours in the b-tree, which is what makes millions of inserts quick.
     ids = range(start, start + len(kinds))
     db.insert_many(
         connection,
         db.identifiers,
-        list(zip(ids, blobs(found), kinds.tolist(), subjects.tolist(), strict=True)),
+        zip(ids, blobs(found), kinds.tolist(), subjects.tolist(), strict=True),
     )
 
 

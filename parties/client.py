@@ -1,7 +1,7 @@
 """The operator's client: what `pec` and an organisation's own programs do with their running node.
 
     with NodeClient("var/brand") as node:
-        job_id = node.submit({"kind": "overlap", "purpose": "…", "agreement": "…", "datasets": {…}, "categories": […]})
+        job_id = node.submit({"kind": "overlap", "purpose": "ads", "agreement": "a-b", "datasets": {…}, …})
         job = node.wait(job_id)
 
 It finds the node through `node.run.json` in the home and shows the node's own certificate, so it works for
@@ -27,7 +27,9 @@ from parties.transport.client import Connection
 
 
 class NodeClient:
-    """A connection to the running node of `home`. `timeout` is for one call, in seconds; `preflight` has none."""
+    """A connection to the running node of `home`. `timeout` is for one call, in seconds; `preflight` has
+    none.
+    """
 
     def __init__(self, home: Home | str | Path, timeout: float = 20.0) -> None:
         self.home = home if isinstance(home, Home) else Home.open(home)
@@ -55,7 +57,7 @@ class NodeClient:
     # -- the node --------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """party, address, consent_url, pid, version, cpu_seconds, peak_rss_mb, jobs_running, peers, events."""
+        """party, address, consent_url, pid, version, cpu_seconds, peak_rss_mb, jobs_running, peers, …"""
         return dict(self._call("status"))
 
     def card(self) -> dict[str, Any]:
@@ -67,7 +69,9 @@ class NodeClient:
         return list(self._call("peers"))
 
     def trust(self, card: Mapping[str, Any]) -> dict[str, Any]:
-        """Pin a peer's card; it may connect from now on. `identity.conflict` if it has other keys than known."""
+        """Pin a peer's card; it may connect from now on. `identity.conflict` if it has other keys than
+        known.
+        """
         return dict(self._call("trust", card=dict(card)))
 
     def agreements(self) -> list[dict[str, Any]]:
@@ -87,7 +91,9 @@ class NodeClient:
         return dict(self._call("add_dataset", dataset={**dataset, "path": path}))
 
     def preflight(self, name: str) -> dict[str, Any]:
-        """The report on a data set's identifiers: read, normalised, duplicate, null, invalid, columns, notes."""
+        """The report on a data set's identifiers: read, normalised, duplicate, null, invalid, columns,
+        notes.
+        """
         return dict(self._call("preflight", timeout=3600.0, name=name))
 
     # -- jobs ------------------------------------------------------------------------------------------------
@@ -97,7 +103,8 @@ class NodeClient:
 
         Required: kind, purpose, agreement, datasets {brand, provider}, categories. Optional: peer (else the
         agreement's provider), columns, params, outputs, private (this side's own parameters, committed to and
-        never sent), hold_before (a stage before which the job waits for `resume`), job_id, expires_in_seconds.
+        never sent), hold_before (a stage before which the job waits for `resume`), job_id,
+        expires_in_seconds.
         """
         return str(self._call("submit", request=dict(request))["job_id"])
 
@@ -142,9 +149,11 @@ class NodeClient:
         )
 
     def rows(self, job_id: str) -> npt.NDArray[np.int64]:
-        """int64[m]: for each row of this side's view, the line of its data set (0 is the first below the header).
+        """int64[m]: for each row of this side's view, the line of its data set (0 is the first below the
+        header).
 
-        Of a succeeded job; `job.result` otherwise. Only this organisation has the map: results name rows by view.
+        Of a succeeded job; `job.result` otherwise. Only this organisation has the map: results name rows by
+        view.
         """
         path = self.home.job(job_id) / "rows.npy"
         try:

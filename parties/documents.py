@@ -1,7 +1,8 @@
 """What two parties sign: agreements, job specs, and whatever else travels as a signed JSON document.
 
 Canonical form is RFC 8785, so a document has one hash. A signature (Ed25519) covers a label of the document's
-type and the canonical bytes, so a signature for one type is worth nothing for another. On the wire and on disk:
+type and the canonical bytes, so a signature for one type is worth nothing for another. On the wire and on
+disk:
 
     {"type": "agreement", "document": {...}, "signatures": [{"party": …, "key": …, "signature": …}]}
 
@@ -143,7 +144,9 @@ def envelope(
 
 
 def verify(signed: Mapping[str, Any], kind: str, keys: Mapping[str, bytes]) -> dict[str, Any]:
-    """The document, if every party of `keys` (party -> raw public key) has signed it; else `document.signature`."""
+    """The document, if every party of `keys` (party -> raw public key) has signed it; else
+    `document.signature`.
+    """
     _, body, entries = envelope(signed, kind)
     message = _signed_bytes(kind, body)
     for party, public in keys.items():
@@ -170,7 +173,7 @@ def _signed_bytes(kind: str, document: Mapping[str, Any]) -> bytes:
     return label("document", kind, "signature") + canonical(dict(document))
 
 
-# -- times -----------------------------------------------------------------------------------------------------
+# -- times ---------------------------------------------------------------------------------------------------
 
 
 def now() -> datetime:
@@ -192,7 +195,7 @@ def moment(text: str, what: str = "time") -> datetime:
         ) from error
 
 
-# -- typed documents -------------------------------------------------------------------------------------------
+# -- typed documents -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,10 +322,10 @@ class Privacy(Document):
 class Agreement(Document):
     """Terms between a brand and a provider, signed by both.
 
-    `categories`: data categories (of either side) that jobs may use. `columns`: the provider's columns that may
-    enter a lookalike's features; `tags`: those that may be handed out by enrich; each may be `("*",)` for all
-    that have an allowed category. `minimum_seeds`, `minimum_rows`: matched seeds, eligible people on each side.
-    `privacy` None means that no noise is asked for. `preapproved`: kinds that run without asking.
+    `categories`: data categories (of either side) that jobs may use. `columns`: the provider's columns that
+    may enter a lookalike's features; `tags`: those that may be handed out by enrich; each may be `("*",)` for
+    all that have an allowed category. `minimum_seeds`, `minimum_rows`: matched seeds, eligible people on each
+    side. `privacy` None means that no noise is asked for. `preapproved`: kinds that run without asking.
     `suites`: protocol suites by name. `impact_assessment`: where the assessment (PIPL 55) is kept.
     """
 
@@ -365,10 +368,10 @@ class Agreement(Document):
 class JobSpec(Document):
     """A job as data. Signed by the brand, countersigned by the provider when it accepts.
 
-    `datasets`: {"brand": name, "provider": name} of registered data sets. `columns`: the provider's columns or
-    tags that are asked for. `params`: what the kind's `check` validates. `outputs`: what leaves, and to whom:
-    {"audience": "brand", …}. `private_commitment`: hex SHA-256 that binds the brand's private parameters
-    (`commitment`), so that an auditor can later hold it to them; empty only if there are none.
+    `datasets`: {"brand": name, "provider": name} of registered data sets. `columns`: the provider's columns
+    or tags that are asked for. `params`: what the kind's `check` validates. `outputs`: what leaves, and to
+    whom: {"audience": "brand", …}. `private_commitment`: hex SHA-256 that binds the brand's private
+    parameters (`commitment`), so that an auditor can later hold it to them; empty only if there are none.
     """
 
     job_id: str
@@ -427,7 +430,9 @@ def check_time(
 
 
 def check_terms(spec: JobSpec, agreement: Agreement, at: datetime) -> None:
-    """Whether the agreement allows the job, as far as that is the same for every kind; raises `agreement.*`."""
+    """Whether the agreement allows the job, as far as that is the same for every kind; raises
+    `agreement.*`.
+    """
     if (spec.brand, spec.provider) != (
         agreement.brand,
         agreement.provider,

@@ -184,7 +184,9 @@ class Engine:
     # -- the brand -------------------------------------------------------------------------------------------
 
     def submit(self, request: Mapping[str, Any]) -> str:
-        """Sign a job and propose it in the background; returns its id. See `parties.client.NodeClient.submit`."""
+        """Sign a job and propose it in the background; returns its id. See
+        `parties.client.NodeClient.submit`.
+        """
         for name in request:
             if name not in _REQUEST:
                 raise NodeError(
@@ -336,7 +338,7 @@ class Engine:
         job = self.store.get(job_id)
         link = self._link(job)
         call = line.session(link.outgoing())
-        link.attach(call, line.translate)
+        link.attach(call, line.translate_stream)
         try:
             self._run(job, peer, link)
         finally:
@@ -375,7 +377,9 @@ class Engine:
         )
 
     def propose(self, peer: Peer, request: Any) -> Any:
-        """Take a signed job: refuse it, ask the operator, or approve it. The same job again answers its state."""
+        """Take a signed job: refuse it, ask the operator, or approve it. The same job again answers its
+        state.
+        """
         signed = documents.parse(request.spec, "job")
         spec = JobSpec.from_json(documents.verify(signed, "job", {peer.party: peer.identity_key}))
         if spec.brand != peer.party or spec.provider != self.home.party:
@@ -396,7 +400,9 @@ class Engine:
         return self._reply(self.store.get(spec.job_id))
 
     def _consider(self, spec: JobSpec, peer: Peer) -> None:
-        """Check a new job against the agreement and its kind, and decide whether the operator must be asked."""
+        """Check a new job against the agreement and its kind, and decide whether the operator must be
+        asked.
+        """
         id_ = spec.job_id
         try:
             self._move(id_, "proposed")

@@ -1,8 +1,8 @@
 """Errors of the party node. `code` is one of `CODES`, `detail` says what and where, `hint` what to do.
 
 `CODES` has the meaning of each code in words that hold nothing of anybody's data: when a stage fails on one
-side, the other side is told the code and this text, and the detail stays where it arose (unless the error says
-`share=True`, as refusals do, because their detail is meant for the peer).
+side, the other side is told the code and this text, and the detail stays where it arose (unless the error
+says `share=True`, as refusals do, because their detail is meant for the peer).
 """
 
 from __future__ import annotations

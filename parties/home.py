@@ -37,8 +37,8 @@ ID_KINDS = ("phone", "email", "device", "opaque")
 class Settings:
     """What node.toml holds. Times are seconds.
 
-    `silence_seconds`: how long a peer may send nothing at all before the job ends; `heartbeat_seconds`: how often
-    this side shows that it lives; `poll_seconds`: how often a brand asks whether its job was approved;
+    `silence_seconds`: how long a peer may send nothing at all before the job ends; `heartbeat_seconds`: how
+    often this side shows that it lives; `poll_seconds`: how often a brand asks whether its job was approved;
     `session_seconds`: how long an approved job may wait for the brand; `max_jobs`: jobs at a time;
     `spool_mib`: how much of a peer's messages is kept on disk while this side sends.
     """
@@ -107,8 +107,10 @@ class Home:
     def create(
         cls, path: str | Path, party: str, listen: str = "127.0.0.1:0", consent: str | None = None
     ) -> Home:
-        """A new node: keys, certificate, node.toml, and a consent center of its own unless `consent` is a URL
-        or a directory of an existing one. `listen` is host:port; port 0 lets the system choose at each start."""
+        """A new node: keys, certificate, node.toml, and a consent center of its own unless `consent` is a
+        URL or a directory of an existing one. `listen` is host:port; port 0 lets the system choose at each
+        start.
+        """
         root = Path(path)
         documents.check_name(party, "the party's name")
         try:
@@ -195,7 +197,7 @@ class Home:
             return documents.parse(path.read_bytes(), path.name)
         except OSError as error:
             raise NodeError(
-                "node.not_running", f"no node runs in {self.path}", f"start it: pec node serve {self.path}"
+                "node.not_running", f"no node runs in {self.path}", f"start it: pec node run {self.path}"
             ) from error
 
     def trust(self, card: Mapping[str, Any]) -> Peer:
@@ -210,7 +212,7 @@ class Home:
                     "identity.conflict",
                     f"{peer.party!r} is trusted with certificate {known.fingerprint[:16]}…, "
                     f"the card has {peer.fingerprint[:16]}…",
-                    f"ask {peer.party!r} by telephone; if its keys really changed, remove peers/{peer.party}.json",
+                    f"ask {peer.party!r} by telephone; if they did change, remove peers/{peer.party}.json",
                 )
             if known.party != peer.party and peer.fingerprint == known.fingerprint:
                 raise NodeError("identity.conflict", f"that certificate is trusted as {known.party!r}")
@@ -245,7 +247,9 @@ class Home:
         return self.identity.sign("agreement", agreement.to_json())
 
     def add_agreement(self, signed: Mapping[str, Any]) -> Agreement:
-        """Store an agreement that both parties have signed. Other terms under a stored id: `agreement.conflict`."""
+        """Store an agreement that both parties have signed. Other terms under a stored id:
+        `agreement.conflict`.
+        """
         agreement = Agreement.from_json(documents.envelope(signed, "agreement")[1])
         if self.party not in (agreement.brand, agreement.provider):
             raise NodeError("agreement.party", f"{self.party!r} is no party to agreement {agreement.id}")
@@ -273,7 +277,7 @@ class Home:
             raise NodeError(
                 "agreement.unknown",
                 f"{self.party!r} has no agreement {id!r}",
-                "sign one on both sides and add it: pec node agreement",
+                "sign one on both sides and add it: pec node agreement add",
                 share=True,
             )
         return _read_json(path)
@@ -306,7 +310,7 @@ class Home:
         for known in self.datasets():
             if known.name == name:
                 return known
-        raise NodeError("dataset.unknown", f"{self.party!r} has no data set {name!r}", "pec node dataset add")
+        raise NodeError("dataset.unknown", f"{self.party!r} has no data set {name!r}", "pec node data add")
 
     # -- jobs ------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """A party's identity: an Ed25519 key that signs documents, a TLS certificate, and the card that shows both.
 
 Two organisations exchange *cards* (signed JSON) over any channel, compare the fingerprint by telephone if the
-channel is not to be trusted, and pin them: afterwards a node accepts exactly the certificate in the card, so no
-certificate authority can speak for a peer.
+channel is not to be trusted, and pin them: afterwards a node accepts exactly the certificate in the card, so
+no certificate authority can speak for a peer.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ _HANDSHAKE = re.compile(r"handshake|SSL_ERROR|CERTIFICATE|PEER_DID_NOT_RETURN", 
 def filter_native_log(log: Any, out: int) -> None:
     """Turn what gRPC's core writes to descriptor 2 into coded events.
 
-    A refused client leaves no other trace at the server: the handshake fails before any of our code is called.
-    Lines that are no handshake's go on to `out`.
+    A refused client leaves no other trace at the server: the handshake fails before any of our code is
+    called. Lines that are no handshake's go on to `out`.
     """
     read, write = os.pipe()
     os.dup2(write, 2)

@@ -169,12 +169,19 @@ class Rows:
         used = sql_filter.columns_of(expression)
         names = list(dict.fromkeys(self.resolve(name) for name in used))
         arrays = {}
-        for column in self.read(names):
+        for name in names:
+            (raw,) = self._raw([name])
+            if (
+                pa.types.is_boolean(raw.type)
+                or pa.types.is_integer(raw.type)
+                or pa.types.is_temporal(raw.type)
+            ):
+                arrays[name] = raw  # SQL has these types; what the file calls a date is compared as a date
+                continue
+            column = _typed(name, raw)
             if column.kind == "unsupported":
-                raise PartyError(
-                    "rows.filter", f"column {column.name!r} is nested or binary and can't be used"
-                )
-            arrays[column.name] = _for_sql(column)
+                raise PartyError("rows.filter", f"column {name!r} is nested or binary and can't be used")
+            arrays[name] = _for_sql(column)
         return sql_filter.evaluate(expression, arrays, self.count)
 
     def flag(self, name: str) -> np.ndarray:

@@ -266,14 +266,16 @@ class Runner:
         function(context)
         self.link.flush()
         seconds = time.monotonic() - start
-        self.store.end_stage(self.job.job_id, position, seconds, channel.bytes_sent, channel.bytes_received)
+        # Read once: signs of life go on, and the record must be the same in the database and in the ledger.
+        sent, received = channel.bytes_sent, channel.bytes_received
+        self.store.end_stage(self.job.job_id, position, seconds, sent, received)
         self._record(
             "job.stage",
             {
                 "job": self.job.job_id,
                 "stage": name,
-                "bytes_sent": channel.bytes_sent,
-                "bytes_received": channel.bytes_received,
+                "bytes_sent": sent,
+                "bytes_received": received,
                 "transcript": self.link.sent.value.hex(),
             },
         )
@@ -330,7 +332,10 @@ class Runner:
             "peer": self.peer.party,
             "spec": self.store.get(self.job.job_id).signed,
             "agreement": self.home.signed_agreement(self.spec.agreement_id),
-            "cards": {self.home.party: self.home.card(), self.peer.party: self.peer.card},
+            "cards": {
+                self.home.party: self.home.identity.card(self.home.address(), self.center.verifier_key()),
+                self.peer.party: self.peer.card,
+            },
             "snapshots": self.snapshots,
             "nonces": {
                 self.home.party: self.session.nonce.hex(),

@@ -1,14 +1,16 @@
 """What a job kind is made of, and what its stages may do.
 
-A job kind is a list of stages; a stage is a pair of functions, one a role. The engine opens the consented views,
-exchanges boundary messages, re-checks consent, and calls the functions; they see a `StageContext` and nothing
-else: no network, no database, no file outside `workdir`. `Channel.run` drives a protocol machine against the peer.
+A job kind is a list of stages; a stage is a pair of functions, one a role. The engine opens the consented
+views, exchanges boundary messages, re-checks consent, and calls the functions; they see a `StageContext` and
+nothing else: no network, no database, no file outside `workdir`. `Channel.run` drives a protocol machine
+against the peer.
 
     def align_brand(ctx):
-        ctx.carry["rows"] = ctx.channel.run(align.Receiver(items, ctx.channel.session("align"), limits, os.urandom))
+        session = ctx.channel.session("align")
+        ctx.carry["rows"] = ctx.channel.run(align.Receiver(items, session, limits, os.urandom))
 
-Register a kind in `parties.kinds.KINDS`. Whatever a stage raises ends the job on both sides; the peer is told the
-code, and the detail only if the error is a `NodeError` with `share=True`.
+Register a kind in `parties.kinds.KINDS`. Whatever a stage raises ends the job on both sides; the peer is told
+the code, and the detail only if the error is a `NodeError` with `share=True`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class Channel(Protocol):
     def bytes_received(self) -> int: ...
 
     def session(self, label: str) -> bytes:
-        """32 bytes, equal on both sides, that bind job id, spec hash, stage, label, both snapshots, both nonces."""
+        """32 bytes, equal on both sides, that bind job id, spec hash, stage, label, both snapshots, both
+        nonces.
+        """
         ...
 
     def run(self, machine: Machine[R], label: str = "") -> R:
@@ -69,8 +73,10 @@ class Channel(Protocol):
 
 @dataclass(frozen=True)
 class Recheck:
-    """What `view.recheck()` found. `dropped`: int64[k], rows of the view (positions) that must not be used any
-    more since the snapshot, all of them, not only the latest; `lag_seconds` how old the center's answer is."""
+    """What `view.recheck()` found. `dropped`: int64[k], rows of the view (positions) that must not be used
+    any more since the snapshot, all of them, not only the latest; `lag_seconds` how old the center's answer
+    is.
+    """
 
     sequence: int
     active: bool
@@ -104,8 +110,9 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """What a kind's `open_view` gets. `recipient` is the peer, `dataset` this side's, `private` this side's own
-    parameters of the job (the brand's; empty at the provider's)."""
+    """What a kind's `open_view` gets. `recipient` is the peer, `dataset` this side's, `private` this side's
+    own parameters of the job (the brand's; empty at the provider's).
+    """
 
     job_id: str
     role: Role
@@ -123,10 +130,11 @@ class ViewRequest:
 class StageContext:
     """Everything that a stage's function sees.
 
-    `carry` lives through the whole job and stays on this side; `dropped` are rows of the view that must not be
-    in any output any more (the engine refreshes it before each stage); results are written below `workdir`,
-    which is renamed into place when the job succeeds; `record` appends a fact to the organisation's ledger and
-    returns the leaf's index. What a stage puts in `result` (plain JSON) is shown by the operator's `job()`.
+    `carry` lives through the whole job and stays on this side; `dropped` are rows of the view that must not
+    be in any output any more (the engine refreshes it before each stage); results are written below
+    `workdir`, which is renamed into place when the job succeeds; `record` appends a fact to the
+    organisation's ledger and returns the leaf's index. What a stage puts in `result` (plain JSON) is shown by
+    the operator's `job()`.
     """
 
     job_id: str
@@ -156,9 +164,9 @@ class Stage:
 class JobKind:
     """A kind of job.
 
-    `check(spec, agreement)` raises NodeError if the spec is not what the kind needs or the agreement forbids it;
-    both sides call it before anything runs. `leakage` has what each role learns, shown before approval and kept
-    in the audit bundle: {"brand": ("…",), "provider": ("…",)}.
+    `check(spec, agreement)` raises NodeError if the spec is not what the kind needs or the agreement forbids
+    it; both sides call it before anything runs. `leakage` has what each role learns, shown before approval
+    and kept in the audit bundle: {"brand": ("…",), "provider": ("…",)}.
     """
 
     name: str

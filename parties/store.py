@@ -52,7 +52,8 @@ CREATE TABLE IF NOT EXISTS nonces (nonce BLOB PRIMARY KEY, job_id TEXT NOT NULL,
 class Job:
     """One job on one side. `signed` is the signed spec, `private` and `salt` the brand's secret parameters.
 
-    `counts` and `peer_counts` are people in and out by reason; `error` is {code, detail, hint, origin, counts}.
+    `counts` and `peer_counts` are people in and out by reason; `error` is {code, detail, hint, origin,
+    counts}.
     """
 
     job_id: str
@@ -103,6 +104,8 @@ class Store:
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
+            # After a power cut the last changes may be gone; a job that ran then is failed anyway.
+            self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:
             raise NodeError("node.home", f"{path.name}: {error}", "restore it from a backup") from error

@@ -38,8 +38,15 @@ _INPUT = {
     *("ledger.index", "ledger.payload", "ledger.key", "protocol.argument"),
 }
 _REFUSED = {
-    *("pec.job_refused", "request.unauthorised", "document.signature", "document.expired", "agreement"),
-    *("consent", "job.rejected", "lookalike.seeds", "lookalike.columns", "identity.unknown_peer"),
+    *("pec.job_refused", "pec.bundle", "request.unauthorised", "document.signature", "document.expired"),
+    *(
+        "agreement",
+        "consent",
+        "job.rejected",
+        "lookalike.seeds",
+        "lookalike.columns",
+        "identity.unknown_peer",
+    ),
     *("transport.certificate", "transport.refused", "transport.role", "snapshot.signature", "ledger.note"),
 }
 

@@ -59,7 +59,7 @@ def terms(
     tags: Iterable[str] = (),
     epsilon: float | None = 2.0,
     delta: float = 1e-6,
-    clip: float = 1.0,
+    clip: float = 5.0,
     minimum_seeds: int = 100,
     minimum_rows: int = 100,
     preapproved: Iterable[str] = (),

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from flask import current_app, render_template
+from markupsafe import Markup, escape
 
 from consent_center.errors import CODES
 from consent_center.rest import problems, wire
-from consent_center.rest.schemas import MAX_VALUES
 
 INTRODUCTION = (
     "Who agreed to what, decided for millions at once, and provable afterwards. Every call but the health "
@@ -92,9 +92,20 @@ def view() -> str:
                 ],
             }
             groups.setdefault((call.get("tags") or ["Other"])[0], []).append(shown)
+    for calls in groups.values():
+        calls.sort(key=lambda call: (str(call["path"]), str(call["method"])))
     return render_template(
-        "pec_docs.html", info=spec["info"], groups=groups, codes=sorted(CODES.items()), limit=MAX_VALUES
+        "pec_docs.html", info=spec["info"], groups=groups, codes=sorted(CODES.items()), marked=_marked
     )
+
+
+def _marked(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    parts = [
+        escape(p) if i % 2 == 0 else Markup("<code>{}</code>").format(p)
+        for i, p in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
 
 
 def _body(spec: dict[str, Any], kind: str, media: dict[str, Any]) -> dict[str, Any]:

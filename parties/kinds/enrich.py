@@ -113,7 +113,7 @@ ENRICH = JobKind(
     leakage={
         "brand": (
             "the agreed tags of those of its people whom the provider has among its eligible people",
-            "the provider's number of eligible people, the size of a record, and levels that ten or more have",
+            "the number of eligible people, the size of a record, levels that ten or more people have",
             "which of the people it asked about withdrew at the provider while the job ran",
         ),
         "provider": ("how many people were asked about, padded; not who",),

@@ -1,7 +1,8 @@
 """Calls to another node (or the operator's to its own): channels, and precise causes of failed connections.
 
-gRPC says "failed to connect to all addresses" for a dozen causes. When a call fails to connect, `diagnose` goes
-the same way again with plain sockets and says which step fails: name, port, certificate, or being refused.
+gRPC says "failed to connect to all addresses" for a dozen causes. When a call fails to connect, `diagnose`
+goes the same way again with plain sockets and says which step fails: name, port, certificate, or being
+refused.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\
 
 
 class Connection:
-    """A channel to the node at `address` whose certificate must be exactly `certificate`. Connects when used."""
+    """A channel to the node at `address` whose certificate must be exactly `certificate`. Connects when
+    used.
+    """
 
     def __init__(
         self, keys: Identity, party: str, address: str, certificate: bytes, server_name: str
@@ -90,10 +94,7 @@ class Connection:
         status = error.code() if callable(getattr(error, "code", None)) else None
         text = str(error.details() if callable(getattr(error, "details", None)) else error)
         if status == grpc.StatusCode.UNAVAILABLE:
-            cause = diagnose(self._keys, self.address, self._certificate, self.party)
-            return cause or NodeError(
-                "transport.lost", f"the connection to {self.party} at {self.address} broke: {text[:300]}"
-            )
+            return self._cause() or self._lost(text)
         if status == grpc.StatusCode.DEADLINE_EXCEEDED:
             return NodeError(
                 "transport.silent",
@@ -104,6 +105,27 @@ class Connection:
             return NodeError("transport.too_large", f"{self.party}: {text[:300]}")
         name = status.name if status is not None else "unknown"
         return NodeError("transport.lost", f"{self.party} at {self.address}: {name}: {text[:300]}")
+
+    def translate_stream(self, error: Exception) -> NodeError:
+        """As `translate`, for a stream that was under way: what broke is the connection, not the set-up."""
+        if isinstance(error, grpc.RpcError) and remote_error(error) is None:
+            status = error.code() if callable(getattr(error, "code", None)) else None
+            if status == grpc.StatusCode.UNAVAILABLE:
+                return self._lost(str(error.details()))
+        return self.translate(error)
+
+    def _lost(self, text: str) -> NodeError:
+        return NodeError(
+            "transport.lost", f"the connection to {self.party} at {self.address} broke: {text[:300]}"
+        )
+
+    def _cause(self) -> NodeError | None:
+        cause = diagnose(self._keys, self.address, self._certificate, self.party)
+        if cause is not None and cause.code == "transport.refused":
+            # A node that is just ending looks the same for a moment: ask again before blaming a certificate.
+            time.sleep(0.3)
+            cause = diagnose(self._keys, self.address, self._certificate, self.party)
+        return cause
 
 
 def remote_error(error: grpc.RpcError) -> RemoteError | None:

@@ -1,12 +1,13 @@
 """A line of frames between two nodes: sequence numbers, hash chains, bounded memory, signs of life.
 
 Knows neither gRPC nor jobs. `outgoing()` is what goes to the wire, `attach(frames)` takes what comes from it;
-`send` and `receive` are for the one thread that runs the job. The first failure wins, ends the line for good and
-is raised by every later call.
+`send` and `receive` are for the one thread that runs the job. The first failure wins, ends the line for good
+and is raised by every later call.
 
-Memory. `send` waits while `OUTBOX` frames have not left. Received frames are kept up to `INBOX_BYTES`; then the
-reader stops pulling, so HTTP/2 flow control makes the peer wait. Two sides that both send before they read would
-then wait for each other for ever, so while this side waits in `send` further frames go to a file (`spool`).
+Memory. `send` waits while `OUTBOX` frames have not left. Received frames are kept up to `INBOX_BYTES`; then
+the reader stops pulling, so HTTP/2 flow control makes the peer wait. Two sides that both send before they
+read would then wait for each other for ever, so while this side waits in `send` further frames go to a file
+(`spool`).
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class Link:
                 body = self._unspool(*body)
             else:
                 self._inbox_bytes -= len(body)
-            # Here and not on arrival: the chain must stand at the same frame on both sides when it is compared.
+            # Here and not on arrival: when they are compared, both chains must stand at the same frame.
             self.received.add(stage, kind, body)
             self._changed.notify_all()
         if stage != self.stage:
@@ -238,7 +239,7 @@ class Link:
 
     def _to_spool(self, body: bytes) -> tuple[int, int]:
         if self._spool is None:
-            self._spool = tempfile.TemporaryFile(dir=self._spool_dir)
+            self._spool = tempfile.TemporaryFile(dir=self._spool_dir)  # noqa: SIM115 - closed by `close`
         if len(body) > self._spool_left:
             raise NodeError("transport.flood", "the peer sent more than spool_mib of node.toml allows")
         self._spool_left -= len(body)
@@ -307,7 +308,9 @@ class Link:
         return self.error
 
     def close(self, abort: dict[str, Any] | None = None, drain_seconds: float = 2.0) -> None:
-        """End the line: queued frames (or, on failure, one `abort`) still leave if the wire takes them in time."""
+        """End the line: queued frames (or, on failure, one `abort`) still leave if the wire takes them in
+        time.
+        """
         with self._changed:
             if self._closing:
                 return

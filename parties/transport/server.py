@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, Protocol
@@ -166,7 +167,17 @@ class PeerServicer(node_pb2_grpc.PeerServicer):
                 if not context.add_callback(callback):
                     callback()
 
-            yield from self._calls.session(peer, first, request_iterator, ended)
+            def rest() -> Iterator[Any]:
+                yield from request_iterator
+                # gRPC ends the iterator as if the peer had closed it when the connection is gone, and says so
+                # a moment later.
+                deadline = time.monotonic() + 0.5
+                while context.is_active() and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                if not context.is_active():
+                    raise NodeError("transport.lost", f"the connection to {peer.party} broke")
+
+            yield from self._calls.session(peer, first, rest(), ended)
         except Exception as error:
             _abort(context, error, self._log, "Session")
 
@@ -235,7 +246,7 @@ class Server:
     def _no_port(self) -> NodeError:
         return NodeError(
             "node.port",
-            f"{self._home.settings.listen} can't be opened: another program has it, or it is not an address of here",
+            f"{self._home.settings.listen} can't be opened: it is taken, or no address of this machine",
             "choose another port in node.toml (listen), or stop the other program",
         )
 

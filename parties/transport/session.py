@@ -61,7 +61,9 @@ class Session:
         use_nonce(self.peer_nonce)
 
     def exchange_ready(self, snapshot: Mapping[str, Any]) -> dict[str, Any]:
-        """Send this side's signed snapshot ({document, signature}), return the peer's; the caller verifies it."""
+        """Send this side's signed snapshot ({document, signature}), return the peer's; the caller verifies
+        it.
+        """
         self.link.send_control("ready", snapshot=dict(snapshot))
         theirs = self.link.receive_control("ready").get("snapshot")
         if not isinstance(theirs, dict) or not isinstance(theirs.get("document"), dict):

@@ -74,7 +74,8 @@ def lookalike(
         files = data.lookalike_files(root, rows, features, seeds, seed=seed)
         made = {"columns": ["*"], "private": {"where": "1 = 1", "holdout_seed": seed, "include_seeds": True}}
         out, seen, keep = _measure(root, Bench("lookalike", files, made), note, epsilon)
-        stages = out["stages"]
+        # A stage lasts as long as the slower side needs: the provider builds features while the brand waits.
+        stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
         note("pooled fit", 0, 1)
         frame = pq.read_table(files.provider).drop_columns(["phone"]).to_pandas(self_destruct=True)
         figures = outcome.lookalike(keep["folder"], seen["result"], keep["lines"], frame, list(frame.columns))
@@ -130,6 +131,7 @@ def _measure(
         seconds = time.perf_counter() - began
         spent = {n: usage.between(before[n], p.usage()) for n, p in network.parties.items()}
         keep: dict[str, Any] = {"folder": root / "result"}
+        keep["lines"] = network[PROVIDER].client.rows(seen["job_id"])
         network[BRAND].home.job(seen["job_id"]).rename(keep["folder"])
     out = {
         "bench": bench.kind,

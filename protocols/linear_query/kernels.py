@@ -1,8 +1,8 @@
 """Numba kernels of the ring: transforms, encryption, and the provider's multiply-accumulate.
 
 All arithmetic is exact modulo primes below 2^30 in 32-bit words, lazily reduced (Harvey, "Faster arithmetic
-for number-theoretic transforms", 2014): butterflies keep values below 4p < 2^32. None of these kernels
-branches or indexes on a secret; they are not hardened further against local side channels.
+for number-theoretic transforms", 2014): butterflies keep values below 4p < 2^32. No table is
+indexed by a secret, but reductions may branch on one: not hardened against local side channels.
 """
 
 from __future__ import annotations

@@ -29,8 +29,10 @@ GAIN = 1e-12
 ROUNDING = 1e-15
 #: Rows of the sampled Hessian at the least, and a column.
 SAMPLE_ROWS, SAMPLE_ROWS_PER_COLUMN = 1 << 16, 64
-#: Rows of a block of the Gram matrix.
-GRAM_ROWS = 8 * BLOCK
+#: Rows of a block of the Gram matrix; with a hundred columns it stays in the second-level cache.
+GRAM_ROWS = 256
+#: Memory for the tasks' partial sums of the Gram matrix.
+PARTS_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -79,32 +81,58 @@ def _evaluate(columns: F32, factors: F64, steps: F64, weights: F64, intercept: f
 
 
 @parallel_reordering
-def _weighted(columns: F32, factors: F64, weights: F64, intercept: float, starts: Any, out: F64) -> None:
-    """sqrt(p (1 - p)) (phi, 1) of BLOCK rows from each of `starts`; out: float64[d + 1, starts * BLOCK].
+def _gram(columns: F32, factors: F64, weights: F64, intercept: float, starts: Any, tasks: int) -> F64:
+    """Lower half of sum p (1 - p) (phi, 1)(phi, 1)^T over BLOCK rows from each of `starts`, a part a task.
 
-    For the Hessian only, which need not see the quantisation.
+    For the Hessian only, which need not see the quantisation. A loop of its own and not BLAS, whose threads
+    wait for each other at every block and come to a standstill on a busy machine. float64[tasks, d+1, d+1].
     """
     d, m = columns.shape
-    for block in prange(starts.shape[0]):
-        start, at = starts[block], block * BLOCK
-        n = min(BLOCK, m - start)
-        eta = np.zeros(BLOCK, np.float64)
-        for j in range(d):
-            w, values = weights[j], columns[j, start : start + n]
+    parts = np.zeros((tasks, d + 1, d + 1), np.float64)
+    for task in prange(tasks):
+        part = parts[task]
+        scaled = np.empty((d + 1, GRAM_ROWS), np.float64)
+        for index in range(task * (BLOCK // GRAM_ROWS), starts.shape[0] * (BLOCK // GRAM_ROWS)):
+            block, piece = index // (BLOCK // GRAM_ROWS), index % (BLOCK // GRAM_ROWS)
+            start = starts[block] + piece * GRAM_ROWS
+            if block % tasks != task or start >= m:
+                continue
+            n = min(GRAM_ROWS, m - start)
+            eta, scale = np.zeros(n, np.float64), factors[start : start + n]
+            for j in range(d):
+                w, values = weights[j], columns[j, start : start + n]
+                for i in range(n):
+                    eta[i] += w * np.float64(values[i])
+            last = scaled[d]
             for i in range(n):
-                eta[i] += w * np.float64(values[i])
-        for i in range(n):
-            factor = factors[start + i]
-            x = eta[i] * factor + intercept
-            root = math.exp(-0.5 * abs(x)) / (1.0 + math.exp(-abs(x)))
-            out[d, at + i] = root
-            eta[i] = root * factor
-        out[d, at + n : at + BLOCK] = 0.0
-        for j in range(d):
-            values, target = columns[j, start : start + n], out[j, at : at + BLOCK]
-            for i in range(n):
-                target[i] = eta[i] * np.float64(values[i])
-            target[n:] = 0.0
+                x = eta[i] * scale[i] + intercept
+                last[i] = math.exp(-0.5 * abs(x)) / (1.0 + math.exp(-abs(x)))
+                eta[i] = last[i] * scale[i]
+            for j in range(d):
+                values, target = columns[j, start : start + n], scaled[j]
+                for i in range(n):
+                    target[i] = eta[i] * np.float64(values[i])
+            for j in range(d + 1):
+                left = scaled[j]
+                for k in range(0, j - 2, 4):
+                    r0, r1, r2, r3 = scaled[k], scaled[k + 1], scaled[k + 2], scaled[k + 3]
+                    s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+                    for i in range(n):
+                        v = left[i]
+                        s0 += v * r0[i]
+                        s1 += v * r1[i]
+                        s2 += v * r2[i]
+                        s3 += v * r3[i]
+                    part[j, k] += s0
+                    part[j, k + 1] += s1
+                    part[j, k + 2] += s2
+                    part[j, k + 3] += s3
+                for k in range((j + 1) // 4 * 4, j + 1):
+                    right, s = scaled[k], 0.0
+                    for i in range(n):
+                        s += left[i] * right[i]
+                    part[j, k] += s
+    return parts
 
 
 @parallel_reordering
@@ -159,13 +187,10 @@ class _Objective:
         """From every stride-th block of rows, scaled to all."""
         d, m = self._columns.shape
         starts = self._all[::stride]
-        gram, per = np.zeros((d + 1, d + 1)), GRAM_ROWS // BLOCK
-        scratch = np.empty((d + 1, min(per, len(starts)) * BLOCK))
-        for at in range(0, len(starts), per):
-            part = starts[at : at + per]
-            block = scratch if len(part) == per else np.empty((d + 1, len(part) * BLOCK))
-            _weighted(self._columns, self._factors, x[:-1], float(x[-1]), part, block)
-            gram += block @ block.T
+        tasks = max(1, min(16, PARTS_BYTES // (8 * (d + 1) ** 2)))
+        parts = _gram(self._columns, self._factors, x[:-1], float(x[-1]), starts, tasks)
+        half = parts.sum(axis=0)
+        gram = half + np.tril(half, -1).T
         rows = int(np.minimum(m - starts, BLOCK).sum())
         return np.asarray(gram * (m / rows) + np.diag(self.penalty))
 
@@ -186,8 +211,8 @@ def _direction(hessian: F64, gradient: F64) -> F64:
 def fit(phi: F32, factors: F64, steps: F64, z: F64, z0: float, l2: float) -> Solution:
     """The minimum above; phi float32[m, d] in Fortran order, z float64[d].
 
-    phi_ij stands for steps_j * round(factors_i * phi_ij / steps_j): factors float64[m] clip the rows (ones: no),
-    steps float64[d] are the quanta that z was summed in.
+    phi_ij stands for steps_j * round(factors_i * phi_ij / steps_j): factors float64[m] clip the rows (ones
+    leave them), steps float64[d] are the quanta that z was summed in.
 
     Noise can make z_0 impossible; it is brought into [1/2, m - 1/2], which costs no privacy and keeps the
     minimum finite (README 4.3). Raises LocalError `lookalike.fit` when it does not converge.

@@ -477,6 +477,7 @@ def test_explain_and_erase(center: Center, tmp_path: Path) -> None:
     assert center.fsck(checkpoint) is None
     again = center.record(event(1))
     assert again.subject == 1  # a new person to the center
+    assert reason(center, 1) == "eligible"  # also for whoever has followed the erasure
     with Center.open(tmp_path / "c") as fresh:
         assert fresh.decide(REQUEST, pa.array([phone(1)]), "phone").ordinals.tolist() == [1]
 

@@ -156,11 +156,11 @@ def test_naughty_strings(client: FlaskClient, shared_data: Path) -> None:
         "categories": ["contract"],
         "occurred_at": "2026-03-01T08:00:00Z",
     }
-    for text in strings[::2]:
+    for text in strings[::5]:
         everywhere = {**event, "evidence": text, "actor": text[:200], "opaque": text or "x"}
         answered(send(client, "/v1/events", everywhere), text)
     for name in ("phone", "purpose", "recipient", "channel", "occurred_at"):
-        for text in strings[::12]:
+        for text in strings[::25]:
             answered(send(client, "/v1/events", {**event, name: text}), (name, text))
     values = [s[:1000] for s in strings]
     for kind in KINDS:

@@ -1,7 +1,7 @@
 """Real nodes for tests: homes with consent, two or more processes, and a job kind made for testing.
 
-Run as a program (`python nodes.py --home DIR`) it is a node that knows the kind `probe`. Its stages follow the
-job's parameters, so that a test can make either side sleep, fail, or send more than the other reads.
+Run as a program (`python nodes.py --home DIR`) it is a node that knows the kind `probe`. Its stages follow
+the job's parameters, so that a test can make either side sleep, fail, or send more than the other reads.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from parties.client import NodeClient
 from parties.documents import Agreement, JobSpec
 from parties.engine import Engine
 from parties.errors import NodeError
-from parties.gate import Gate
 from parties.home import Dataset, Home, write_json
-from parties.kinds import KINDS
 from parties.node import Log
 from parties.operator import Operator
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
@@ -94,6 +92,9 @@ def _check(spec: JobSpec, agreement: Agreement) -> None:
 
 
 def _open(request: ViewRequest) -> Any:
+    from parties.gate import Gate
+
+    _register()
     return Gate(request.center, request.home).open(
         request.dataset.name,
         request.spec.purpose,
@@ -113,8 +114,11 @@ PROBE = JobKind(
 )
 
 
-# The audit bundle looks kinds up by name.
-KINDS["probe"] = PROBE
+def _register() -> None:
+    """The audit bundle looks kinds up by name. Not at import: a node without jobs starts faster so."""
+    from parties.kinds import KINDS
+
+    KINDS["probe"] = PROBE
 
 
 # -- homes ---------------------------------------------------------------------------------------------------
@@ -301,7 +305,7 @@ def request(agreement: str, **changes: Any) -> dict[str, Any]:
 def main() -> int:
     from parties import node
 
-    return node.main(kinds=KINDS)
+    return node.main(kinds={"probe": PROBE})
 
 
 if __name__ == "__main__":

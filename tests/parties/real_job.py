@@ -77,9 +77,9 @@ def run(
         with home.center() as center:
 
             def record(kind: str, payload: dict[str, Any]) -> int:
-                if kind == "job.recheck":
-                    return _leaf(store, center, kind, payload)
-                return _leaf(store, center, kind, payload)
+                number: int = center.append(kind, payload)
+                store.add_leaf(spec.job_id, kind, number)
+                return number
 
             kind = KINDS[spec.kind]
             runner = Runner(
@@ -105,11 +105,6 @@ def run(
                 runner.clean()
             finally:
                 store.close()
-
-    def _leaf(store: Store, center: Any, kind: str, payload: dict[str, Any]) -> int:
-        number = center.append(kind, payload)
-        store.add_leaf(spec.job_id, kind, number)
-        return number
 
     threads = [threading.Thread(target=side, args=(role,)) for role in homes]
     for thread in threads:

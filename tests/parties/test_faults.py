@@ -75,8 +75,8 @@ def test_a_killed_provider_is_noticed_and_knows_it_after_a_restart(pair, folder)
     start = time.monotonic()
     prov.kill()
     ours = _final(brand, job_id)
-    assert time.monotonic() - start < 8
-    assert ours["state"] == "failed" and ours["error"]["code"] in ("transport.lost", "transport.unreachable")
+    assert time.monotonic() - start < 12
+    assert (ours["state"], ours["error"]["code"]) == ("failed", "transport.lost")
     assert _nothing_left(brand, job_id)
     prov.start()
     theirs = _final(prov, job_id)
@@ -91,7 +91,7 @@ def test_a_killed_brand_is_noticed(pair, folder):
     start = time.monotonic()
     brand.kill()
     theirs = _final(prov, job_id)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 12
     assert (theirs["state"], theirs["error"]["code"]) == ("failed", "transport.lost")
     assert _nothing_left(prov, job_id)
     brand.start()
@@ -178,6 +178,6 @@ def test_a_peer_that_is_not_there_is_named_at_once(pair):
     with brand.client() as client:
         ours = client.wait(client.submit(nodes.request("brand-prov")), 10)
     nodes.introduce(*pair)
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 12
     assert (ours["state"], ours["error"]["code"]) == ("failed", "transport.unreachable")
     assert "127.0.0.1:1" in ours["error"]["detail"] and ours["error"]["hint"]

@@ -65,9 +65,8 @@ def test_a_home_is_not_made_over_another_nor_opened_where_none_is(tmp_path):
 
 
 def test_one_process_at_a_time(homes):
-    with homes[0].lock():
-        with pytest.raises(NodeError, match="node.locked"), homes[0].lock():
-            pass
+    with homes[0].lock(), pytest.raises(NodeError, match="node.locked"), homes[0].lock():
+        pass
 
 
 def test_a_card_is_pinned_and_may_only_change_its_address(homes, tmp_path):

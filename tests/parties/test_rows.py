@@ -150,6 +150,21 @@ def test_where(tmp_path):
     assert rows.where("TENURE BETWEEN 1 AND 10").tolist() == [False, True, False, False]
 
 
+def test_where_keeps_the_types_of_parquet(tmp_path):
+    table = pa.table(
+        {
+            "churn": pa.array([True, False, None]),
+            "day": pa.array([0, 400, 800], pa.date32()),
+            "n": pa.array([2**60 + 1, 2**60, None], pa.int64()),
+        }
+    )
+    pq.write_table(table, tmp_path / "p.parquet")
+    rows = Rows(tmp_path / "p.parquet")
+    assert rows.where("NOT churn").tolist() == [False, True, False]
+    assert rows.where("day >= DATE '1971-01-01'").tolist() == [False, True, True]
+    assert rows.where("n = 1152921504606846977").tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize(
     "expression",
     [

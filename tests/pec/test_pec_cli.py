@@ -12,7 +12,7 @@ import click
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, pec
+from pec_command import ROOT, pec
 
 from pec import cli_common
 from pec.cli import COMMANDS, cli
@@ -36,7 +36,8 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert time.monotonic() - began < 3  # a tenth of it on an idle machine
     import subprocess
 
-    code = "import sys, pec.cli; print(sorted({'numpy','pandas','grpc','duckdb','sklearn','numba'} & set(sys.modules)))"
+    heavy = "{'numpy', 'pandas', 'grpc', 'duckdb', 'sklearn', 'numba'}"
+    code = f"import sys, pec.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

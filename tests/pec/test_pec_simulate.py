@@ -1,33 +1,37 @@
-"""Each kind once, end to end: two node processes, mutual TLS, gate, bundle, verification, and the truth beside it."""
+"""Each kind once, end to end: two node processes, mutual TLS, gate, bundle, and the truth beside it."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import pec
+from pec_command import ROOT, pec
 
 from pec import jobs, plan
 from pec.errors import PecError
 from pec.network import LocalNetwork
 
 
-def node_processes() -> set[int]:
-    """Process ids of nodes on this machine whose home is in the tests' temporary folders."""
-    found = set()
+def nodes_below(folder: Path) -> list[int]:
+    """Process ids of running nodes whose home is below `folder`."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"parties.node" in line and b"pec-simulate-" in line and os.getpid() != int(entry.name):
-                found.add(int(entry.name))
+            if b"parties.node" in line and str(folder).encode() in line:
+                found.append(int(entry.name))
     return found
 
 
@@ -47,10 +51,8 @@ def simulate(kind: str, files: tuple[Path, Path], *more: str | Path) -> dict:
 
 @pytest.mark.slow
 def test_lookalike_with_files(two_files: tuple[Path, Path], tmp_path: Path) -> None:
-    before = node_processes()
     out = tmp_path / "out"
     report = simulate("lookalike", two_files, "--label", "loyal", "--audience-size", "50", "--out", out)
-    assert node_processes() <= before
     assert report["rows"] == 600 and report["audience_size"] == 50 and report["epsilon"] is None
     assert report["seeds_matched"] == report["seeds_in_plain_join"] > 100
     assert abs(report["auc"] - report["pooled_auc"]) < 0.005
@@ -124,6 +126,35 @@ def test_a_network_runs_holds_refuses_and_stops(two_files: tuple[Path, Path], tm
         assert ended["state"] == "rejected" and "not now" in ended["error"]["detail"]
     for pid in pids:
         assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing_behind(
+    number: signal.Signals, two_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "pec.cli", "simulate", "overlap", "--brand", str(two_files[0])),
+            *("--provider", str(two_files[1]), "--id", "phone", "--assume-consent", "test", "--json"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(nodes_below(tmp_path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pids = nodes_below(tmp_path)
+    assert len(pids) == 2 and process.poll() is None
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert (
+        process.returncode == 130 and json.loads(out.splitlines()[-1])["error"]["code"] == "pec.interrupted"
+    )
+    assert not nodes_below(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_node_that_can_not_start_says_why(tmp_path: Path) -> None:

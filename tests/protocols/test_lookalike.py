@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -174,6 +176,36 @@ def test_scores_are_log_odds_of_clipped_rows() -> None:
     assert np.allclose(clipped, expected, atol=1e-5) and clipped.dtype == np.float32
     with pytest.raises(LocalError):
         score(phi[:, :3], model)
+
+
+WORK_QUEUE = """
+import os, threading
+import numpy as np
+from protocols.lookalike import Features, Labels, Terms, score
+from protocols.machine import pump
+
+def job():
+    phi = np.asfortranarray(np.random.default_rng(0).standard_normal((3000, 4)), dtype=np.float32)
+    for _ in range(2):
+        brand = Labels(np.arange(500), 3000, bytes(32), Terms(epsilon=None), os.urandom)
+        provider = Features(phi, list("abcd"), bytes(32), Terms(epsilon=None), os.urandom)
+        pump(brand, provider)
+        score(phi, provider.result)
+
+threads = [threading.Thread(target=job) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print("all done")
+"""
+
+
+def test_jobs_in_several_threads_survive_numbas_work_queue() -> None:
+    """Without OpenMP, numba ends the process when two threads start parallel loops at once."""
+    environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", WORK_QUEUE], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "all done" in done.stdout, done.stderr[-500:]
 
 
 # Noise
