@@ -28,6 +28,7 @@ from consent_center.errors import ConsentError
 from consent_center.keys import Keys, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
 from consent_center.ledger.checkpoint import Checkpoint
+from consent_center.ledger.verify import disclosure_hash
 from consent_center.model import (
     KINDS,
     Assessment,
@@ -351,6 +352,11 @@ class Center:
         tokens = snapshot.tokens_of(salt, found.hashed[chosen])
         purpose = known.current.get(request.purpose)
         assessed = [a for a in known.assessments.values() if a.purpose == request.purpose]
+        disclosure = {
+            "counts": decisions.counts(),
+            "token_count": len(tokens),
+            "salt": secrets.token_hex(snapshot.SALT_SIZE),
+        }
         document = {
             "format": "pec.snapshot/1",
             "id": secrets.token_hex(16),
@@ -361,19 +367,18 @@ class Center:
             "purpose_version": purpose.version if purpose else 0,
             "kind": kind,
             "sequence": decisions.sequence,
-            "counts": decisions.counts(),
+            "disclosure_hash": disclosure_hash(disclosure),
             "rules_hash": deciding.rules_hash(self._rules),
             "notices_hash": known.notices_hash(request.purpose),
             "assessment": assessed[-1].reference if assessed else "",
             "token_root": snapshot.token_root(tokens).hex(),
-            "token_count": len(tokens),
             "issued_at": batches.moment(now),
         }
         signature = snapshot.sign(self._keys.signer, document)
         eligible = bitmap(decisions.ordinals[decisions.eligible])
         with self._write() as connection:
-            snapshot.store(connection, document, signature, salt, request, eligible, tokens)
-        return Snapshot(document, signature, decisions)
+            snapshot.store(connection, document, disclosure, signature, salt, request, eligible, tokens)
+        return Snapshot(document, signature, decisions, disclosure)
 
     def delta(self, snapshot_id: str) -> Delta:
         """Who was eligible in a snapshot and is not now. `snapshot.unknown`, `center.unreachable`."""
@@ -403,7 +408,8 @@ class Center:
             stored = snapshot.load(connection, snapshot_id)
             tokens = snapshot.load_tokens(connection, snapshot_id)
         hashed = examine.pseudonym(self._keys, kind, value)
-        return snapshot.prove_token(tokens, snapshot.tokens_of(stored.salt, hashed)[0].tobytes())
+        found = snapshot.prove_token(tokens, snapshot.tokens_of(stored.salt, hashed)[0].tobytes())
+        return {**found, "disclosure": stored.disclosure}
 
     # ---- ledger --------------------------------------------------------------------------------------------
 

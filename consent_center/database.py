@@ -141,6 +141,7 @@ snapshots = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("document", BLOB, nullable=False),
+    Column("disclosure", BLOB, nullable=False),
     Column("signature", BLOB, nullable=False),
     Column("salt", BLOB, nullable=False),
     Column("regulation", Text),

@@ -201,11 +201,16 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a job gets: the signed document and, for the holder of the rows only, the decisions."""
+    """What a job gets: the signed document, which the peer sees too, and what stays with the holder of the rows.
+
+    `disclosure` has `counts`, `token_count` and a salt; the document only has its hash, because a partner must
+    not learn how many people a party holds or why they were left out. `ledger.verify.disclosure` compares them.
+    """
 
     document: dict[str, Any]
     signature: bytes
     decisions: Decisions
+    disclosure: dict[str, Any]
 
     @property
     def id(self) -> str:

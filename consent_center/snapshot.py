@@ -36,6 +36,7 @@ class Stored:
     """A snapshot as the database has it."""
 
     document: dict[str, Any]
+    disclosure: dict[str, Any]
     salt: bytes
     eligible: BitMap
     request: DecisionRequest
@@ -87,6 +88,7 @@ def sign(signer: Signer, document: dict[str, Any]) -> bytes:
 def store(
     connection: sa.Connection,
     document: dict[str, Any],
+    disclosure: dict[str, Any],
     signature: bytes,
     salt: bytes,
     request: DecisionRequest,
@@ -98,6 +100,7 @@ def store(
         db.snapshots.insert().values(
             id=document["id"],
             document=canonical(document),
+            disclosure=canonical(disclosure),
             signature=signature,
             salt=salt,
             regulation=request.regulation,
@@ -119,7 +122,7 @@ def load(connection: sa.Connection, id: str) -> Stored:
     request = DecisionRequest(
         document["purpose"], document["recipient"], tuple(document["categories"]), None, row.regulation
     )
-    return Stored(document, row.salt, BitMap.deserialize(row.eligible), request)
+    return Stored(document, json.loads(row.disclosure), row.salt, BitMap.deserialize(row.eligible), request)
 
 
 def load_tokens(connection: sa.Connection, id: str) -> Bytes2:

@@ -115,7 +115,11 @@ def _members(record: Mapping[str, Any], center: Any) -> dict[str, bytes]:
         "spec": record["spec"],
         "agreement": record["agreement"],
         "cards": record["cards"],
-        "snapshots": {"snapshots": record["snapshots"], "nonces": record["nonces"]},
+        "snapshots": {
+            "snapshots": record["snapshots"],
+            "nonces": record["nonces"],
+            "disclosure": record["disclosure"],
+        },
         "closing": record["closing"],
         "log": {"stages": record["stages"], "consent": record["consent"], "leakage": record["leakage"]},
         "ledger": {"checkpoint": checkpoint, "leaves": leaves},
@@ -311,8 +315,10 @@ class _Story:
                 _require(document.get(name) == value, f"{party}'s snapshot has {name} {document.get(name)!r}")
             same = sorted(document["categories"]) == sorted(self._spec.categories)
             _require(same, f"{party}'s snapshot is for other data categories than the job")
-        counts = {party: signed[party]["document"]["counts"]["in"] for party in sorted(signed)}
-        return ", ".join(f"{party} {n} people in" for party, n in counts.items())
+        opened = self._content["snapshots"]["disclosure"]
+        ledger_verify.disclosure(signed[self._own]["document"], opened)
+        out = sum(opened["counts"]["out"].values())
+        return f"signed by both centers; {self._own}: {opened['counts']['in']} people in, {out} out"
 
     def _closing(self) -> str:
         signed = self._content["closing"]

@@ -129,7 +129,7 @@ class NodeClient:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Everything about one job: state, final, error {code, detail, hint, origin, counts}, stages (name,
-        seconds, bytes_sent, bytes_received), seconds, progress, counts {own, peer}, consent (a re-check each
+        seconds, bytes_sent, bytes_received), seconds, progress, counts {own}, consent (a re-check each
         boundary), leakage, result, path, files, audit."""
         return dict(self._call("job", job_id=job_id))
 

@@ -301,7 +301,7 @@ class Engine:
             if state in FINAL:
                 raise NodeError("job.cancelled", f"job {job_id} is {state}")
             if reply.state in FINAL:
-                raise peer_failed(reply.code, reply.detail, dict(reply.counts))
+                raise peer_failed(reply.code, reply.detail)
             if reply.state == "approved":
                 signed = documents.parse(reply.spec, "countersigned job")
                 keys = {self.home.party: self.home.identity.public_key, peer.party: peer.identity_key}
@@ -432,7 +432,7 @@ class Engine:
 
     def cancel_by_peer(self, peer: Peer, request: Any) -> Any:
         job = self._of_peer(peer, request.job_id, request.spec_hash)
-        error = peer_failed(request.code or "job.cancelled", request.detail, {})
+        error = peer_failed(request.code or "job.cancelled", request.detail)
         with self._lock:
             link = self._links.get(job.job_id)
         if link is not None:
@@ -457,7 +457,6 @@ class Engine:
         if job.error is not None:
             told = self._shared(job)
             reply.code, reply.detail = told["code"], told["detail"]
-            reply.counts.update({k: int(v) for k, v in told["counts"].items()})
         return reply
 
     def _shared(self, job: Job) -> dict[str, Any]:
@@ -465,7 +464,7 @@ class Engine:
         if final_state(record["code"]) == "failed":
             # What failed inside may quote data; refusals are written to be read by the peer.
             return for_peer(NodeError("peer.failed", "")) | {"code": record["code"]}
-        return {"code": record["code"], "detail": record["detail"], "counts": record["counts"]}
+        return {"code": record["code"], "detail": record["detail"]}
 
     def session(
         self,

@@ -208,16 +208,18 @@ class Gate:
                 "consent.unavailable", f"the center is behind its events: {snapshot.decisions.detail}"
             )
         chosen = np.flatnonzero(codes == 0)
-        _check_snapshot(snapshot.document, purpose, recipient, categories, job_id, len(chosen))
+        _check_snapshot(
+            snapshot.document, snapshot.disclosure, purpose, recipient, categories, job_id, len(chosen)
+        )
         for code, number in enumerate(np.bincount(codes, minlength=1)):
             if code and number:
                 counts["out"][str(REASONS[code])] = int(number)
         counts["in"] = len(chosen)
         if not len(chosen):
-            reasons = ", ".join(f"{k} {v}" for k, v in sorted(counts["out"].items()))
+            # The peer is told the fact; why people are out, and how many there are, stays on this side.
             raise PartyError(
                 "consent.nobody",
-                f"nobody's consent covers purpose {purpose!r} for {recipient!r}: {reasons}",
+                f"nobody's consent covers purpose {purpose!r} for {recipient!r}",
                 "record consent for this purpose and recipient, or ask for another purpose",
                 share=True,
                 counts=counts["out"],
@@ -308,6 +310,7 @@ def digests(values: pa.Array, kind: str) -> np.ndarray:
 
 def _check_snapshot(
     document: Mapping[str, Any],
+    disclosure: Mapping[str, Any],
     purpose: str,
     recipient: str,
     categories: Sequence[str],
@@ -323,7 +326,7 @@ def _check_snapshot(
             )
     if sorted(document.get("categories", ())) != sorted(categories):
         raise PartyError("gate.snapshot", "the snapshot covers other data categories than the job")
-    if document.get("counts", {}).get("in") != eligible:
+    if disclosure.get("counts", {}).get("in") != eligible:
         raise PartyError("gate.snapshot", f"the snapshot counts others than the {eligible} people decided")
 
 

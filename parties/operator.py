@@ -154,7 +154,7 @@ class Operator:
                 for s in stages
             ],
             "progress": None if out["final"] else self._engine.progress(job.job_id),
-            "counts": {"own": job.counts, "peer": job.peer_counts},
+            "counts": {"own": job.counts},
             "consent": job.consent,
             "leakage": job.leakage,
             "result": job.result,

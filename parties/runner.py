@@ -66,14 +66,13 @@ def error_record(error: Exception) -> dict[str, Any]:
 
 
 def for_peer(error: Exception) -> dict[str, Any]:
-    """What the peer is told: the code, and the detail only if it was written to be shared."""
+    """What the peer is told: the code, and the detail only if it was written to be shared; never the counts."""
     record = error_record(error)
     shared = bool(getattr(error, "share", False))
     meaning = CODES.get(record["code"]) or protocol_errors.CODES.get(record["code"], "")
     return {
         "code": record["code"],
         "detail": record["detail"] if shared else meaning,
-        "counts": record["counts"] if shared else {},
     }
 
 
@@ -153,8 +152,10 @@ class Runner:
         if view.rows < self.agreement.minimum_rows:
             raise NodeError(
                 "agreement.minimum_rows" if view.rows else "consent.nobody",
-                f"{view.rows} people of {self.home.party} may take part, "
-                f"the agreement wants {self.agreement.minimum_rows}",
+                f"fewer people of {self.home.party} may take part than the agreement wants "
+                f"({self.agreement.minimum_rows})"
+                if view.rows
+                else f"nobody of {self.home.party} agreed to {self.spec.purpose!r} for {self.peer.party}",
                 "wait until more people have consented to this purpose and recipient",
                 share=True,
                 counts=counts.get("out", {}),
@@ -167,7 +168,6 @@ class Runner:
         theirs = self.session.exchange_ready(own)
         self._check_snapshot(theirs)
         self.snapshots = {self.home.party: own, self.peer.party: theirs}
-        self.store.update(self.job.job_id, peer_counts=theirs["document"]["counts"])
         self.session.bind(str(own["document"]["token_root"]), str(theirs["document"]["token_root"]))
         return view
 
@@ -190,9 +190,8 @@ class Runner:
                 raise NodeError(
                     "consent.snapshot", f"its {name} is {document.get(name)!r}, not {value!r}", share=True
                 )
-        counts = document.get("counts")
-        if not isinstance(counts, dict) or not isinstance(document.get("token_root"), str):
-            raise NodeError("consent.snapshot", "it lacks counts or token_root", share=True)
+        if not isinstance(document.get("token_root"), str):
+            raise NodeError("consent.snapshot", "it lacks its token_root", share=True)
 
     def _context(self, view: Any) -> StageContext:
         return StageContext(
@@ -337,6 +336,7 @@ class Runner:
                 self.peer.party: self.peer.card,
             },
             "snapshots": self.snapshots,
+            "disclosure": view.snapshot.disclosure,
             "nonces": {
                 self.home.party: self.session.nonce.hex(),
                 self.peer.party: self.session.peer_nonce.hex(),
@@ -364,5 +364,5 @@ class Runner:
 
 def _counts(view: Any) -> dict[str, Any]:
     counts = getattr(view, "counts", None)
-    found = counts if isinstance(counts, dict) else view.snapshot.document["counts"]
+    found = counts if isinstance(counts, dict) else view.snapshot.disclosure["counts"]
     return dict(json.loads(json.dumps(found)))

@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS nonces (nonce BLOB PRIMARY KEY, job_id TEXT NOT NULL,
 class Job:
     """One job on one side. `signed` is the signed spec, `private` and `salt` the brand's secret parameters.
 
-    `counts` and `peer_counts` are people in and out by reason; `error` is {code, detail, hint, origin,
+    `counts` are this side's people in and out by reason; `error` is {code, detail, hint, origin,
     counts}.
     """
 
@@ -70,7 +70,6 @@ class Job:
     hold_before: str = ""
     note: str = ""
     counts: dict[str, Any] = field(default_factory=dict)
-    peer_counts: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
     leakage: dict[str, Any] = field(default_factory=dict)
     consent: list[dict[str, Any]] = field(default_factory=list)
@@ -86,7 +85,6 @@ _DATA = (
     "hold_before",
     "note",
     "counts",
-    "peer_counts",
     "result",
     "leakage",
     "consent",

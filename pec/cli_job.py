@@ -143,11 +143,10 @@ def _show(found: dict[str, Any]) -> Any:
     if found.get("leakage"):
         lines = [(side, line) for side in ("brand", "provider") for line in found["leakage"].get(side, [])]
         parts.append(table(("who", "learns"), lines, title="What each side learns"))
-    for name, title in (("own", "People on this side"), ("peer", "People on the other side")):
-        counts = (found.get("counts") or {}).get(name)
-        if counts:
-            people = [("in", counts["in"]), *((wording.reason(k)[1], v) for k, v in counts["out"].items())]
-            parts.append(table(("reason", "people"), people, title=title))
+    counts = (found.get("counts") or {}).get("own")
+    if counts:
+        people = [("in", counts["in"]), *((wording.reason(k)[1], v) for k, v in counts["out"].items())]
+        parts.append(table(("reason", "people"), people, title="People on this side"))
     if found.get("stages"):
         rows = [
             (s["name"], s.get("seconds"), s.get("bytes_sent"), s.get("bytes_received"))

@@ -23,6 +23,8 @@ LEAF_LABEL = b"pec.leaf.v1\x00"
 SALT_SIZE = 16
 #: What a snapshot's signature covers; a note's text can't begin so, since it has no control characters.
 SNAPSHOT_LABEL = b"pec/consent/snapshot/v1\x00"
+#: What the hash of a snapshot's counts begins with; the counts have a salt, so they can't be guessed.
+DISCLOSURE_LABEL = b"pec/consent/disclosure/v1\x00"
 
 
 def canonical(document: dict[str, Any]) -> bytes:
@@ -99,6 +101,17 @@ def snapshot(document: dict[str, Any], signature: bytes, key: str | Verifier) ->
         )
 
 
+def disclosure_hash(opened: dict[str, Any]) -> str:
+    """Hex SHA-256 of a snapshot's disclosure {counts, token_count, salt}, which its document commits to."""
+    return hashlib.sha256(DISCLOSURE_LABEL + canonical(opened)).hexdigest()
+
+
+def disclosure(document: dict[str, Any], opened: dict[str, Any]) -> None:
+    """These counts are those of the signed snapshot; ConsentError `snapshot.proof`."""
+    if disclosure_hash(opened) != document.get("disclosure_hash"):
+        raise ConsentError("snapshot.proof", "the counts are not those that the snapshot was signed with")
+
+
 def token(document: dict[str, Any], proof_document: dict[str, Any]) -> bool:
     """Whether a token is in a snapshot, proven by `Center.token_proof`'s answer.
 
@@ -107,7 +120,8 @@ def token(document: dict[str, Any], proof_document: dict[str, Any]) -> bool:
     proven. Raises ConsentError `snapshot.proof`.
     """
     try:
-        root, size = bytes.fromhex(document["token_root"]), int(document["token_count"])
+        opened = proof_document["disclosure"]
+        root, size = bytes.fromhex(document["token_root"]), int(opened["token_count"])
         wanted = bytes.fromhex(proof_document["token"])
         entries = [
             (
@@ -119,6 +133,7 @@ def token(document: dict[str, Any], proof_document: dict[str, Any]) -> bool:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise ConsentError("snapshot.proof", f"a malformed token proof: {error!r}") from None
+    disclosure(document, opened)
     if len(wanted) != 32 or any(len(value) != 32 for _, value, _ in entries):
         raise ConsentError("snapshot.proof", "a token is not 32 bytes long")
     try:

@@ -62,7 +62,11 @@ def snapshot() -> Response:
             "request.invalid", "metadata: job_id is the name of the job, at most 200 characters"
         )
     issued = center().snapshot(_request(meta), values, kind, job_id)
-    more = {"document": issued.document, "signature": issued.signature.hex()}
+    more = {
+        "document": issued.document,
+        "signature": issued.signature.hex(),
+        "disclosure": issued.disclosure,
+    }
     return Response(wire.pack_decisions(issued.decisions, more), content_type=wire.ARROW)
 
 

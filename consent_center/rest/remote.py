@@ -260,7 +260,7 @@ class RemoteCenter:
         decisions, more = wire.unpack_decisions(data)
         if len(decisions.codes) != len(values):
             raise ConsentError("center.unreachable", f"{self._url} answered for another number of rows")
-        return Snapshot(more["document"], bytes.fromhex(more["signature"]), decisions)
+        return Snapshot(more["document"], bytes.fromhex(more["signature"]), decisions, more["disclosure"])
 
     def delta(self, snapshot_id: str) -> Delta:
         found = self._json("GET", f"/v1/snapshots/{quote(snapshot_id, safe='')}/delta")

@@ -139,13 +139,7 @@ def remote_error(error: grpc.RpcError) -> RemoteError | None:
         except ValueError:
             return None
         if isinstance(body, dict) and is_code(body.get("code")):
-            counts = body.get("counts")
-            return RemoteError(
-                body["code"],
-                str(body.get("detail", "")),
-                str(body.get("hint", "")),
-                counts=counts if isinstance(counts, dict) else {},
-            )
+            return RemoteError(body["code"], str(body.get("detail", "")), str(body.get("hint", "")))
     return None
 
 

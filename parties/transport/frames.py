@@ -234,8 +234,7 @@ class Link:
     def _aborted(self, message: dict[str, Any]) -> None:
         if message.get("type") != "abort":
             return
-        code, detail, counts = message.get("code"), message.get("detail"), message.get("counts")
-        raise peer_failed(code, detail, counts)
+        raise peer_failed(message.get("code"), message.get("detail"))
 
     def _to_spool(self, body: bytes) -> tuple[int, int]:
         if self._spool is None:
@@ -328,10 +327,7 @@ class Link:
             self._inbox.clear()
 
 
-def peer_failed(code: Any, detail: Any, counts: Any) -> PeerFailed:
+def peer_failed(code: Any, detail: Any) -> PeerFailed:
     """The error that a peer reported, with everything that it may have made up cut to size."""
-    people: dict[str, int] = {}
-    if isinstance(counts, dict):
-        people = {str(k)[:64]: v for k, v in list(counts.items())[:64] if isinstance(v, int) and v >= 0}
     text = detail[:2000] if isinstance(detail, str) else ""
-    return PeerFailed(code if is_code(code) else "peer.failed", f"the peer reports: {text}", counts=people)
+    return PeerFailed(code if is_code(code) else "peer.failed", f"the peer reports: {text}")

@@ -1,8 +1,6 @@
 # mypy: ignore-errors
-from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -46,25 +44,16 @@ class JobRequest(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., spec_hash: _Optional[bytes] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class JobReply(_message.Message):
-    __slots__ = ("state", "code", "detail", "counts", "spec")
-    class CountsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: int
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    __slots__ = ("state", "code", "detail", "spec")
     STATE_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
-    COUNTS_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     state: str
     code: str
     detail: str
-    counts: _containers.ScalarMap[str, int]
     spec: bytes
-    def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., counts: _Optional[_Mapping[str, int]] = ..., spec: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., spec: _Optional[bytes] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("job_id", "sequence", "stage", "payload", "control", "stage_json", "beat")

@@ -80,7 +80,6 @@ def error_bytes(error: Any) -> bytes:
         "code": code if isinstance(code, str) else "node.internal",
         "detail": str(getattr(error, "detail", "") or type(error).__name__)[:3000],
         "hint": str(getattr(error, "hint", ""))[:1000],
-        "counts": dict(getattr(error, "counts", {}) or {}),
     }
     return json.dumps(body).encode()
 

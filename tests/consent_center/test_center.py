@@ -397,8 +397,11 @@ def test_snapshot_is_signed_and_proves_in_and_out(center: Center) -> None:
     shot = center.snapshot(REQUEST, values, "phone", "job-1")
     document = shot.document
     verify.snapshot(document, shot.signature, center.verifier_key())
-    assert document["counts"] == {"in": 7, "out": {"denied": 1, "identifier_null": 1}}
-    assert document["token_count"] == 6  # people, where counts are rows
+    opened = shot.disclosure
+    verify.disclosure(document, opened)
+    assert "counts" not in document and "token_count" not in document  # a partner sees the document
+    assert opened["counts"] == {"in": 7, "out": {"denied": 1, "identifier_null": 1}}
+    assert opened["token_count"] == 6  # people, where counts are rows
     for number in range(1, 20):
         found = center.token_proof(shot.id, "phone", phone(number))
         inside = number < 8 and number != 3
@@ -417,7 +420,7 @@ def test_snapshot_is_signed_and_proves_in_and_out(center: Center) -> None:
 
 def test_an_empty_snapshot_proves_absence(center: Center) -> None:
     shot = center.snapshot(REQUEST, pa.array([phone(1)]), "phone", "job")
-    assert shot.document["counts"] == {"in": 0, "out": {"unknown_subject": 1}}
+    assert shot.disclosure["counts"] == {"in": 0, "out": {"unknown_subject": 1}}
     assert verify.token(shot.document, center.token_proof(shot.id, "phone", phone(1))) is False
 
 

@@ -221,7 +221,9 @@ def test_parsers_parse_or_refuse(text: str) -> None:
         lambda: checkpoint.parse_checkpoint(text),
         lambda: proof.parse_tlog_proof(text),
         lambda: verify.leaf_hash({"kind": text, "salt": text, "payload": text}),
-        lambda: verify.token({"token_root": text, "token_count": text}, {"token": text, "entries": []}),
+        lambda: verify.token(
+            {"token_root": text}, {"token": text, "entries": [], "disclosure": {"token_count": text}}
+        ),
     ):
         try:
             parse()

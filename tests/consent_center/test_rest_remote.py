@@ -130,7 +130,9 @@ def test_snapshot_delta_and_ledger(far: CenterClient, near: Center) -> None:
     phones = [f"1370000{i:04d}" for i in range(20)]
     far.record_many([event(("phone", p)) for p in phones])
     issued = far.snapshot(ASK, pa.array([*phones, "13700001111"]), "phone", "job-1")
-    assert issued.decisions.counts() == issued.document["counts"] == {"in": 20, "out": {"unknown_subject": 1}}
+    assert (
+        issued.decisions.counts() == issued.disclosure["counts"] == {"in": 20, "out": {"unknown_subject": 1}}
+    )
     assert near.delta(issued.id).withdrawn.size == 0
     far.record(event(("phone", phones[3]), action="withdrawn"))
     delta = far.delta(issued.id)

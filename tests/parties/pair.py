@@ -225,10 +225,9 @@ class ScriptedCenter:
             "purpose": request.purpose,
             "recipient": request.recipient,
             "categories": list(request.categories),
-            "counts": decisions.counts(),
             "token_root": "00" * 32,
         }
-        return Snapshot(document, b"", decisions)
+        return Snapshot(document, b"", decisions, {"counts": decisions.counts()})
 
     def delta(self, snapshot_id: str) -> Delta:
         gone = sorted(self._people[value] for value in self.withdrawn if value in self._people)

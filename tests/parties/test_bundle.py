@@ -203,7 +203,7 @@ FORGERIES = {
         "agreement",
     ),
     "snapshot counts": (
-        lambda job, c: c["snapshots"]["snapshots"]["dataco"]["document"]["counts"].update({"in": 1}),
+        lambda job, c: c["snapshots"]["disclosure"]["counts"].update({"in": 1}),
         "snapshots",
     ),
     "snapshots exchanged": (

@@ -65,7 +65,7 @@ def test_a_job_runs_on_both_sides_and_leaves_results_rows_and_a_bundle(pair, cli
         assert sorted(client.rows(job_id)) == list(range(20))
         assert [s["name"] for s in view["stages"]] == ["swap", "tell"]
         assert view["bytes_sent"] > 300 and view["seconds"] > 0
-        assert view["counts"] == {"own": {"in": 20, "out": {}}, "peer": {"in": 20, "out": {}}}
+        assert view["counts"] == {"own": {"in": 20, "out": {}}}
         assert bundle.verify(view["audit"]).ok
     assert ours["bytes_sent"] == theirs["bytes_received"]
     # The brand's private parameters never cross; only their commitment does.
@@ -125,13 +125,15 @@ def test_refusals_have_one_code_on_both_sides(clients, changes, code):
     assert ours["path"] is None and theirs["path"] is None
 
 
-def test_nobody_eligible_is_refused_with_counts_by_reason(tmp_path, pair, clients):
+def test_nobody_eligible_is_refused_and_only_the_own_side_sees_counts(tmp_path, pair, clients):
     brand, prov = pair
     nodes.agree(brand.home, prov.home, id="news", purposes=["news"])
     ours, theirs = _both(clients, clients[0].submit(nodes.request("news", purpose="news")))
     assert (ours["state"], theirs["state"]) == ("rejected", "rejected")
     assert ours["error"]["code"] == theirs["error"]["code"] == "consent.nobody"
-    assert sum(ours["error"]["counts"].values()) == 20
+    blamed = {view["error"]["origin"]: view["error"] for view in (ours, theirs)}
+    assert sum(blamed["here"]["counts"].values()) == 20
+    assert all(not view["error"]["counts"] for view in (ours, theirs) if view["error"]["origin"] == "peer")
 
 
 def test_a_failing_stage_tells_the_peer_the_code_and_nothing_else(pair, clients):

@@ -174,7 +174,7 @@ def test_closed_when_the_center_fails(home):
         (_document(recipient="mallory"), "gate.snapshot"),
         (_document(job_id="job-2"), "gate.snapshot"),
         (_document(categories=["profile", "health"]), "gate.snapshot"),
-        (_document(counts={"in": 99, "out": {}}), "gate.snapshot"),
+        (lambda s: replace(s, disclosure={"counts": {"in": 99, "out": {}}}), "gate.snapshot"),
         (lambda s: replace(s, decisions=replace(s.decisions, codes=s.decisions.codes[:-1])), "gate.snapshot"),
         (
             lambda s: replace(s, decisions=replace(s.decisions, ordinals=s.decisions.ordinals[:-1])),

@@ -125,7 +125,7 @@ def _false_snapshot(frames: Iterator) -> Iterator:
     for frame in frames:
         if b'"ready"' in frame.control:
             message = documents.parse(frame.control)
-            message["snapshot"]["document"]["counts"] = {"in": 1000000, "out": {}}
+            message["snapshot"]["document"]["sequence"] = 1000000
             frame.control = documents.canonical(message)
         yield frame
 
@@ -381,15 +381,13 @@ def test_a_silent_peer_is_noticed_and_a_busy_one_is_not():
     provider.close()
 
 
-def test_an_abort_carries_code_and_counts_and_nothing_that_is_not_a_code():
+def test_an_abort_carries_a_code_and_nothing_that_is_not_a_code():
     brand, provider = _connected()
-    brand.close(
-        {"code": "consent.nobody", "detail": "none", "counts": {"denied": 3, "x": "y"}}, drain_seconds=0.2
-    )
+    brand.close({"code": "consent.nobody", "detail": "none"}, drain_seconds=0.2)
     with pytest.raises(PeerFailed) as caught:
         provider.receive("payload")
-    assert (caught.value.code, caught.value.counts) == ("consent.nobody", {"denied": 3})
-    assert frames_module.peer_failed("<b>", 3, None).code == "peer.failed"
+    assert (caught.value.code, caught.value.detail) == ("consent.nobody", "the peer reports: none")
+    assert frames_module.peer_failed("<b>", 3).code == "peer.failed"
     provider.close()
 
 
