@@ -201,11 +201,11 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a job gets: the signed document, which the peer sees too, and what stays with the owner of the rows.
+    """What a job gets: the signed document, which the peer sees too, and what stays with the rows' owner.
 
     `disclosure` has `counts`, `token_count` and a salt; the document only has its hash, because a partner
-    must not learn how many people a party holds or why they were left out. `ledger.verify.disclosure` compares
-    the two.
+    must not learn how many people a party holds or why they were left out. `ledger.verify.disclosure`
+    compares the two.
     """
 
     document: dict[str, Any]

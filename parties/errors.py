@@ -123,7 +123,7 @@ _CODE = re.compile(r"[a-z_]{1,40}\.[a-z_]{1,40}")
 
 
 class NodeError(Exception):
-    """`share` says that the peer may see `detail`; `counts` are people by reason, for this side's operator only."""
+    """`share`: the peer may see `detail`; `counts`, people by reason, are for this side's operator only."""
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ def error_record(error: Exception) -> dict[str, Any]:
 
 
 def for_peer(error: Exception) -> dict[str, Any]:
-    """What the peer is told: the code, and the detail only if it was written to be shared; never the counts."""
+    """What the peer is told: the code, and the detail if it was written to be shared; never the counts."""
     record = error_record(error)
     shared = bool(getattr(error, "share", False))
     meaning = CODES.get(record["code"]) or protocol_errors.CODES.get(record["code"], "")

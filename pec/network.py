@@ -1,5 +1,4 @@
-"""Several party nodes on this machine: homes, cards, agreements, processes. For demo, simulate, bench and
-tests.
+"""Several party nodes on this machine: homes, cards, agreements, processes. For demo, simulate, bench, tests.
 
     with LocalNetwork(folder, ["brand", "provider_a"]) as network:
         network.agree(terms)
@@ -64,8 +63,7 @@ class Party:
 
 
 class LocalNetwork:
-    """Nodes named `parties` under `root`, which trust one another. `start` and `stop` may be called more
-    than once.
+    """Nodes named `parties` under `root`, which trust one another; may be started and stopped more than once.
 
     `consent_rest`: whether the nodes serve their consent centers over REST too.
     """
@@ -106,17 +104,19 @@ class LocalNetwork:
             signal.signal(signal.SIGTERM, self._restore)
 
     def agree(self, terms: Mapping[str, Any]) -> None:
-        """Sign `terms` by its brand and its provider, and store the agreement at both."""
-        brand, provider = self.parties[terms["brand"]].home, self.parties[terms["provider"]].home
-        signed = provider.sign_agreement(brand.sign_agreement(terms))
-        brand.add_agreement(signed)
-        provider.add_agreement(signed)
+        """Sign `terms` by its brand and its provider, and give it to both (to running nodes over gRPC)."""
+        sides = [self.parties[terms["brand"]], self.parties[terms["provider"]]]
+        signed = sides[1].home.sign_agreement(sides[0].home.sign_agreement(terms))
+        for party in sides:
+            if party.process is None:
+                party.home.add_agreement(signed)
+            else:
+                party.client.add_agreement(signed)
 
     def start(self, names: Iterable[str] | None = None, timeout: float = READY_SECONDS) -> None:
         """Start the nodes (all by default) and wait until each says that it is ready. Raises `pec.node`."""
         waiting = [self.parties[n] for n in (names or self.parties)]
-        # A Ctrl-C between two starts must not leave the first process behind: __exit__ sees each as it is
-        # made.
+        # A Ctrl-C between two starts must not leave the first process behind: __exit__ sees each one made.
         for party in waiting:
             _ready_file(party).unlink(missing_ok=True)
             with party.log.open("ab") as log:
@@ -156,9 +156,7 @@ class LocalNetwork:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End every process: ask, wait, and kill what is still there. Never raises for a process that has
-        gone.
-        """
+        """End every process: ask, wait, and kill what is still there; one that has gone already is fine."""
         running = [p for p in self.parties.values() if p.process is not None]
         for party in running:
             if party.connected is not None:
@@ -185,8 +183,7 @@ class LocalNetwork:
         watch: Callable[[dict[str, Any]], None] | None = None,
         timeout: float = 600.0,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Submit a job, approve it at the provider if it asks, wait for its end: (brand's view, provider's
-        view).
+        """Submit a job, approve it at the provider if it asks, wait for its end: both sides' views of it.
 
         Raises `pec.job_refused` and `pec.job_failed` with the node's own code and words in the message.
         """

@@ -1,10 +1,9 @@
-"""The main job on real data, through the public interfaces only: REST for consent, gRPC for jobs, CLI for
-audits.
+"""The main job on real data, through the public interfaces only: REST for consent, gRPC for jobs,
+the command line for audits.
 
 Three nodes run as separate processes, each with its own keys, certificate, databases and consent center.
-What is
-known here and to nobody else (whose number is whose, who agreed to what) serves to check the results, never
-to make them.
+What is known here and to nobody else (whose number is whose, who agreed to what) serves to check the results,
+never to make them.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from consent_center.client import open_center
 from pec import __version__, audits, jobs, oracle, outcome, plan, tables
 from pec.demo import checks, data
 from pec.demo.data import BRAND, PARTIES, PROVIDER_A, PROVIDER_B, DemoData
@@ -73,9 +73,9 @@ def run(out: Path, *, seed: int = 7, show: Show | None = None) -> dict[str, Any]
     made = _data(out / "data", seed)
     with LocalNetwork(out / "nodes", PARTIES, consent_rest=True) as network:
         demo = Demo(out, note, network, made)
-        _agreements(demo)
         note("starting three nodes")
         network.start()
+        _agreements(demo)
         preflight, imported = _imports(demo)
         for provider in (PROVIDER_A, PROVIDER_B):
             for kind in plan.KINDS:
@@ -110,10 +110,13 @@ def _data(folder: Path, seed: int) -> DemoData:
 
 
 def _agreements(demo: Demo) -> None:
-    """Purposes and notices in each consent center, and one signed agreement with each provider."""
+    """Purposes and notices in each consent center (REST), one signed agreement with each provider (gRPC)."""
     titles = {**plan.PURPOSES, UNASKED: {"zh": "重定向广告", "en": "Show advertisements again"}}
     for party in PARTIES:
-        with demo.network[party].home.center() as center:
+        node = demo.network[party]
+        token = node.home.path / "consent" / "rest.token"
+        demo.rest[party] = ConsentRest(node.rest, token)
+        with open_center(f"{node.rest}#{token}") as center:
             plan.register_purposes(center, ALL_CATEGORIES, titles)
     for provider in (PROVIDER_A, PROVIDER_B):
         demo.network.agree(
@@ -139,7 +142,6 @@ def _imports(demo: Demo) -> tuple[dict[str, Any], dict[str, Any]]:
     for party in PARTIES:
         demo.show(f"consent events and data of {party}")
         node = demo.network[party]
-        demo.rest[party] = ConsentRest(node.rest, node.home.path / "consent" / "rest.token")
         imported[party] = demo.rest[party].upload(demo.made.consent[party])
         if imported[party]["rejected"]:
             demo.failures.append(f"{party}: {imported[party]['rejected']} consent events were rejected")
@@ -224,8 +226,7 @@ def _enriched(demo: Demo, provider: str, result: dict[str, Any], folder: Path) -
     }
 
 
-# -- withdrawal, refusals
-# --------------------------------------------------------------------------------------
+# -- withdrawal, refusals -----------------------------------------------------------------------------------
 
 
 def _withdraw_midway(demo: Demo, provider: str) -> dict[str, Any]:
