@@ -346,9 +346,13 @@ def _times(table: pa.Table, name: str, rows: int) -> Ints:
             "event.time", f"column {name!r} is {column.type}; it must be a timestamp with a time zone"
         )
     try:
-        moments = column.cast(pa.timestamp("us", "UTC"), safe=False).cast(pa.int64())
+        # Only digits behind the microsecond may go; a time that does not fit must not wrap to another.
+        options = pc.CastOptions(pa.timestamp("us", "UTC"), allow_time_truncate=True)
+        moments = column.cast(options=options).cast(pa.int64())
     except pa.ArrowException as error:
         raise ConsentError("event.time", f"column {name!r}: {error}") from None
+    # The last microsecond of 1969 has the number that stands for "no end".
+    moments = pc.if_else(pc.equal(moments, NEVER), NEVER - 1, moments)
     return np.array(pc.fill_null(moments, NEVER).to_numpy(zero_copy_only=False))
 
 

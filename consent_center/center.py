@@ -22,10 +22,10 @@ import sqlalchemy as sa
 
 from consent_center import batch as batches
 from consent_center import decide as deciding
-from consent_center import events, examine, registry, snapshot
+from consent_center import events, examine, integrity, registry, snapshot
 from consent_center.database import Database
 from consent_center.errors import ConsentError
-from consent_center.keys import Keys, create_keys, load_keys
+from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
 from consent_center.ledger.checkpoint import Checkpoint
 from consent_center.ledger.verify import disclosure_hash
@@ -44,6 +44,9 @@ from consent_center.model import (
     RecordedMany,
     Snapshot,
 )
+from consent_center.receipts import make as receipts
+from consent_center.signals import store as signal_store
+from consent_center.signals.mapping import parse as parse_mapping
 from consent_center.state import State, bitmap, ordinals_of
 from consent_center.subjects import SQL_LOOKUP
 
@@ -69,6 +72,7 @@ class Center:
         self._clock = clock
         self._rules = tuple(rules)
         self._state = State()
+        self._known: registry.Registry | None = None
         self._lock = threading.RLock()
         self._closed = False
 
@@ -94,7 +98,9 @@ class Center:
         database = Database(home / _DATABASE)
         database.create(controller)
         center = cls(database, keys, controller, clock, rules)
-        center.append("center", {"controller": controller, "verifier_key": center.verifier_key()})
+        with database.write() as connection:
+            payload = {"controller": controller, "keys": checks(keys)}
+            log.append_entries(connection, [("center", payload)])
         return center
 
     @classmethod
@@ -103,11 +109,18 @@ class Center:
         home = Path(home)
         if not (home / _DATABASE).is_file():
             raise ConsentError(
-                "center.missing", f"{home} holds no consent center; make one with Center.create"
+                "center.missing", f"{home} holds no consent center; make one: pec consent init"
             )
         keys = load_keys(home / _KEYS)
         database = Database(home / _DATABASE)
-        return cls(database, keys, database.check(), clock, rules)
+        controller = database.check()
+        with database.read() as connection:
+            told = integrity.key_checks(connection)
+        # With another pseudonym key everybody would be unknown, and a withdrawal a stranger's.
+        if told is not None and told != checks(keys):
+            database.close()
+            raise ConsentError("center.keys", f"the keys in {home / _KEYS} are not those of its database")
+        return cls(database, keys, controller, clock, rules)
 
     @property
     def controller(self) -> str:
@@ -140,6 +153,13 @@ class Center:
             raise ConsentError("center.closed", "this center was closed; open it again")
         with self._database.write() as connection:
             yield connection
+
+    def _registry(self, connection: sa.Connection) -> registry.Registry:
+        """The registry as this transaction sees it; read again only when its counter has risen."""
+        known = self._known
+        if known is None or known.version != registry.counter(connection):
+            self._known = known = registry.load(connection)
+        return known
 
     def _now(self) -> int:
         return batches.micros(self._clock())
@@ -203,7 +223,7 @@ class Center:
     def _record(self, table: pa.Table, on_error: str) -> events.Written:
         with self._write() as connection:
             now = self._now()
-            batch = batches.parse(table, registry.load(connection), self._controller, now)
+            batch = batches.parse(table, self._registry(connection), self._controller, now)
             _raise_first(batch, on_error)
             written = self._write_batch(connection, batch, now, assumed=False)
             _raise_first(batch, on_error)
@@ -230,7 +250,7 @@ class Center:
             raise ConsentError("identifier.kind", f"{kind!r} is none of {', '.join(KINDS)}")
         with self._write() as connection:
             now = self._now()
-            known = registry.load(connection)
+            known = self._registry(connection)
             current = known.current.get(purpose)
             fields = {
                 "purpose": purpose,
@@ -292,7 +312,8 @@ class Center:
     def decide(self, request: DecisionRequest, values: pa.Array, kind: str) -> Decisions:
         """Eligible or the first reason, for each row; a summary becomes a leaf of the ledger.
 
-        If the center can't catch up with its events or can't write the leaf, every usable row is `stale`.
+        If the center can't catch up with its events, can't read one or can't write the leaf, every usable row
+        is `stale`.
         Raises `decision.request`, `identifier.*`, `center.closed`.
         """
         deciding.check_request(request)
@@ -310,7 +331,7 @@ class Center:
                 }
                 log.append_entries(connection, [("decision", payload)])
         except ConsentError as error:
-            if error.code not in ("center.unreachable", "center.busy"):
+            if error.code not in ("center.unreachable", "center.busy", "ledger.corrupt"):
                 raise
             return deciding.refused(found, "stale", error.detail)
         return decisions
@@ -324,8 +345,12 @@ class Center:
     def _catch_up(self, connection: sa.Connection) -> None:
         try:
             self._state.catch_up(connection)
-        except BaseException:
+        except BaseException as error:
             self._state = State()  # a half-read state must not answer; the next call reads everything anew
+            if isinstance(error, integrity.UNREADABLE):
+                raise ConsentError(
+                    "ledger.corrupt", f"a record can't be read ({type(error).__name__}); run fsck"
+                ) from error
             raise
 
     def snapshot(self, request: DecisionRequest, values: pa.Array, kind: str, job_id: str) -> Snapshot:
@@ -386,8 +411,10 @@ class Center:
         with self._lock, self._read() as connection:
             stored = snapshot.load(connection, snapshot_id)
             self._catch_up(connection)
+            # A snapshot for a later day must not be re-judged by today's ends; nor may the clock go back.
+            as_of = max(now, batches.micros(datetime.fromisoformat(stored.document["as_of"])))
             parts = deciding.classify(
-                self._state, self._controller, stored.request, stored.eligible, now, self._rules
+                self._state, self._controller, stored.request, stored.eligible, as_of, self._rules
             )
             active = deciding.purpose_active(self._state.registry, stored.request.purpose)
             sequence = self._state.sequence
@@ -418,7 +445,13 @@ class Center:
         return self.append_many([(kind, payload)])[0]
 
     def append_many(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> list[int]:
-        """Append leaves in one transaction; their indices. `ledger.payload`."""
+        """Append leaves in one transaction; their indices. `ledger.payload`.
+
+        The center's own kinds (`log.OWN_KINDS`) are refused: nobody else may say what was registered.
+        """
+        own = [kind for kind, _ in entries if kind in log.OWN_KINDS]
+        if own:
+            raise ConsentError("ledger.payload", f"{own[0]!r} is a kind that only the center itself writes")
         with self._write() as connection:
             return log.append_entries(connection, entries)
 
@@ -456,6 +489,25 @@ class Center:
         """
         with self._read() as connection:
             return log.entry_opening(connection, index) or examine.event_opening(connection, index)
+
+    # ---- signals and receipts ------------------------------------------------------------------------------
+
+    def put_signal_mapping(self, document: dict[str, Any], actor: str = "") -> dict[str, Any]:
+        """Put a table from signals to purposes in force; it with its hash and leaf. `signal.mapping`."""
+        mapping = parse_mapping(document)
+        with self._write() as connection:
+            leaf = signal_store.put(connection, mapping, actor)
+        return {**mapping.to_json(), "sha256": mapping.sha256, "leaf": leaf}
+
+    def signal_mapping(self) -> dict[str, Any]:
+        """The table in force. `signal.mapping` if there is none."""
+        with self._read() as connection:
+            return signal_store.get(connection).to_json()
+
+    def receipt(self, sequence: int, identifiers: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+        """The signed receipt of an event (`receipts.make`). `receipt.event`, `receipt.identifier`."""
+        with self._read() as connection:
+            return receipts.make(connection, self._keys, sequence, identifiers, self._now())
 
     def verifier_key(self) -> str:
         """C2SP verifier key string of checkpoints and snapshots; its name is the log's origin."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from sqlalchemy import BLOB, Column, Index, Integer, MetaData, Table, Text, Uniq
 
 from consent_center.errors import ConsentError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 30
 #: Page cache in KiB; bulk inserts into the b-tree of pseudonyms want their inner pages in memory.
 _CACHE_KIB = 128 * 1024
+#: Rows in one INSERT statement.
+_GROUP = 20
 
 metadata = MetaData()
 
@@ -71,6 +73,7 @@ identifiers = Table(
     Column("pseudonym", BLOB, nullable=False, unique=True),
     Column("kind", Integer, nullable=False),
     Column("subject", Integer, nullable=False),
+    Column("tag", BLOB, nullable=False),  # ties the pseudonym to its subject, see events.identifier_tags
 )
 contexts = Table(
     "contexts",
@@ -164,6 +167,7 @@ class Database:
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
             connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            hide_parameters=True,  # an error's text must not carry pseudonyms or sealed parts into a log
         )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
@@ -209,7 +213,7 @@ def _configure(connection: Any, _record: Any) -> None:
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",
-        f"busy_timeout={BUSY_SECONDS * 1000}",
+        f"busy_timeout={int(BUSY_SECONDS * 1000)}",
         f"cache_size=-{_CACHE_KIB}",
         "secure_delete=ON",  # an erased salt is overwritten in the file
     ):
@@ -240,9 +244,22 @@ def _translated() -> Iterator[None]:
 
 
 def insert_many(connection: sa.Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Insert whole rows (every column, in the table's order); `rows` may be an iterator."""
-    places = ", ".join("?" * len(table.columns))
-    write_many(connection, f"INSERT INTO {table.name} VALUES ({places})", rows)  # noqa: S608 - our own name
+    """Insert whole rows (every column, in the table's order); `rows` may be an iterator.
+
+    Twenty rows a statement: starting a statement costs as much as writing a row.
+    """
+    width = len(table.columns)
+    one = f"({', '.join('?' * width)})"
+    insert = f"INSERT INTO {table.name} VALUES "  # noqa: S608 - our own name
+    flat, rest = chain.from_iterable(rows), list[Any]()
+
+    def groups() -> Iterator[tuple[Any, ...]]:
+        while len(part := tuple(islice(flat, _GROUP * width))) == _GROUP * width:
+            yield part
+        rest.extend(part)
+
+    write_many(connection, insert + ", ".join([one] * _GROUP), groups())
+    write_many(connection, insert + one, zip(*[iter(rest)] * width, strict=True))
 
 
 def write_many(connection: sa.Connection, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -11,7 +11,7 @@ CODES: dict[str, str] = {
     "center.exists": "a consent center is already in that directory",
     "center.missing": "there is no consent center in that directory",
     "center.version": "the database has a schema that this program does not know",
-    "center.keys": "the key files are missing, malformed or readable by others",
+    "center.keys": "the key files are missing, malformed, readable by others or not those of the database",
     "center.location": "a location is neither a directory nor an http(s) URL",
     "center.unreachable": "the consent center or its database can't be reached",
     "center.busy": "another process holds the database's write lock for too long",
@@ -53,6 +53,18 @@ CODES: dict[str, str] = {
     "ledger.proof": "a Merkle proof fails",
     "ledger.opening": "an opening does not give the leaf's hash",
     "ledger.corrupt": "the stored log differs from its own hashes",
+    # signals of other systems: TC strings, GPP strings, Sec-GPC
+    "signal.encoding": "a TC or GPP string is not base64url, is cut short, or goes on after its end",
+    "signal.value": "a field of a TC or GPP string has a value that its specification does not allow",
+    "signal.version": "a TC string, a GPP string or a section has a version that this program does not know",
+    "signal.mapping": "the table from signals to purposes is missing, malformed, or names what is unknown",
+    "signal.request": "no signal was given, or one that says nothing",
+    # receipts
+    "receipt.event": "no receipt can be made of that event",
+    "receipt.identifier": "the identifier is not of the person of that event",
+    "receipt.format": "a receipt is not the canonical JSON that the center wrote",
+    "receipt.signature": "a receipt is not signed by that key",
+    "receipt.mismatch": "a receipt says something else than its leaf in the ledger",
     # edges: REST and import
     "request.invalid": "a request's body or parameters are malformed",
     "request.unauthorised": "no token, or one that does not allow this",

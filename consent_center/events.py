@@ -12,6 +12,7 @@ keys come from its random salt by HMAC under the center's data key, so destroyin
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -68,6 +69,13 @@ def leaf_salts(keys: Keys, subject_salts: Bytes2, sequences: Ints) -> Bytes2:
     )
 
 
+def identifier_tags(keys: Keys, pseudonyms: Bytes2, kinds: Ints, owners: Ints) -> Bytes2:
+    """uint8[n, 16]: what ties identifiers to their subjects; without the data key nobody can make one."""
+    rows = np.hstack([big_endian(owners), kinds.astype(np.uint8).reshape(-1, 1), pseudonyms])
+    secret = hmac.digest(keys.data, b"identifier", "sha256")
+    return np.ascontiguousarray(hmac_rows(secret, rows)[:, : subjects.TAG_SIZE])
+
+
 def bodies(
     descriptors: Bytes2, sequences: Ints, occurred: Ints, recorded: Ints, expires: Ints, sealed: Bytes2
 ) -> Bytes2:
@@ -111,7 +119,9 @@ def write(
         )
         return Written(result, tuple(ignored))
     fresh_salts = os.urandom(subjects.SALT_SIZE * resolved.new_subjects)
-    subjects.store(connection, resolved, np.frombuffer(fresh_salts, np.uint8).reshape(-1, subjects.SALT_SIZE))
+    tags = identifier_tags(keys, *resolved.fresh)
+    salts = np.frombuffer(fresh_salts, np.uint8).reshape(-1, subjects.SALT_SIZE)
+    subjects.store(connection, resolved, salts, tags)
     ordinals = resolved.ordinals[at]
     salts = subjects.salts_of(connection, ordinals)
     _note_minors(connection, ordinals, batch.minor_until[at])
@@ -139,11 +149,12 @@ def _insert(
     occurred, expires = batch.occurred_at[at], batch.expires_at[at]
     recorded = np.full(len(at), now, np.int64)
     commitment = leaf_salts(keys, salts, sequences)
-    if batch.private is None:
+    private = _private(batch, at)
+    if private is None:
         sealed = [b""] * len(at)
         sealed_hashes = np.broadcast_to(np.frombuffer(_EMPTY, np.uint8), (len(at), 32))
     else:
-        sealed = _seal(keys, salts, sequences, [batch.private[row] for row in at.tolist()])
+        sealed = _seal(keys, salts, sequences, private)
         sealed_hashes = as_rows([sealed_hash(text) for text in sealed])
     body = bodies(hashes[descriptor], sequences, occurred, recorded, expires, sealed_hashes)
     leaf = log.append_hashes(connection, log.event_leaves(commitment, body))
@@ -187,16 +198,17 @@ def fold(
 
     A maximum does not depend on the order of arrival: a late upload of an old grant can't undo a withdrawal.
     """
-    order = np.lexsort((sequences, ranks, occurred, ordinals, contexts))
-    last = np.append(
-        (np.diff(contexts[order]) != 0) | (np.diff(ordinals[order]) != 0), True
-    )  # the last of each run is its maximum
-    win = order[last]
+    if (np.diff(contexts) == 0).all() and (np.diff(ordinals) > 0).all():
+        win = np.arange(len(ordinals))  # each subject once, and in the order of the table
+    else:
+        order = np.lexsort((sequences, ranks, occurred, ordinals, contexts))
+        # The last of each run is its maximum.
+        win = order[np.append((np.diff(contexts[order]) != 0) | (np.diff(ordinals[order]) != 0), True)]
     columns = (
         contexts,
         ordinals,
         descriptors,
-        np.full(len(order), int(explicit)),
+        np.full(len(contexts), int(explicit)),
         ranks,
         occurred,
         expires,
@@ -246,7 +258,7 @@ def _resolve(
     batch.refuse(
         np.flatnonzero(resolved.conflict),
         "event.identifier_conflict",
-        "the identifiers belong to different people",
+        "the identifiers belong to different people; send an event for each",
     )
     return resolved, ignored
 
@@ -297,6 +309,20 @@ def _context(connection: sa.Connection, descriptor: dict[str, Any]) -> int:
     return int(found)
 
 
+def _private(batch: Batch, at: Ints) -> list[bytes] | None:
+    """What only the subject's key opens: evidence, actor, and a minor's birthday, so that the leaf commits to
+    it and fsck can tell whether somebody removed it from `minors`."""
+    told = np.flatnonzero(batch.minor_until[at] != NEVER)
+    if batch.private is None and not len(told):
+        return None
+    texts = [b""] * len(at) if batch.private is None else [batch.private[row] for row in at.tolist()]
+    for row in told.tolist():
+        fields = json.loads(texts[row] or b"{}")
+        fields["minor_until"] = str(np.datetime64(int(batch.minor_until[at[row]]), "D"))
+        texts[row] = json.dumps(fields, ensure_ascii=False).encode()
+    return texts
+
+
 def _seal(keys: Keys, salts: Bytes2, sequences: Ints, texts: list[bytes]) -> list[bytes]:
     """nonce ‖ AES-256-GCM(seal key, text), bound to the sequence number; empty stays empty."""
     filled = [i for i, text in enumerate(texts) if text]
@@ -316,7 +342,11 @@ def unseal(keys: Keys, subject_salt: bytes, sequence: int, sealed: bytes) -> dic
     """The private part of an event; ConsentError `ledger.corrupt` if it was tampered with."""
     if not sealed:
         return {}
-    key = seal_keys(keys, as_rows([subject_salt])).tobytes()
+    return open_sealed(seal_keys(keys, as_rows([subject_salt])).tobytes(), sequence, sealed)
+
+
+def open_sealed(key: bytes, sequence: int, sealed: bytes) -> dict[str, str]:
+    """The private part of an event, by its seal key; ConsentError `ledger.corrupt`."""
     try:
         text = AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], big_endian([sequence]).tobytes())
     except InvalidTag:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from consent_center import database as db
-from consent_center import events, subjects
+from consent_center import events, integrity, subjects
 from consent_center.batch import NEVER, Batch, descriptor_hash, moment
 from consent_center.errors import ConsentError
 from consent_center.hashing import Bytes2, as_rows, blobs
@@ -167,16 +168,30 @@ def _bodies(connection: sa.Connection, rows: _Rows) -> Bytes2:
 
 
 def fsck(connection: sa.Connection, keys: Keys, checkpoint: str) -> Finding | None:
-    """Recompute everything in the order leaves, tiles, subjects, states, checkpoint; the first difference."""
+    """Recompute leaves, tiles, subjects, states, records, pages, checkpoint; the first difference, or None.
+
+    ConsentError `ledger.note`, `ledger.checkpoint` for a checkpoint that is not this log's.
+    """
+    known = open_checkpoint(checkpoint, keys.signer.verifier) if checkpoint else None
     stored = log.all_hashes(connection)
-    found = (
-        _check_leaves(connection, keys, stored)
-        or _check_tiles(connection, stored)
-        or _check_states(connection)
+    if stored is None:
+        return Finding("changed", "tiles 0", "its rows are not numbered from 0 or have another length")
+    steps: tuple[Callable[[], Finding | None], ...] = (
+        lambda: _check_leaves(connection, keys, stored),
+        lambda: _check_tiles(connection, stored),
+        lambda: _check_states(connection),
+        lambda: integrity.check(connection, keys),
+        lambda: integrity.physical(connection),
     )
-    if found is not None or not checkpoint:
-        return found
-    known = open_checkpoint(checkpoint, keys.signer.verifier)
+    for name, step in zip(("ledger", "tiles", "states", "records", "database"), steps, strict=True):
+        try:
+            found = step()
+        except integrity.UNREADABLE as error:
+            return Finding("changed", name, f"a value can't be read: {type(error).__name__}")
+        if found is not None:
+            return found
+    if known is None:
+        return None
     if known.size > len(stored):
         return Finding("missing", f"ledger {len(stored)}", f"the checkpoint has {known.size} leaves")
     if tree.tree_hash(stored[: known.size]) != known.root:
@@ -275,7 +290,7 @@ def _check_states(connection: sa.Connection) -> Finding | None:
     sequence, subject, descriptor, occurred, expires = [column[live[columns[1]]] for column in columns]
     found = db.columns(
         connection,
-        "SELECT context, subject, descriptor, occurred_at, expires_at, sequence FROM states "
+        "SELECT context, subject, descriptor, explicit, rank, occurred_at, expires_at, sequence FROM states "
         "ORDER BY context, subject",
     )
     catalogue = list(connection.execute(sa.select(db.descriptors)))
@@ -291,7 +306,8 @@ def _check_states(connection: sa.Connection) -> Finding | None:
         (np.diff(contexts[order]) != 0) | (np.diff(subject[order]) != 0), np.ones(int(len(order) > 0), bool)
     )
     win = order[last]
-    wanted = [column[win] for column in (contexts, subject, descriptor, occurred, expires, sequence)]
+    said = (explicit[descriptor], rank[descriptor])
+    wanted = [column[win] for column in (contexts, subject, descriptor, *said, occurred, expires, sequence)]
     count = min(len(win), len(found[0]))
     wrong = np.zeros(count, bool)
     for held, right in zip(found, wanted, strict=True):

@@ -12,7 +12,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from consent_center.client import CenterClient
 from consent_center.errors import ConsentError
 from consent_center.import_files import Batch, Opener, Problem, Source
-from consent_center.model import ACTIONS, KINDS
+from consent_center.model import ACTIONS, GRANTS, KINDS
 
 BATCH = 10_000  # rows in one transaction
 KEPT = 1_000  # problems that a report keeps in memory; the error file has all
@@ -49,8 +49,20 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "channel": ("渠道",),
     "method": ("方式",),
     "occurred_at": ("time", "timestamp", "occurred", "时间"),
-    "expires_at": ("expires", "到期时间"),
-    "birth_date": ("birthday", "date_of_birth", "出生日期"),
+    # Many spellings: an end or a birthday in a column that nobody recognises would be lost.
+    "expires_at": (
+        "expires",
+        "expiry",
+        "expiry_date",
+        "expiration",
+        "expiration_date",
+        "valid_until",
+        "到期时间",
+        "到期日",
+        "过期时间",
+        "有效期至",
+    ),
+    "birth_date": ("birthday", "birthdate", "date_of_birth", "dob", "出生日期", "生日"),
     "evidence": ("凭证",),
     "actor": ("操作人",),
 }
@@ -152,11 +164,16 @@ def import_source(
     if missing:
         raise ConsentError("import.column", f"{name} lacks {', '.join(missing)}; it has: {source.found}")
     newest: dict[str, int] = {}
-    for purpose in center.purposes():
-        newest[purpose.id] = max(newest.get(purpose.id, 0), purpose.version)
     texts: dict[str, int] = {}
-    for notice in center.notices():
-        texts[notice.id] = max(texts.get(notice.id, 0), notice.version)
+    several: set[tuple[str, str]] = set()
+    for field_name, known, listed in (
+        ("purpose", newest, center.purposes()),
+        ("notice", texts, center.notices()),
+    ):
+        for entry in listed:
+            if entry.id in known:
+                several.add((field_name, entry.id))
+            known[entry.id] = max(known.get(entry.id, 0), entry.version)
     read = recorded = rejected = 0
     kept: list[Problem] = []
     codes: dict[str, int] = {}
@@ -167,7 +184,7 @@ def import_source(
             raise ConsentError("request.invalid", f"no time zone {timezone!r}: try Asia/Shanghai") from error
         for batch in source.batches(batch_rows):
             problems = list(batch.problems)
-            table, rows = _checked(db, batch, newest, texts, problems)
+            table, rows = _checked(db, batch, newest, texts, several, problems)
             if table.num_rows:
                 done = center.record_many(table, on_error="skip")
                 recorded += done.count
@@ -204,6 +221,7 @@ def _checked(
     batch: Batch,
     newest: Mapping[str, int],
     notices: Mapping[str, int],
+    several: Set[tuple[str, str]],
     problems: list[Problem],
 ) -> tuple[pa.Table, np.ndarray]:
     """The batch as a table for `record_many`, and the file's row of each of its rows."""
@@ -242,6 +260,15 @@ def _checked(
         version = pc.cast(_numbers(text[f"{name}_version"]), pa.int64())
         wrong = np.asarray(pc.is_valid(text[f"{name}_version"])) & np.asarray(pc.is_null(version))
         refuse(wrong, f"{name}_version", f"event.{name}", "a version is a whole number from 1")
+        # Nobody agreed to a version that came later: with several, a grant must say which one it was.
+        unclear = pc.is_in(
+            text[name], pa.array([id for field_, id in several if field_ == name], pa.string())
+        )
+        unclear = np.asarray(pc.and_(unclear, pc.is_in(action, pa.array(sorted(GRANTS)))))
+        unclear &= np.asarray(pc.is_null(text[f"{name}_version"]))
+        refuse(
+            unclear, f"{name}_version", f"event.{name}", "there are several versions: say which one it was"
+        )
         ids, versions = list(known), pa.array(list(known.values()), pa.int64())
         found = pc.take(versions, pc.index_in(text[name], pa.array(ids, pa.string())))
         columns[f"{name}_version"] = pc.fill_null(pc.coalesce(version, found), 0)

@@ -8,6 +8,7 @@ signing.key     Ed25519, as a C2SP signer key string: checkpoints and snapshots.
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 import stat
@@ -27,6 +28,13 @@ class Keys:
     pseudonym: bytes = field(repr=False)
     data: bytes = field(repr=False)
     signer: Signer = field(repr=False)
+
+
+def checks(keys: Keys) -> dict[str, str]:
+    """What the log's first leaf keeps of the keys: shows later that they are the same, and nothing else."""
+    named = {"pseudonym": keys.pseudonym, "data": keys.data}
+    found = {name: hmac.digest(key, b"pec/consent/key check", "sha256").hex() for name, key in named.items()}
+    return {**found, "verifier": keys.signer.verifier.text()}
 
 
 def create_keys(folder: Path, origin: str) -> Keys:

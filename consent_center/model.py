@@ -245,7 +245,7 @@ class Explanation:
     subject: int
     identifiers: tuple[str, ...]
     minor_until: str
-    events: tuple[dict[str, Any], ...]
+    events: tuple[dict[str, Any], ...] = field(repr=False)
     states: tuple[dict[str, Any], ...]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,14 +25,22 @@ from consent_center.model import Assessment, Notice, Purpose
 NAME = re.compile(r"[^\s,;|*+\x00-\x1f\x7f]{1,128}")
 _MAX_TEXT = 100_000
 
+#: Kinds of the leaves that change the registry; each raises its counter by one.
+LEAF_KINDS = ("purpose", "purpose.switch", "notice", "assessment")
+
 
 def is_name(text: object) -> bool:
-    """Whether `text` can name one purpose, recipient, category, channel or method."""
-    return isinstance(text, str) and NAME.fullmatch(text) is not None and _encodable(text)
+    """Whether `text` can name one purpose, recipient, category, channel or method.
 
-
-def _encodable(text: str) -> bool:
-    return not any(0xD800 <= ord(c) < 0xE000 for c in text)
+    Two names that look the same must be the same: a withdrawal for "provider" with a zero-width blank inside
+    would leave the consent for "provider" in force. So no invisible characters, and composed forms only.
+    """
+    return (
+        isinstance(text, str)
+        and NAME.fullmatch(text) is not None
+        and text.isprintable()
+        and unicodedata.is_normalized("NFC", text)
+    )
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ nothing about who is in it. `consent_center.ledger.verify.snapshot` and `.token`
 
 from __future__ import annotations
 
+import hmac
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from consent_center.model import DecisionRequest
 Bytes2 = npt.NDArray[np.uint8]
 
 SALT_SIZE = 32
-_CHUNK = 1 << 15  # tokens in a row of the database: 1 MiB
+CHUNK = 1 << 15  # tokens in a row of the database: 1 MiB
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Stored:
 
     document: dict[str, Any]
     disclosure: dict[str, Any]
-    salt: bytes
-    eligible: BitMap
+    salt: bytes = field(repr=False)
+    eligible: BitMap = field(repr=False)
     request: DecisionRequest
 
 
@@ -85,6 +86,11 @@ def sign(signer: Signer, document: dict[str, Any]) -> bytes:
     return signer.sign(SNAPSHOT_LABEL + canonical(document))
 
 
+def members_hash(salt: bytes, members: bytes) -> str:
+    """Hex HMAC of the serialised ordinals: the leaf commits to them, and tells nothing without the salt."""
+    return hmac.digest(salt, b"members\x00" + members, "sha256").hex()
+
+
 def store(
     connection: sa.Connection,
     document: dict[str, Any],
@@ -96,6 +102,7 @@ def store(
     tokens: Bytes2,
 ) -> None:
     """Write a snapshot and its ledger leaf."""
+    members = eligible.serialize()
     connection.execute(
         db.snapshots.insert().values(
             id=document["id"],
@@ -104,13 +111,14 @@ def store(
             signature=signature,
             salt=salt,
             regulation=request.regulation,
-            eligible=eligible.serialize(),
+            eligible=members,
         )
     )
-    pieces = range(0, len(tokens), _CHUNK)
-    rows = [(document["id"], i, tokens[start : start + _CHUNK].tobytes()) for i, start in enumerate(pieces)]
+    pieces = range(0, len(tokens), CHUNK)
+    rows = [(document["id"], i, tokens[start : start + CHUNK].tobytes()) for i, start in enumerate(pieces)]
     db.insert_many(connection, db.snapshot_tokens, rows)
-    log.append_entries(connection, [("snapshot", {"document": document, "signature": signature.hex()})])
+    leaf = {"document": document, "signature": signature.hex(), "members": members_hash(salt, members)}
+    log.append_entries(connection, [("snapshot", leaf)])
 
 
 def load(connection: sa.Connection, id: str) -> Stored:

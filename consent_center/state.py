@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.int64]
 
 _MINORS_STATES = (
     "SELECT s.subject, s.descriptor, s.expires_at, s.occurred_at, m.until FROM minors m "
-    "JOIN states s ON s.context = ? AND s.subject = m.ordinal WHERE m.ordinal IN ({which})"
+    "CROSS JOIN states s ON s.context = ? AND s.subject = m.ordinal WHERE m.ordinal IN ({which})"
 )
 
 _EMPTY: Ints = np.empty(0, np.int64)
@@ -113,6 +113,8 @@ class State:
     def catch_up(self, connection: sa.Connection) -> None:
         """Read what other transactions have committed, in one consistent view."""
         newest = int(connection.execute(sa.select(sa.func.max(db.events.c.sequence))).scalar_one() or 0)
+        if newest < self.sequence:  # the database was put back from a backup: what it lost must not count
+            self.__init__()  # type: ignore[misc]
         version = registry_of.counter(connection)
         if self.registry is None or self.registry.version != version:
             self.registry = registry_of.load(connection)
@@ -148,11 +150,12 @@ class State:
     def _follow(self, connection: sa.Connection) -> None:
         self.subjects.catch_up(connection)
         after = self.sequence
+        # CROSS JOIN keeps the order of the tables: few new events first, not millions of states.
         found = db.columns(
             connection,
             "SELECT DISTINCT s.context, s.subject, s.descriptor, s.expires_at FROM events e "
-            "JOIN descriptors d ON d.id = e.descriptor "
-            "JOIN states s ON s.context = d.context AND s.subject = e.subject WHERE e.sequence > ?",
+            "CROSS JOIN descriptors d ON d.id = e.descriptor "
+            "CROSS JOIN states s ON s.context = d.context AND s.subject = e.subject WHERE e.sequence > ?",
             after,
         )
         for id in np.unique(found[0]).tolist():
@@ -166,7 +169,7 @@ class State:
         self._erase(
             db.columns(
                 connection,
-                "SELECT DISTINCT e.subject FROM events e JOIN descriptors d ON d.id = e.descriptor "
+                "SELECT e.subject FROM events e CROSS JOIN descriptors d ON d.id = e.descriptor "
                 "WHERE e.sequence > ? AND d.context = ?",
                 after,
                 ERASURE_CONTEXT,

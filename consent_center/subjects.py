@@ -27,6 +27,7 @@ Ints = npt.NDArray[np.int64]
 SQL_LOOKUP = 256
 
 SALT_SIZE = 32
+TAG_SIZE = 16
 SALTS_A_ROW = 128
 #: From so many subjects on, all salts are read at once instead of one by one.
 _MANY = 5_000
@@ -50,6 +51,8 @@ class SubjectIndex:
     whole: Bytes2 = field(default_factory=lambda: np.empty((0, 32), np.uint8))
     ordinal: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     last_id: int = 0
+    #: What came lately, an index of its own: single events must not move millions of rows.
+    recent: SubjectIndex | None = None
 
     def catch_up(self, connection: sa.Connection) -> None:
         """Add the identifiers that were stored since the last call."""
@@ -62,6 +65,14 @@ class SubjectIndex:
         self.last_id = int(ids[-1])
 
     def add(self, rows: Bytes2, ordinals: Ints) -> None:
+        recent = SubjectIndex() if self.recent is None else self.recent
+        if len(recent.prefix) + len(rows) < len(self.prefix) // 32:
+            recent.add(rows, ordinals)
+            self.recent = recent
+            return
+        self.recent = None
+        rows = np.concatenate([recent.whole, rows])
+        ordinals = np.concatenate([recent.ordinal, ordinals])
         keys = prefixes(rows)
         order = np.argsort(keys, kind="stable")
         keys, rows, ordinals = keys[order], rows[order], ordinals[order]
@@ -72,13 +83,15 @@ class SubjectIndex:
 
     def remove(self, subjects: Ints) -> None:
         """Forget the identifiers of erased subjects."""
+        if self.recent is not None:
+            self.recent.remove(subjects)
         keep = ~np.isin(self.ordinal, subjects)
         self.prefix, self.whole, self.ordinal = self.prefix[keep], self.whole[keep], self.ordinal[keep]
 
     def lookup(self, rows: Bytes2) -> Ints:
         """Ordinals int64[n] of pseudonyms uint8[n, 32]; -1 where unknown."""
         found = np.full(len(rows), -1, np.int64)
-        if len(self.prefix) == 0 or len(rows) == 0:
+        if len(rows) == 0:
             return found
         keys = prefixes(rows)
         at = np.searchsorted(self.prefix, keys)
@@ -91,6 +104,9 @@ class SubjectIndex:
             whole = (self.whole[at] == rows[left]).all(axis=1)
             found[left[whole]] = self.ordinal[at[whole]]
             left, at = left[~whole], at[~whole] + 1
+        if self.recent is not None:
+            missing = np.flatnonzero(found < 0)
+            found[missing] = self.recent.lookup(rows[missing])
         return found
 
 
@@ -186,8 +202,11 @@ def _distinct(found: Bytes2) -> tuple[Ints, Ints]:
     return order[opens], identity
 
 
-def store(connection: sa.Connection, resolved: Resolved, salts: Bytes2) -> None:
-    """Write the salts of new subjects, uint8[n, 32], and new identifiers in the order of their index."""
+def store(connection: sa.Connection, resolved: Resolved, salts: Bytes2, tags: Bytes2) -> None:
+    """Write the salts of new subjects, uint8[n, 32], and new identifiers in the order of their index.
+
+    `tags` uint8[k, 16] are those of `resolved.fresh`.
+    """
     _append_salts(connection, resolved.first_new, salts)
     found, kinds, subjects = resolved.fresh
     if not len(kinds):
@@ -200,7 +219,7 @@ def store(connection: sa.Connection, resolved: Resolved, salts: Bytes2) -> None:
     db.insert_many(
         connection,
         db.identifiers,
-        zip(ids, blobs(found), kinds.tolist(), subjects.tolist(), strict=True),
+        zip(ids, blobs(found), kinds.tolist(), subjects.tolist(), blobs(tags), strict=True),
     )
 
 

@@ -10,7 +10,8 @@ has exactly one form and a changed byte anywhere shows:
     snapshots.json   both consent centers' signed snapshots, and the nonces of the session
     closing.json     both parties' signed closing statements with the transcript hashes
     log.json         this side's stages and lease checks, and the leakage table
-    ledger.json      a checkpoint of this side's ledger, and the opening and inclusion proof of every leaf
+    ledger.json      a checkpoint of this side's ledger, opening and inclusion proof of every leaf, and
+                     proof that the ledger only grew since the checkpoint in the closing statement
 
 `verify` needs the file alone: no database, no network, no clock. Keys come from the cards in the bundle; give
 `trusted_cards` to hold them against cards that you got from the parties themselves.
@@ -111,6 +112,9 @@ def _members(record: Mapping[str, Any], center: Any) -> dict[str, bytes]:
         {"opening": center.opening(n), "path": [step.hex() for step in center.prove(n, size)]}
         for n in sorted(entry["leaf"] for entry in record["leaves"])
     ]
+    shown = record["closing"][record["party"]]["document"]["checkpoint"]
+    before = ledger_verify.checkpoint(shown, center.verifier_key()).size
+    grown = [step.hex() for step in center.prove_consistency(before, size)]
     content = {
         "spec": record["spec"],
         "agreement": record["agreement"],
@@ -122,7 +126,7 @@ def _members(record: Mapping[str, Any], center: Any) -> dict[str, bytes]:
         },
         "closing": record["closing"],
         "log": {"stages": record["stages"], "consent": record["consent"], "leakage": record["leakage"]},
-        "ledger": {"checkpoint": checkpoint, "leaves": leaves},
+        "ledger": {"checkpoint": checkpoint, "leaves": leaves, "grown": grown},
     }
     return {f"{name}.json": documents.canonical(content[name]) for name in MEMBERS}
 
@@ -218,6 +222,8 @@ class _Story:
                 _require(
                     all(i.file_size <= len(data) for i in archive.infolist()), "a member's size is wrong"
                 )
+                stored = all(i.compress_type == zipfile.ZIP_STORED for i in archive.infolist())
+                _require(stored, "a member is compressed")
                 members = {name: archive.read(name) for name in names}
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
             raise Mismatch(f"it is no intact zip file: {error}") from error
@@ -367,7 +373,11 @@ class _Story:
 
     def _ledger(self) -> str:
         ledger = self._content["ledger"]
-        at = ledger_verify.checkpoint(ledger["checkpoint"], self._peers[self._own].verifier_key)
+        key = self._peers[self._own].verifier_key
+        at = ledger_verify.checkpoint(ledger["checkpoint"], key)
+        # What the peer was shown at the end counts: a ledger written anew afterwards does not grow from it.
+        shown = ledger_verify.checkpoint(self._statements[self._role]["checkpoint"], key)
+        ledger_verify.consistency(shown, at, [bytes.fromhex(step) for step in ledger["grown"]])
         self._leaves = []
         last = -1
         for leaf in ledger["leaves"]:
@@ -377,6 +387,8 @@ class _Story:
             last = opening["index"]
             _require(isinstance(opening.get("payload"), dict), f"leaf {last} is closed")
             self._leaves.append((str(opening["kind"]), opening["payload"]))
+            late = opening["kind"] in ("job.snapshot", "job.recheck", "job.stage") and last >= shown.size
+            _require(not late, f"leaf {last} was written after the closing statement")
         closing = [payload for kind, payload in self._leaves if kind == "job.closing"]
         wanted = {"job": self._spec.job_id, "closing": self._content["closing"]}
         _require(closing == [wanted], "the ledger's closing leaf differs from the closing statements")

@@ -323,7 +323,8 @@ class Agreement(Document):
     """Terms between a brand and a provider, signed by both.
 
     `categories`: data categories (of either side) that jobs may use. `columns`: the provider's columns that
-    may enter a lookalike's features; `tags`: those that may be handed out by enrich; each may be `("*",)` for
+    may enter a lookalike's features, which lets the brand compute them of its own matched people (README of
+    protocols/lookalike, section 7); `tags`: those that may be handed out by enrich; each may be `("*",)` for
     all that have an allowed category. `minimum_seeds`, `minimum_rows`: matched seeds, eligible people on each
     side. `privacy` None means that no noise is asked for. `preapproved`: kinds that run without asking.
     `suites`: protocol suites by name. `impact_assessment`: where the assessment (PIPL 55) is kept.

@@ -21,7 +21,7 @@ from parties.documents import JobSpec, Secret
 from parties.errors import NodeError, PeerFailed
 from parties.home import Home
 from parties.identity import Peer
-from parties.runner import Runner, error_record, final_state, for_peer
+from parties.runner import Runner, error_record, final_state, for_peer, shared_part
 from parties.stage import JobKind
 from parties.store import FINAL, Job, Store
 from parties.transport import node_pb2
@@ -389,7 +389,12 @@ class Engine:
             known = self.store.find(spec.job_id)
             if known is None and self.store.add(job):
                 self._consider(spec, peer)
-            elif known is not None and (known.peer != peer.party or _hash(known) != spec.hash):
+            elif known is not None and (known.peer != peer.party or known.role != "provider"):
+                # Nothing about another party's job, its hash included.
+                raise NodeError(
+                    "job.changed", f"the id {spec.job_id} can't be used", "propose the job under a new id"
+                )
+            elif known is not None and _hash(known) != spec.hash:
                 self.log("job.changed", f"{peer.party} proposed another job as {spec.job_id}", level="warn")
                 raise NodeError(
                     "job.changed",
@@ -460,11 +465,8 @@ class Engine:
         return reply
 
     def _shared(self, job: Job) -> dict[str, Any]:
-        record = job.error or {}
-        if final_state(record["code"]) == "failed":
-            # What failed inside may quote data; refusals are written to be read by the peer.
-            return for_peer(NodeError("peer.failed", "")) | {"code": record["code"]}
-        return {"code": record["code"], "detail": record["detail"]}
+        # Not every refusal is for the peer: one says how many people this side has.
+        return shared_part(job.error or {"code": "peer.failed", "detail": ""})
 
     def session(
         self,
@@ -479,6 +481,7 @@ class Engine:
             raise NodeError(
                 "job.unknown", f"{self.home.party} has no job {first.job_id[:64]!r} of {peer.party}"
             )
+        self._in_time(job)
         with self._lock:
             if job.state != "approved" or job.job_id in self._links:
                 raise NodeError(
@@ -495,6 +498,16 @@ class Engine:
         )
         self._spawn(job.job_id, lambda _: self._run(job, peer, link))
         yield from link.outgoing()
+
+    def _in_time(self, job: Job) -> None:
+        """An approval is good until the job's own end; the job is over if its session comes later."""
+        if job.state == "approved":
+            spec = JobSpec.from_json(job.signed["document"])
+            try:
+                documents.check_time(spec, documents.now(), f"job {job.job_id}", expired="job.expired")
+            except NodeError as error:
+                self._end(job.job_id, error)
+                raise
 
     # -- both ------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ CODES: dict[str, str] = {
     "consent.nobody": "nobody's consent covers this purpose and recipient",
     "consent.purpose_off": "the purpose was switched off while the job ran",
     "consent.unavailable": "the consent center does not answer, so nothing may be used",
+    "consent.lease": "a stage lasted longer than one look at the consent is good for",
     "consent.snapshot": "the peer's consent snapshot is unsigned, signed by another key, or of another job",
     # the wire
     "transport.name": "the peer's host name can't be resolved",

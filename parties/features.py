@@ -1,12 +1,15 @@
 """Φ: the provider's local transformation of its columns into numbers, and nothing leaves this module.
 
     numeric      median impute, then (x − mean) / deviation; a 0/1 column `name=missing` when some are missing
+    dates        text that is a date or an amount of money in every row is numeric too
     categorical  one 0/1 column a level; rare levels together as `name=other`, missing ones as `name=missing`
-    dropped      constant, nearly constant, all missing, looks like an identifier, too many levels: noted
+    dropped      constant, nearly constant, all missing, looks like an identifier: noted
 
-A level is rare when it has fewer people than max(10, 0.5 %): a sum over the seeds of such a column would
-speak of a handful of people. Other and missing people that are together still too few get no column at all.
-Collinear columns are left in; the fit's ridge penalty copes.
+A level is rare when it has fewer people than max(10, 0.1 %), with noise 0.5 %: a sum over the seeds of such a
+column would speak of a handful of people, and with noise of nothing else than noise. Other and missing people
+that are together still too few get no column at all. Collinear columns are left in, the fit's ridge penalty
+copes, unless columns are scarce: `narrow` first takes out those that others express exactly, then whole
+columns of the data set, those first that the others express best.
 
 A `Plan` is learned once, at the fit, and applied unchanged at scoring, however many withdrew in between; its
 document is the provider's own and goes with the model into the checkpoint.
@@ -15,8 +18,10 @@ document is the provider's own and goes with the model into the checkpoint.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,15 +29,33 @@ import numpy as np
 from parties.errors import PartyError
 from parties.gate import Column
 
-#: A column of Φ speaks of at least this many people, and at least this share.
+#: A column of Φ speaks of at least this many people, and at least this share; with noise more people are
+#: needed before a level's sum stands out.
 MIN_PEOPLE = 10
-MIN_SHARE = 0.005
+MIN_SHARE = 0.001
+MIN_SHARE_NOISY = 0.005
 
-#: More levels than this after grouping: the column is no category.
-MAX_LEVELS = 50
+#: Levels beyond the most frequent ones are grouped as `other`.
+MAX_LEVELS = 256
+MAX_LEVELS_NOISY = 50
+
+#: A text column with more distinct values than this may be an identifier.
+MANY_TEXTS = 50
+
+#: Steps from zero to a column's largest value in the lookalike's finest quantisation, 20 bits with the sign.
+FINEST = (1 << 19) - 1
 
 #: A text column with more distinct values than this share of its rows looks like an identifier.
 NEAR_UNIQUE = 0.5
+
+#: A column of which less than this share of the variance is its own is expressed by the others.
+EXPRESSED = 1e-6
+
+#: Rows from which `narrow` judges columns.
+SAMPLE_ROWS = 1 << 15
+
+_DATE = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)Z?)?")
+_AMOUNT = re.compile(r"([+-]?)[$€£¥￥]?\s?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)\s?(?:[$€£¥￥%元])?")
 
 #: Columns of Φ at the most; beyond it the provider must choose columns.
 MAX_COLUMNS = 4096
@@ -46,7 +69,9 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Numeric:
-    """φ = (x − mean) · scale after imputing `median`; then one indicator column if `missing`."""
+    """φ = (x − mean) · scale after imputing `median`, unless `scale` is 0; then one indicator column if
+    `missing`.
+    """
 
     name: str
     median: float
@@ -57,14 +82,15 @@ class Numeric:
 
     @property
     def outputs(self) -> list[str]:
-        return [self.name] + ([f"{self.name}=missing"] if self.missing else [])
+        return ([self.name] if self.scale else []) + ([f"{self.name}=missing"] if self.missing else [])
 
     def fill(self, column: Column, out: list[np.ndarray]) -> None:
         gone = np.isnan(column.values)
-        values = np.where(gone, self.median, column.values) if gone.any() else column.values
-        np.multiply(values - self.mean, self.scale, out=out[0], casting="same_kind")
+        if self.scale:
+            values = np.where(gone, self.median, column.values) if gone.any() else column.values
+            np.multiply(values - self.mean, self.scale, out=out[0], casting="same_kind")
         if self.missing:
-            out[1][:] = gone
+            out[-1][:] = gone
 
 
 @dataclass(frozen=True)
@@ -100,18 +126,29 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Plan:
-    """What Φ does, in order. `notes` says in plain words what was dropped or grouped."""
+    """What Φ does, in order. `notes` says in plain words what was dropped or grouped.
+
+    `kept` are positions among the steps' outputs, None for all of them; `used` the data set's columns that
+    the model speaks of.
+    """
 
     steps: tuple[Numeric | Categorical, ...]
     notes: tuple[str, ...] = field(default=())
+    kept: tuple[int, ...] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """One name for each column of Φ."""
-        return tuple(name for step in self.steps for name in step.outputs)
+        every = [name for step in self.steps for name in step.outputs]
+        return tuple(every if self.kept is None else (every[position] for position in self.kept))
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        return tuple(step.name for step in self.steps)
 
     def to_document(self) -> dict[str, Any]:
-        return {"steps": [asdict(step) for step in self.steps], "notes": list(self.notes)}
+        kept = None if self.kept is None else list(self.kept)
+        return {"steps": [asdict(step) for step in self.steps], "notes": list(self.notes), "kept": kept}
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> Plan:
@@ -121,18 +158,27 @@ class Plan:
                 steps.append(Numeric(**entry))
             else:
                 steps.append(Categorical(**{**entry, "levels": tuple(entry["levels"])}))
-        return Plan(tuple(steps), tuple(document["notes"]))
+        kept = document.get("kept")
+        return Plan(tuple(steps), tuple(document["notes"]), None if kept is None else tuple(kept))
 
 
-def learn(view: Readable, columns: Sequence[str], rows: np.ndarray | None = None) -> Plan:
+def learn(
+    view: Readable, columns: Sequence[str], rows: np.ndarray | None = None, *, noisy: bool = False
+) -> Plan:
     """The plan for these columns, from the view's rows (all, or those given by view row number).
 
     Raises `features.none` when no column is left, `features.many` above `MAX_COLUMNS`.
     """
     steps: list[Numeric | Categorical] = []
     notes: list[str] = []
-    for column in view.read(columns, rows):
-        step, note = _learn_numeric(column) if column.kind == "numeric" else _learn_categorical(column)
+    for read in view.read(columns, rows):
+        column = _measured(read)
+        step: Numeric | Categorical | None
+        least = _threshold(len(column.values), noisy)
+        if column.kind == "numeric":
+            step, note = _learn_numeric(column, least)
+        else:
+            step, note = _learn_categorical(column, least, MAX_LEVELS_NOISY if noisy else MAX_LEVELS)
         if step is not None:
             steps.append(step)
         if note:
@@ -150,17 +196,22 @@ def learn(view: Readable, columns: Sequence[str], rows: np.ndarray | None = None
 def matrix(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> np.ndarray:
     """Φ as float32[len(rows), d] in Fortran order; extra memory is Φ and one batch of columns."""
     phi: np.ndarray | None = None
+    spare = np.empty(0, dtype=np.float32)
+    every = sum(len(step.outputs) for step in plan.steps)
+    place = {kept: j for j, kept in enumerate(range(every) if plan.kept is None else plan.kept)}
     at = 0
-    for step, column in zip(plan.steps, view.read([s.name for s in plan.steps], rows), strict=True):
+    for step, read in zip(plan.steps, view.read([s.name for s in plan.steps], rows), strict=True):
+        column = _measured(read) if step.kind == "numeric" else read
         if column.kind not in (step.kind, "empty"):
             raise PartyError(
                 "features.changed", f"column {step.name!r} was {step.kind} and is now {column.kind}"
             )
         if phi is None:
-            phi = np.empty((len(column.values), len(plan.names)), dtype=np.float32, order="F")
-        width = len(step.outputs)
-        step.fill(_as(column, step.kind), [phi[:, at + i] for i in range(width)])
-        at += width
+            phi = np.empty((len(column.values), len(place)), dtype=np.float32, order="F")
+            spare = np.empty(len(column.values) if len(place) < every else 0, dtype=np.float32)
+        targets = [place.get(at + i) for i in range(len(step.outputs))]
+        step.fill(_as(column, step.kind), [spare if j is None else phi[:, j] for j in targets])
+        at += len(targets)
     if phi is None:
         raise PartyError("features.none", "a plan without columns")
     return phi
@@ -175,13 +226,111 @@ def _as(column: Column, kind: str) -> Column:
     return Column(column.name, "categorical", np.full(len(column.values), -1, dtype=np.int32))
 
 
-def _threshold(count: int) -> int:
-    return max(MIN_PEOPLE, math.ceil(MIN_SHARE * count))
+def narrow(plan: Plan, phi: np.ndarray, at_most: int) -> tuple[Plan, np.ndarray]:
+    """(plan, Φ) with `at_most` columns of Φ; both as they are if they have no more.
+
+    Labels play no part, so the choice says nothing about them. First go the columns that others express
+    exactly: a level where all the others are there, flags that go together. When that is not enough, whole
+    columns of the data set go, with a note, and those stay that express the others best.
+    """
+    at_most = max(1, at_most)
+    if phi.shape[1] <= at_most or plan.kept is not None:
+        return plan, phi
+    owner = np.repeat(np.arange(len(plan.steps)), [len(step.outputs) for step in plan.steps])
+    gram = _correlations(phi)
+    weight = 1.0 / np.bincount(owner)[owner]  # a column of the data set counts once, however many its levels
+    order, rest = _express(gram, np.arange(len(gram)), weight, at_most)
+    kept = sorted(order)
+    notes = list(plan.notes)
+    if float(rest.diagonal().max()) > EXPRESSED:
+        kept, residual = [], gram
+        for source in dict.fromkeys([*owner[order].tolist(), *owner.tolist()]):
+            room = at_most - len(kept)
+            mine, after = _express(residual, np.flatnonzero(owner == source), weight, room + 1)
+            if len(mine) <= room:
+                kept, residual = sorted([*kept, *mine]), after
+        # One category wider than all that is allowed: its levels that say most.
+        kept = kept or sorted(order)
+        lost = [s.name for i, s in enumerate(plan.steps) if i not in set(owner[kept].tolist())]
+        reason = f"dropped, the seeds allow {at_most} columns of Φ without noise"
+        notes += [f"{name}: {reason}" for name in lost]
+    remaining = sorted(set(owner[kept].tolist()))
+    steps = tuple(plan.steps[i] for i in remaining)
+    still = np.flatnonzero(np.isin(owner, remaining))
+    positions = tuple(int(p) for p in np.searchsorted(still, kept))
+    return Plan(steps, tuple(notes), positions), np.asfortranarray(phi[:, kept])
 
 
-def _learn_numeric(column: Column) -> tuple[Numeric | None, str]:
+def _correlations(phi: np.ndarray) -> np.ndarray:
+    """float64[d, d] of a sample of the rows, which are in random order."""
+    sample = phi[:: max(1, len(phi) // SAMPLE_ROWS)].astype(np.float64)
+    sample -= sample.mean(axis=0)
+    length = np.sqrt((sample * sample).sum(axis=0))
+    sample /= np.where(length > 0, length, 1.0)
+    gram: np.ndarray = sample.T @ sample
+    return gram
+
+
+def _express(
+    gram: np.ndarray, among: np.ndarray, weight: np.ndarray, at_most: int
+) -> tuple[list[int], np.ndarray]:
+    """Columns of `among` that, one after the other, leave least of all columns (by `weight`) unexpressed, and
+    what is left: pivoted Cholesky. It ends at `at_most`, or when these express all of `among`.
+    """
+    rest, chosen = gram.copy(), list[int]()
+    while len(chosen) < at_most:
+        own = rest.diagonal()[among]
+        if float(own.max(initial=0.0)) <= EXPRESSED:
+            break
+        gain = (weight[:, None] * rest[:, among] ** 2).sum(axis=0) / np.maximum(own, EXPRESSED)
+        best = int(among[np.argmax(np.where(own > EXPRESSED, gain, -1.0))])
+        chosen.append(best)
+        rest -= np.outer(rest[:, best], rest[best] / rest[best, best])
+    return chosen, rest
+
+
+def _threshold(count: int, noisy: bool) -> int:
+    return max(MIN_PEOPLE, math.ceil((MIN_SHARE_NOISY if noisy else MIN_SHARE) * count))
+
+
+def _measured(column: Column) -> Column:
+    """A text column of dates or of amounts as the numeric column that it means, any other one as it is."""
+    if column.kind != "categorical" or not column.levels:
+        return column
+    for parse in (_date, _amount):
+        if parse(column.levels[0]) is None:
+            continue
+        numbers = [parse(level) for level in column.levels]
+        if None not in numbers and len(numbers) > 2:
+            table = np.array([*numbers, np.nan], dtype=np.float64)  # code -1 reads the last entry
+            return Column(column.name, "numeric", table[column.values])
+    return column
+
+
+def _date(text: str) -> float | None:
+    """Days since 1970 of 2024-02-29, 2024/2/29, 2024-02-29 12:00:00 and the like."""
+    found = _DATE.fullmatch(text)
+    if not found:
+        return None
+    try:
+        return (
+            datetime.fromisoformat(
+                f"{found[1]}-{int(found[2]):02}-{int(found[3]):02}T{found[4] or '00:00'}+00:00"
+            ).timestamp()
+            / 86_400
+        )
+    except ValueError:
+        return None
+
+
+def _amount(text: str) -> float | None:
+    """The number in ¥1,234.50, 12 %, 1,000 and the like."""
+    found = _AMOUNT.fullmatch(text)
+    return float(found[1].replace(",", "") + found[2].replace(",", "")) if found else None
+
+
+def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
     values, count = column.values, len(column.values)
-    least = _threshold(count)
     gone = np.isnan(values)
     missing = int(gone.sum())
     median = 0.0
@@ -195,13 +344,15 @@ def _learn_numeric(column: Column) -> tuple[Numeric | None, str]:
     sample, times = np.unique(values[:: max(1, count // 1001)], return_counts=True)
     different = count - int(np.count_nonzero(values == sample[int(np.argmax(times))]))
     indicator = least <= missing <= count - least
-    if different < least and not indicator:
-        return None, f"dropped, constant but for {different} of {count} people"
+    if different < least:
+        note = f"dropped, constant but for {different} of {count} people"
+        return (Numeric(column.name, median, 0.0, 0.0, True), "") if indicator else (None, note)
     whole = values[:1000]
     if (
         count >= 1000
         and np.all(whole == np.floor(whole))
         and np.min(whole) > 1e9
+        and not _clock(whole)
         and len(np.unique(whole)) > 900
     ):
         return None, "dropped, whole numbers above 10^9 look like an identifier"
@@ -209,30 +360,39 @@ def _learn_numeric(column: Column) -> tuple[Numeric | None, str]:
         mean, deviation = float(np.mean(values)), float(np.std(values))
     if not (math.isfinite(mean) and math.isfinite(deviation)):
         return None, "dropped, values too large to standardise"
-    if deviation <= 1e-12 * max(1.0, abs(mean)):
-        deviation = math.inf  # constant, and kept for the sake of its indicator
+    # What is left of the differences in the numbers of Φ: one far outlier makes all the others alike.
+    scale = 1.0 / deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 0.0
+    centred = values - mean
+    near = np.rint(centred * (FINEST / max(float(np.max(np.abs(centred))), 1e-300)))
+    different = count - int(np.count_nonzero(near == np.median(near)))
+    if different < least:
+        note = f"dropped, beside {different} extreme values all others are alike; clip or mend those"
+        return (Numeric(column.name, median, 0.0, 0.0, True), note) if indicator else (None, note)
     note = (
         "" if indicator or not missing else f"{missing} missing values imputed without a column of their own"
     )
-    return Numeric(column.name, median, mean, 1.0 / deviation, indicator), note
+    return Numeric(column.name, median, mean, scale, indicator), note
 
 
-def _learn_categorical(column: Column) -> tuple[Categorical | None, str]:
+def _clock(values: np.ndarray) -> bool:
+    """Seconds or milliseconds since 1970, from 2001 to 2036."""
+    low, high = float(np.min(values)), float(np.max(values))
+    return any(1e9 * unit <= low and high <= 2.1e9 * unit for unit in (1.0, 1e3))
+
+
+def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categorical | None, str]:
     if column.kind == "unsupported":
         return None, "dropped, nested or binary"
     if column.kind == "empty":
         return None, "dropped, no value at all"
     codes, count = column.values, len(column.values)
-    least = _threshold(count)
     times = np.bincount(codes + 1, minlength=len(column.levels) + 1)
     missing, times = int(times[0]), times[1:]
     distinct, present = int(np.count_nonzero(times)), count - missing
-    if distinct > MAX_LEVELS and distinct > NEAR_UNIQUE * present:
+    if distinct > MANY_TEXTS and distinct > NEAR_UNIQUE * present:
         return None, f"dropped, {distinct} distinct texts in {present} rows look like an identifier"
     kept = np.flatnonzero(times >= least)
-    kept = kept[np.argsort(-times[kept], kind="stable")]
-    if len(kept) > MAX_LEVELS:
-        return None, f"dropped, {len(kept)} levels where {MAX_LEVELS} are allowed"
+    kept = kept[np.argsort(-times[kept], kind="stable")][:most]
     others = present - int(times[kept].sum())
     own_missing = missing >= least
     grouped = others + (0 if own_missing else missing)

@@ -39,8 +39,8 @@ class Settings:
 
     `silence_seconds`: how long a peer may send nothing at all before the job ends; `heartbeat_seconds`: how
     often this side shows that it lives; `poll_seconds`: how often a brand asks whether its job was approved;
-    `session_seconds`: how long an approved job may wait for the brand; `max_jobs`: jobs at a time;
-    `spool_mib`: how much of a peer's messages is kept on disk while this side sends.
+    `max_jobs`: jobs at a time; `spool_mib`: how much of a peer's messages is kept on disk while this side
+    sends; `lease_seconds`: how long a stage may last after this side has looked at the consent.
     """
 
     party: str
@@ -52,6 +52,7 @@ class Settings:
     poll_seconds: float = 1.0
     max_jobs: int = 4
     spool_mib: int = 8192
+    lease_seconds: float = 3600.0
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ _BATCH_BYTES = 256 << 20
 #: Rows that are looked at before a whole text column is taken for numbers.
 _GLANCE = 2000
 
+#: Above it a double skips integers.
+_LARGEST = 1 << 53
+
 _TRUE = ("1", "1.0", "true", "t", "yes", "y", "是")
 _FALSE = ("0", "0.0", "-1", "-1.0", "false", "f", "no", "n", "否")
 
@@ -50,19 +53,21 @@ class Column:
     kind `numeric`: `values` float64[rows], NaN where missing (infinities count as missing).
     kind `categorical`: `values` int32[rows] index `levels`, -1 where missing.
     kind `empty`: no value at all; kind `unsupported`: nested or binary, `values` is empty.
+    `unit` of a numeric column: `D` days or `us` microseconds since 1970, where the file has dates.
     """
 
     name: str
     kind: str
     values: np.ndarray = field(repr=False)
     levels: tuple[str, ...] = field(default=(), repr=False)
+    unit: str = ""
 
     def take(self, rows: np.ndarray) -> Column:
         """The same column at these row numbers, in their order."""
         return (
             self
             if self.kind == "unsupported"
-            else Column(self.name, self.kind, self.values[rows], self.levels)
+            else Column(self.name, self.kind, self.values[rows], self.levels, self.unit)
         )
 
 
@@ -366,9 +371,15 @@ def _typed(name: str, column: pa.ChunkedArray) -> Column:
         column = column.cast(kind)
     if column.null_count == len(column):
         return Column(name, "empty", np.full(len(column), np.nan))
+    if pa.types.is_date(kind):
+        return _numeric(name, column.cast(pa.date32()).cast(pa.int32()).cast(pa.float64()), "D")
+    if pa.types.is_timestamp(kind):
+        return _numeric(name, _microseconds(column), "us")
     if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
         whole = pa.int32() if pa.types.is_date32(kind) or pa.types.is_time32(kind) else pa.int64()
         return _numeric(name, column.cast(whole).cast(pa.float64(), safe=False))
+    if pa.types.is_integer(kind) and not _exact(column):
+        return _levels(name, _text(column))
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _numeric(name, column.cast(pa.float64(), safe=False))
     if pa.types.is_decimal(kind):
@@ -382,17 +393,44 @@ def _typed(name: str, column: pa.ChunkedArray) -> Column:
         # A cast that fails still looks at every value and is slow; a short look tells most texts from
         # numbers.
         text[:_GLANCE].cast(pa.float64())
-        return _numeric(name, text.cast(pa.float64()))
+        numbers = text.cast(pa.float64())
     except pa.ArrowInvalid:
-        encoded = pc.dictionary_encode(text)
-        codes = np.asarray(pc.fill_null(encoded.indices, -1), dtype=np.int32)
-        return Column(name, "categorical", codes, tuple(encoded.dictionary.to_pylist()))
+        return _levels(name, text)
+    if _codes(text, numbers):
+        return _levels(name, text)
+    return _numeric(name, numbers)
 
 
-def _numeric(name: str, column: Any) -> Column:
+def _levels(name: str, text: pa.StringArray) -> Column:
+    encoded = pc.dictionary_encode(text)
+    codes = np.asarray(pc.fill_null(encoded.indices, -1), dtype=np.int32)
+    return Column(name, "categorical", codes, tuple(encoded.dictionary.to_pylist()))
+
+
+def _codes(text: pa.StringArray, numbers: pa.DoubleArray) -> bool:
+    """Text that reads as numbers and isn't: 00123, or more digits than a double holds."""
+    if pc.any(pc.match_substring_regex(text, r"^[+-]?0[0-9]")).as_py():
+        return True
+    large = pc.filter(text, pc.greater(pc.abs(numbers), _LARGEST))
+    return bool(pc.any(pc.match_substring_regex(large, r"^[+-]?[0-9]+$")).as_py())
+
+
+def _exact(column: Any) -> bool:
+    """Whether every integer is one that a double holds."""
+    ends = pc.min_max(column).as_py()
+    return bool(max(-ends["min"], ends["max"]) <= _LARGEST)
+
+
+def _microseconds(column: Any) -> Any:
+    if column.type.unit != "us":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return column.cast(pa.int64()).cast(pa.float64(), safe=False)
+
+
+def _numeric(name: str, column: Any, unit: str = "") -> Column:
     values = np.array(column.to_numpy(zero_copy_only=False), dtype=np.float64)
     values[~np.isfinite(values)] = np.nan
-    return Column(name, "numeric", values)
+    return Column(name, "numeric", values, unit=unit)
 
 
 def _for_sql(column: Column) -> pa.Array:

@@ -62,18 +62,20 @@ def error_record(error: Exception) -> dict[str, Any]:
         "hint": str(getattr(error, "hint", "")),
         "origin": "peer" if isinstance(error, PeerFailed) else "here",
         "counts": dict(getattr(error, "counts", {}) or {}),
+        "shared": bool(getattr(error, "share", False)),
     }
 
 
 def for_peer(error: Exception) -> dict[str, Any]:
     """What the peer is told: the code, and the detail if it was written to be shared; never the counts."""
-    record = error_record(error)
-    shared = bool(getattr(error, "share", False))
-    meaning = CODES.get(record["code"]) or protocol_errors.CODES.get(record["code"], "")
-    return {
-        "code": record["code"],
-        "detail": record["detail"] if shared else meaning,
-    }
+    return shared_part(error_record(error))
+
+
+def shared_part(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the peer is told of an `error_record`."""
+    code = record["code"]
+    meaning = CODES.get(code) or protocol_errors.CODES.get(code, "")
+    return {"code": code, "detail": record["detail"] if record.get("shared") else meaning}
 
 
 class Runner:
@@ -190,6 +192,9 @@ class Runner:
                 raise NodeError(
                     "consent.snapshot", f"its {name} is {document.get(name)!r}, not {value!r}", share=True
                 )
+        covered = document.get("categories")
+        if not isinstance(covered, list) or sorted(map(str, covered)) != sorted(self.spec.categories):
+            raise NodeError("consent.snapshot", "it covers other data categories than the job", share=True)
         if not isinstance(document.get("token_root"), str):
             raise NodeError("consent.snapshot", "it lacks its token_root", share=True)
 
@@ -226,10 +231,12 @@ class Runner:
         """Re-check the lease, then exchange the boundary message; drops whoever has withdrawn meanwhile."""
         found = self._recheck(view, name)
         self.session.boundary(name, found.sequence, self._held)
+        # The brand may have held the job for hours: what counts is the agreement and who is in now.
+        documents.check_terms(self.spec, self.agreement, documents.now())
         if self.role == "provider":
-            # The brand may have held the job for hours: what counts is who is in now.
             found = self._recheck(view, name)
         context.dropped = found.dropped
+        self.link.lease_until = time.monotonic() + self.home.settings.lease_seconds
 
     def _held(self, held: bool) -> None:
         self._set_state("held" if held else "running")
@@ -264,6 +271,7 @@ class Runner:
         start = time.monotonic()
         function(context)
         self.link.flush()
+        self.link.lease_until = None  # between stages a job may be held
         seconds = time.monotonic() - start
         # Read once: signs of life go on, and the record must be the same in the database and in the ledger.
         sent, received = channel.bytes_sent, channel.bytes_received

@@ -4,6 +4,7 @@ A record is a 4-byte handle, then one field a tag:
 
     number      8 bytes, IEEE 754 double, little-endian; NaN is "no value"
     dictionary  2 bytes, 1-based index of the schema's levels; 0 is "no value"
+    (dates and times are text: 2024-02-29, 2024-02-29 12:30:00)
     inline      UTF-8 padded with zero bytes to the schema's width; all zero is "no value"
 
 The schema travels in the clear, so it must not speak of single people: a tag goes as a dictionary only if
@@ -96,6 +97,8 @@ def encode(columns: Iterable[Column], count: int, names: Sequence[str]) -> tuple
     tags: list[Tag] = []
     parts = [np.arange(count, dtype="<u4").view(np.uint8).reshape(count, HANDLE)]
     for name, column in zip(names, columns, strict=True):
+        if column.unit:
+            column = _moments(column)
         if column.kind in ("numeric", "empty"):
             tags.append(Tag(name, "number", 8))
             parts.append(np.ascontiguousarray(column.values, dtype="<f8").view(np.uint8).reshape(count, 8))
@@ -131,6 +134,18 @@ def decode(schema: Schema, records: np.ndarray) -> tuple[np.ndarray, pa.Table]:
         else:
             columns[tag.name] = _inline(tag, raw)
     return handles, pa.table(columns)
+
+
+def _moments(column: Column) -> Column:
+    """Dates and times as text: 2024-02-29, 2024-02-29 12:30:00."""
+    present = ~np.isnan(column.values)
+    distinct, inverse = np.unique(column.values[present], return_inverse=True)
+    moments = distinct.astype(np.int64).astype(f"datetime64[{column.unit}]")
+    text = np.datetime_as_string(moments)
+    levels = tuple(str(t).replace("T", " ").removesuffix(".000000") for t in text)
+    codes = np.full(len(column.values), -1, dtype=np.int32)
+    codes[present] = inverse
+    return Column(column.name, "categorical", codes, levels)
 
 
 def _encode_text(name: str, column: Column, count: int) -> tuple[Tag, np.ndarray]:

@@ -20,7 +20,7 @@ def score_histogram(edges: Sequence[float], rows: Sequence[int], positives: Sequ
     """Share of all scored people and of held-out seeds in each bin of the score."""
     total, hits = max(1, sum(rows)), max(1, sum(positives))
     a, b = [c / total for c in rows], [c / hits for c in positives]
-    top = max([*a, *b, 1e-9]) * 1.08
+    top = max([*a, *b, 1e-9]) * 1.3  # the legend stands above the highest bar
     x, y = _linear(edges[0], edges[-1], LEFT, WIDTH - RIGHT), _linear(0, top, HEIGHT - BOTTOM, TOP)
     body = _frame(("得分", "score"), ("占比", "share"))
     body += _ticks_x(x, _nice(edges[0], edges[-1], 5), _short)

@@ -11,6 +11,10 @@ from pec.cli_common import emit, json_option, table
 from pec.cli_node import home_option, read_json
 from pec.errors import EXIT_FAILED, EXIT_REFUSED
 
+CONSISTENT = (
+    "consistent with the keys inside the bundle; whose they are, --trust with the parties' cards tells"
+)
+
 
 @click.group()
 def audit() -> None:
@@ -47,7 +51,7 @@ def verify(bundles: tuple[Path, ...], cards: tuple[Path, ...], results: Path | N
         report = bundle.verify(path, trusted, results)
         checks = [{"check": name, "holds": holds, "found": text} for name, holds, text in report.checks]
         found.append({"bundle": str(path), "ok": report.ok, "checks": checks})
-    data = {"ok": all(f["ok"] for f in found), "bundles": found}
+    data = {"ok": all(f["ok"] for f in found), "trusted": trusted is not None, "bundles": found}
     emit(data, as_json, _show)
     return 0 if data["ok"] else EXIT_REFUSED
 
@@ -59,7 +63,7 @@ def _show(data: dict[str, Any]) -> Any:
     for one in data["bundles"]:
         rows = [(c["check"], "holds" if c["holds"] else "FAILS", c["found"]) for c in one["checks"]]
         parts.append(table(("check", "", "found"), rows, title=one["bundle"]))
-        parts.append("verified\n" if one["ok"] else "NOT VERIFIED\n")
+        parts.append(("verified" if data["trusted"] else CONSISTENT) if one["ok"] else "NOT VERIFIED")
     return Group(*parts)
 
 

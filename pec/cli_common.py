@@ -208,7 +208,7 @@ def describe(error: BaseException) -> tuple[str, str, str]:
         return code, what, str(getattr(error, "hint", ""))
     if callable(code) and callable(getattr(error, "details", None)):  # grpc.RpcError, without importing grpc
         detail = f"{error.details() or code()}"  # type: ignore[attr-defined]
-        return "pec.node", detail, "check that the node runs (pec node serve) and that its address is right"
+        return "pec.node", detail, "check that the node runs (pec node run) and that its address is right"
     if isinstance(error, OSError) and error.filename is not None:
         return (
             "pec.file",

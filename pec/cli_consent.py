@@ -5,6 +5,7 @@ Works on a center in a directory (`--home H`, the center is in H/consent) or any
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 import click
 
 from consent_center.client import CenterClient
+from consent_center.errors import ConsentError
 from consent_center.model import KINDS, REASONS, ConsentEvent, DecisionRequest
 from pec.cli_common import CliError, console, emit, json_option, note, progress, table
 from pec.cli_consent_registry import notice, purpose
+from pec.cli_consent_signals import receipt, signal, verify
 from pec.consent_options import actor, directory, facts, moment, open_at, plain, short, where
 from pec.errors import EXIT_FAILED
 
@@ -30,6 +33,8 @@ def consent() -> None:
 
 consent.add_command(purpose)
 consent.add_command(notice)
+for _command in (signal, receipt, verify):
+    consent.add_command(_command)
 
 
 # -- the center itself -------------------------------------------------------------------------------------
@@ -192,8 +197,22 @@ def withdraw(location: str | None, kind: str, value: str, as_json: bool, **given
     """Record that one person withdraws consent. Effective at once, in running jobs too."""
     given |= {"occurred_at": moment(given["occurred_at"], "--at"), "categories": ()}
     with open_at(location) as center:
+        known = _is_known(center, kind, value)
         done = center.record(_event(center, "withdrawn", kind, value, given))
-    emit(plain(done), as_json, lambda d: f"withdrawn: event {d['sequence']} (ledger leaf {d['leaf_index']})")
+    if not known:
+        note(f"nobody with that {kind} was known here before: if that is unexpected, look for a typing error")
+    data = {**plain(done), "known_before": known}
+    emit(data, as_json, lambda d: f"withdrawn: event {d['sequence']} (ledger leaf {d['leaf_index']})")
+
+
+def _is_known(center: CenterClient, kind: str, value: str) -> bool:
+    try:
+        center.explain(kind, value)
+    except ConsentError as error:
+        if error.code != "subject.unknown":
+            raise
+        return False
+    return True
 
 
 @consent.command()
@@ -316,11 +335,33 @@ def prove(location: str | None, index: int, size: int | None, as_json: bool) -> 
 
 @consent.command()
 @where
+@click.option(
+    "--checkpoint",
+    "known",
+    type=click.Path(),
+    metavar="FILE",
+    help="A checkpoint kept elsewhere: finds a log put back or rewritten since (`-`: standard input).",
+)
 @json_option
-def fsck(location: str | None, as_json: bool) -> int:
-    """Compare the database with the ledger. Exit code 1 names the first record changed, removed or moved."""
+def fsck(location: str | None, known: str | None, as_json: bool) -> int:
+    """Compare the database with the ledger. Exit code 1 names the first record changed, removed or moved.
+
+    FILE is what `pec consent checkpoint` printed, with or without --json.
+    """
     with open_at(location) as center, progress("checking"):
-        found = center.fsck()
+        found = center.fsck(_checkpoint(known) if known else "")
     data = {"ok": found is None, "finding": None if found is None else plain(found)}
     emit(data, as_json, lambda d: "all records agree with the ledger" if d["ok"] else facts(d["finding"]))
     return 0 if found is None else EXIT_FAILED
+
+
+def _checkpoint(file: str) -> str:
+    """The signed note in a file that holds the output of `pec consent checkpoint`, in either form."""
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
+    if text.lstrip().startswith("{"):
+        try:
+            text = str(json.loads(text)["checkpoint"])
+        except (ValueError, KeyError, TypeError) as error:
+            hint = "give a file that `pec consent checkpoint` printed"
+            raise CliError("pec.input", f"{file} holds no checkpoint", hint) from error
+    return text.partition("\nverifier key: ")[0].rstrip("\n") + "\n"

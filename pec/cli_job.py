@@ -5,8 +5,9 @@ node.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,18 @@ import click
 
 from pec import wording
 from pec.cli_common import emit, json_option, note, progress, table
-from pec.cli_node import home_option, read_json
+from pec.cli_node import client_of, home_option, read_json
 from pec.errors import PecError
 
-
-@contextmanager
-def client_of(home: Path) -> Iterator[Any]:
-    """The operator's client of the node in `home`, closed at the end."""
-    from parties.client import NodeClient
-
-    client = NodeClient(home)
-    try:
-        yield client
-    finally:
-        client.close()
+STATES = [
+    *("draft", "proposed", "awaiting_approval", "approved", "running", "held", "succeeded", "rejected"),
+    *("cancelled", "failed", "stopped_by_consent"),
+]
+#: What a request may hold: as `NodeClient.submit` takes it.
+REQUEST_FIELDS = {
+    *("kind", "purpose", "agreement", "datasets", "categories", "peer", "columns", "params", "outputs"),
+    *("private", "hold_before", "job_id", "expires_in_seconds"),
+}
 
 
 @click.group()
@@ -71,6 +70,12 @@ def submit(request_file: Path | None, watch: bool, home: Path, as_json: bool, **
 def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     from pec import plan
 
+    unknown = sorted(set(made) - REQUEST_FIELDS)
+    if unknown:
+        allowed = ", ".join(sorted(REQUEST_FIELDS))
+        raise PecError(
+            "pec.usage", f"the request has unknown fields: {', '.join(unknown)}", f"allowed: {allowed}"
+        )
     simple = {"kind": "kind", "provider": "peer", "agreement": "agreement", "purpose": "purpose"}
     simple |= {"job_id": "job_id", "hold_before": "hold_before"}
     made.update({key: options[name] for name, key in simple.items() if options[name] is not None})
@@ -83,9 +88,15 @@ def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
         made[name] = list(options[name]) or made.get(name, [])
     for name in ("params", "private"):
         made[name] = {**made.get(name, {}), **dict(_pair(text, name) for text in options[name])}
-    for key in ("kind", "agreement"):
+    for key, option in (("kind", "kind"), ("agreement", "agreement"), ("categories", "category")):
         if not made.get(key):
-            raise PecError("pec.usage", f"the request has no {key}", f"give --{key}, or put it in the file")
+            raise PecError(
+                "pec.usage", f"the request has no {key}", f"give --{option}, or put it in the file"
+            )
+    for side in ("brand", "provider"):
+        if not datasets.get(side):
+            what = f"the request has no data set of the {side}"
+            raise PecError("pec.usage", what, f"give --{side}-data, or put it in the file")
     made.setdefault("purpose", made["kind"])
     made.setdefault("outputs", plan.OUTPUTS.get(made["kind"], {}))
     return made
@@ -102,7 +113,7 @@ def _pair(text: str, what: str) -> tuple[str, Any]:
 
 
 @job.command("list")
-@click.option("--state", help="Only jobs in this state, such as awaiting_approval.")
+@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
 @home_option
 @json_option
 def list_(state: str | None, home: Path, as_json: bool) -> None:
@@ -125,7 +136,7 @@ def list_(state: str | None, home: Path, as_json: bool) -> None:
 @home_option
 @json_option
 def show(job_id: str, home: Path, as_json: bool) -> None:
-    """One job: its state, what each side learns, people in and out, stages, result or error."""
+    """One job: what is asked for, what each side learns, people in and out, stages, result or error."""
     with client_of(home) as client:
         found = client.job(job_id)
     emit(found, as_json, _show)
@@ -134,12 +145,12 @@ def show(job_id: str, home: Path, as_json: bool) -> None:
 def _show(found: dict[str, Any]) -> Any:
     from rich.console import Group
 
+    fields = [(k, v) for k, v in found.items() if isinstance(v, str | int | float) and v != ""]
     parts: list[Any] = [
-        table(
-            ("field", "value"),
-            [(k, v) for k, v in found.items() if isinstance(v, str | int | float) and v != ""],
-        )
+        table(("field", "value"), [(k, _time(v) if k.endswith("_at") else v) for k, v in fields])
     ]
+    if found.get("spec"):
+        parts.append(table(("asked for", ""), _asked(found["spec"]), title="What the brand asks for"))
     if found.get("leakage"):
         lines = [(side, line) for side in ("brand", "provider") for line in found["leakage"].get(side, [])]
         parts.append(table(("who", "learns"), lines, title="What each side learns"))
@@ -157,7 +168,27 @@ def _show(found: dict[str, Any]) -> Any:
     if error:
         told = [(k, error[k]) for k in ("code", "detail", "hint", "origin") if error.get(k)]
         parts.append(table(("error", ""), told))
+    elif found.get("result"):
+        parts.append(_figures(found["result"]))
     return Group(*parts)
+
+
+def _time(value: Any) -> Any:
+    """Seconds since 1970, as a node keeps them, for people."""
+    if isinstance(value, str):
+        return value
+    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _asked(spec: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What the provider's operator has to know before approving."""
+    rows = [(f"data set of the {side}", name) for side, name in (spec.get("datasets") or {}).items()]
+    for name in ("categories", "columns"):
+        rows.append((name, ", ".join(spec.get(name) or []) or None))
+    rows += [
+        (name, json.dumps(value, ensure_ascii=False)) for name, value in (spec.get("params") or {}).items()
+    ]
+    return [*rows, ("open until", spec.get("expires_at"))]
 
 
 @job.command()
@@ -171,12 +202,24 @@ def watch(job_id: str, timeout: float | None, home: Path, as_json: bool) -> None
         _watch(client, job_id, as_json, timeout)
 
 
+def _until(client: Any, job_id: str, timeout: float | None) -> Iterator[dict[str, Any]]:
+    """What the node tells of a job; ends when the time is over, which is no fault of the node."""
+    from parties.errors import NodeError
+
+    began = time.monotonic()
+    try:
+        yield from client.watch(job_id, timeout)
+    except NodeError as error:
+        if error.code != "transport.silent" or timeout is None or time.monotonic() - began < timeout * 0.9:
+            raise
+
+
 def _watch(client: Any, job_id: str, as_json: bool, timeout: float | None = None) -> None:
     from pec import jobs
 
     state, last = "", {}
     with progress(job_id) as bar:
-        for last in client.watch(job_id, timeout):
+        for last in _until(client, job_id, timeout):
             step = last.get("progress") or {}
             if step.get("total"):
                 bar.update(
@@ -202,7 +245,9 @@ def _watch(client: Any, job_id: str, as_json: bool, timeout: float | None = None
 @home_option
 @json_option
 def approve(job_id: str, words: str, home: Path, as_json: bool) -> None:
-    """Let a partner's job run. Look at `pec job show` first: it says what each side learns."""
+    """Let a partner's job run. Look at `pec job show` first: it says what is asked for and what each side
+    learns.
+    """
     with client_of(home) as client:
         emit(client.approve(job_id, words), as_json, _one_line)
 
@@ -226,7 +271,7 @@ def reject(job_id: str, reason: str, home: Path, as_json: bool) -> None:
 def cancel(job_id: str, reason: str, home: Path, as_json: bool) -> None:
     """End a job that has not ended; it leaves no result on either side."""
     with client_of(home) as client:
-        emit(client.cancel(job_id, reason), as_json, _one_line)
+        emit(client.cancel(job_id, reason), as_json, lambda d: _on_its_way(d, "cancelling"))
 
 
 @job.command()
@@ -236,7 +281,7 @@ def cancel(job_id: str, reason: str, home: Path, as_json: bool) -> None:
 def resume(job_id: str, home: Path, as_json: bool) -> None:
     """Let a held job go on."""
     with client_of(home) as client:
-        emit(client.resume(job_id), as_json, _one_line)
+        emit(client.resume(job_id), as_json, lambda d: _on_its_way(d, "resuming"))
 
 
 @job.command()
@@ -296,10 +341,27 @@ def result(job_id: str, home: Path, as_json: bool) -> None:
 def _result(d: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    figures = [
-        (k, v if isinstance(v, int | float | str | None) else json.dumps(v)) for k, v in d["result"].items()
-    ]
-    return Group(table(("figure", "value"), figures), table(("file",), [(f,) for f in d["files"]]))
+    return Group(_figures(d["result"]), table(("file",), [(f,) for f in d["files"]]))
+
+
+def _figures(result: dict[str, Any]) -> Any:
+    return table(("figure", "value"), [(k, _figure(v)) for k, v in result.items()])
+
+
+def _figure(value: Any) -> Any:
+    """Nested figures in one cell, with as many digits as a person reads."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {_figure(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(_figure(v)) for v in value)
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _on_its_way(found: dict[str, Any], what: str) -> str:
+    """A running job does what it was told at its next message; until then its state is the old one."""
+    if found["state"] in ("running", "held"):
+        return f"{found['job_id']}: {what}; see pec job watch {found['job_id']}"
+    return _one_line(found)
 
 
 def _one_line(found: dict[str, Any]) -> str:

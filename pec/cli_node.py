@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from pec.cli_common import emit, json_option, note, table
 from pec.errors import PecError
 
 F = TypeVar("F", bound=Callable[..., Any])
+KIND = click.Choice(["overlap", "lookalike", "enrich"])
 ALIASES = {"serve": "run", "dataset": "data"}
 
 
@@ -40,6 +42,29 @@ def home_option(command: F) -> F:
     )(command)
 
 
+@contextmanager
+def client_of(home: Path) -> Iterator[Any]:
+    """The operator's client of the running node in `home`, closed at the end. `pec.node` if nothing answers:
+    the node's file says that it runs, and it was killed.
+    """
+    from parties.client import NodeClient
+    from parties.errors import NodeError
+
+    client = NodeClient(home)
+    try:
+        yield client
+    except NodeError as error:
+        if error.code != "transport.unreachable":
+            raise
+        raise PecError(
+            "pec.node",
+            f"the node in {client.home.path} does not answer at {client.run['address']}: it was killed",
+            f"start it again: pec node run {client.home.path}",
+        ) from error
+    finally:
+        client.close()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or from standard input for `-`. Raises `pec.file`, `pec.input`."""
     from parties import documents
@@ -50,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise PecError("pec.file", f"{path}: {error.strerror}", "check the path") from None
-    return documents.parse(data, path.name)
+    return documents.parse(data, f"file {path.name}")
 
 
 def write_or_print(value: dict[str, Any], out: Path | None, as_json: bool) -> None:
@@ -100,13 +125,26 @@ def init(
     """Make a node: keys, certificate, settings, and a consent center of its own."""
     from parties.home import Home
 
-    home = Home.create(directory, party, listen, consent)
+    home = Home.create(directory, party, listen, _existing_center(consent))
     if consent_listen:
         with (home.path / "node.toml").open("a", encoding="utf-8") as file:
             file.write(f"consent_listen = {json.dumps(consent_listen)}\n")
         home = Home.open(directory)
     data = {"home": str(home.path), "party": party, "fingerprint": home.identity.fingerprint}
     emit(data, as_json, lambda d: f"node of {party} in {d['home']}\nfingerprint {d['fingerprint']}")
+
+
+def _existing_center(consent: str | None) -> str | None:
+    """`--consent` as node.toml takes it: paths count from here, there from the node's directory."""
+    if not consent:
+        return None
+    if "://" not in consent:
+        if not Path(consent).is_dir():
+            hint = "make one first: pec consent init; or leave --consent out"
+            raise PecError("pec.file", f"no consent center in {consent}", hint)
+        return str(Path(consent).absolute())
+    address, mark, token = consent.partition("#")
+    return f"{address}#{Path(token).absolute()}" if mark else address
 
 
 @node.command()
@@ -129,14 +167,22 @@ def run(directory: Path | None, home: Path, ready_file: Path | None) -> None:
 @json_option
 def status(home: Path, as_json: bool) -> None:
     """Is the node running, and what does it say of itself."""
-    from parties.client import NodeClient
+    with client_of(home) as client:
+        data = client.status()
+    emit(data, as_json, _status)
 
-    with_client = NodeClient(home)
-    try:
-        data = with_client.status()
-    finally:
-        with_client.close()
-    emit(data, as_json, lambda d: table(("field", "value"), [(k, _short(v)) for k, v in d.items()]))
+
+def _status(d: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    fields = [(k, ", ".join(v) if k == "peers" else _short(v)) for k, v in d.items() if k != "events"]
+    last = [
+        (e.get("time", "")[:19], e.get("level"), e.get("code"), e.get("text")) for e in d.get("events", [])
+    ]
+    told = table(
+        ("time (UTC)", "level", "code", "what"), last[-10:], title="Last events; all are in log/node.log"
+    )
+    return Group(table(("field", "value"), fields), told)
 
 
 @node.command()
@@ -250,13 +296,8 @@ def data_list(home: Path, as_json: bool) -> None:
 @json_option
 def data_preflight(name: str, home: Path, as_json: bool) -> None:
     """Count identifiers: read, normalised, duplicate, null, invalid. Needs the running node."""
-    from parties.client import NodeClient
-
-    client = NodeClient(home)
-    try:
+    with client_of(home) as client:
         report = client.preflight(name)
-    finally:
-        client.close()
     emit(report, as_json, lambda d: table(("what", "rows"), [(k, _short(v)) for k, v in d.items()]))
 
 
@@ -269,7 +310,7 @@ def agreement() -> None:
 @click.option("--id", "id_", required=True, help="The agreement's name, the same on both sides.")
 @click.option("--brand", required=True)
 @click.option("--provider", required=True)
-@click.option("--kind", "kinds", multiple=True, required=True, help="overlap, lookalike or enrich; repeat.")
+@click.option("--kind", "kinds", multiple=True, required=True, type=KIND, help="Repeat for several.")
 @click.option("--purpose", "purposes", multiple=True, required=True, help="Repeat for several.")
 @click.option(
     "--category", "categories", multiple=True, required=True, help="Data category; repeat for several."
@@ -283,9 +324,7 @@ def agreement() -> None:
 @click.option("--no-noise", is_flag=True, help="No noise: the provider learns exact sums over the seeds.")
 @click.option("--minimum-seeds", type=int, default=100, show_default=True)
 @click.option("--minimum-rows", type=int, default=100, show_default=True)
-@click.option(
-    "--preapproved", multiple=True, help="Kind of job that runs without asking; repeat for several."
-)
+@click.option("--preapproved", multiple=True, type=KIND, help="Runs without asking; repeat for several.")
 @click.option("--assessment", default="", help="Where the impact assessment (PIPL 55) is kept.")
 @click.option("--days", type=int, default=365, show_default=True, help="How long it holds.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
@@ -294,6 +333,13 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
     """Write down terms as JSON, unsigned. Nothing is stored."""
     from pec import plan
 
+    for kind in options["preapproved"]:
+        if kind not in options["kinds"]:
+            raise PecError(
+                "pec.usage", f"--preapproved {kind} without --kind {kind}", f"give --kind {kind} too"
+            )
+    if "enrich" in options["kinds"] and not options["tags"]:
+        raise PecError("pec.usage", "enrich without a tag to hand out", "give --tag COLUMN")
     terms = plan.terms(
         id=options["id_"],
         brand=options["brand"],
@@ -330,7 +376,11 @@ def sign(file: Path, home: Path, out: Path | None, as_json: bool) -> None:
 @json_option
 def agreement_add(file: Path, home: Path, as_json: bool) -> None:
     """Store an agreement that both have signed."""
-    added = _home(home).add_agreement(read_json(file)).to_json()
+    read = read_json(file)
+    if "signatures" not in read:
+        both = "pec node agreement sign, at both parties, first"
+        raise PecError("pec.input", f"{file.name} is not signed", both)
+    added = _home(home).add_agreement(read).to_json()
     emit(added, as_json, lambda d: f"agreement {d['id']} between {d['brand']} and {d['provider']} is stored")
 
 

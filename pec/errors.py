@@ -31,6 +31,7 @@ EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
 # By area, or by code where an area has both kinds; what is in neither table is a failure.
 _INPUT = {
     *("pec.usage", "pec.file", "pec.column", "pec.input", "pec.output", "pec.home", "pec.dependency"),
+    "pec.audience",
     *("registry", "event", "identifier", "decision", "import", "request", "dataset", "rows", "tags"),
     *("center.exists", "center.missing", "center.location", "subject.unknown", "snapshot.unknown"),
     *("node.config", "node.exists", "node.home", "node.request", "identity", "document", "job.unknown"),

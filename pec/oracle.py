@@ -73,6 +73,10 @@ def wrong_tags(found: pd.DataFrame, provider: pd.DataFrame, pairs: Join, tags: S
 def _equal(a: pd.Series, b: pd.Series) -> npt.NDArray[np.bool_]:
     """Elementwise, a number being equal to its own spelling and a missing value to another."""
     gone_a, gone_b = _missing(a), _missing(b)
+    if pd.api.types.is_datetime64_any_dtype(b):
+        moment = pd.to_datetime(a.astype("string"), errors="coerce", utc=True, format="mixed")
+        near = (moment - pd.to_datetime(b, utc=True)).abs() < pd.Timedelta("1us")
+        return np.where(gone_a | gone_b, gone_a & gone_b, near).astype(bool)
     x, y = pd.to_numeric(a, errors="coerce"), pd.to_numeric(b, errors="coerce")
     numbers = np.isclose(x.astype(float), y.astype(float), rtol=1e-12, atol=0)
     texts = (a.astype("string").str.strip() == b.astype("string").str.strip()).fillna(False).to_numpy(bool)

@@ -12,13 +12,15 @@ import pandas as pd
 
 from pec import metrics
 
-MAX_LEVELS = 100
+MAX_LEVELS = 1000
 
 
 def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """Scores float[n] of a logistic regression of `train_seed` (bool[n]) on all columns of `frame` (n rows).
 
-    Numbers: median imputed, standardised. Everything else: one level a value, missing being a level.
+    Numbers, dates and amounts of money: median imputed with an indicator of missing values, standardised.
+    Everything else: one level a value,
+    missing being a level.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
@@ -26,6 +28,7 @@ def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+    frame = pd.DataFrame({c: _readable(frame[c]) for c in frame.columns})
     numeric = [c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c]) and frame[c].notna().any()]
     numeric = [c for c in numeric if not pd.api.types.is_bool_dtype(frame[c])]
     other = [c for c in frame.columns if c not in numeric]
@@ -35,7 +38,11 @@ def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt
     encoder = OneHotEncoder(handle_unknown="ignore", max_categories=MAX_LEVELS)
     columns = ColumnTransformer(
         [
-            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numeric),
+            (
+                "numbers",
+                make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()),
+                numeric,
+            ),
             ("levels", encoder, other),
         ]
     )
@@ -56,7 +63,32 @@ def pooled_auc(
     return metrics.auc(metrics.rank(scores[keep], heldout_seed[keep]))
 
 
-def _numbers(column: pd.Series) -> npt.NDArray[np.float32]:
-    values: npt.NDArray[np.float32] = column.to_numpy(dtype=np.float32, na_value=np.nan, copy=True)
+def _readable(column: pd.Series) -> pd.Series:
+    """Dates as days, and text that is a date or an amount of money in every row as a number."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    present = column.dropna()
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return _days(column)
+    text = present.astype("string").str.strip()
+    if not len(text) or not text.str.contains(r"\d").all():
+        return column
+    days = pd.to_datetime(text, errors="coerce", format="ISO8601", utc=True)
+    slashed = pd.to_datetime(text, errors="coerce", format="%Y/%m/%d", utc=True)
+    amounts = pd.to_numeric(text.str.replace(r"[$€£¥￥%元,\s]", "", regex=True), errors="coerce")
+    dated = text.str.match(r"\d{4}[-/]").all()
+    for read in (_days(days), _days(slashed)) if dated else (amounts.astype(float),):
+        if read.notna().all():
+            return read.reindex(column.index)
+    return column
+
+
+def _days(column: pd.Series) -> pd.Series:
+    moments = pd.to_datetime(column, utc=True)
+    return (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
+
+
+def _numbers(column: pd.Series) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = column.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     values[~np.isfinite(values)] = np.nan
     return values

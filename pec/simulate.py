@@ -72,11 +72,15 @@ def prepare(inputs: Inputs) -> Prepared:
     `pec.input`."""
     if inputs.brand.exists() and inputs.provider.exists() and inputs.brand.samefile(inputs.provider):
         raise PecError("pec.input", "--brand and --provider are the same file", "give two files")
-    left, right = tables.read(inputs.brand), tables.read(inputs.provider)
-    id_ = tables.find(left.columns, inputs.id, inputs.brand)
-    provider_id = tables.find(right.columns, inputs.provider_id or inputs.id, inputs.provider)
+    id_ = tables.find(tables.header(inputs.brand), inputs.id, inputs.brand)
+    wanted = inputs.provider_id or inputs.id
+    provider_id = tables.find(tables.header(inputs.provider), wanted, inputs.provider)
+    # Identifiers stay text: numbers lose leading zeros and the last of many digits.
+    left, right = tables.read(inputs.brand, (id_,)), tables.read(inputs.provider, (provider_id,))
     label = tables.find(left.columns, inputs.label, inputs.brand) if inputs.label else ""
-    tags = tuple(tables.find(right.columns, tag, inputs.provider) for tag in inputs.tags)
+    tags = tuple(dict.fromkeys(tables.find(right.columns, tag, inputs.provider) for tag in inputs.tags))
+    if provider_id in tags:
+        raise PecError("pec.input", f"{provider_id!r} identifies people and is no tag", "name other columns")
     inputs = replace(inputs, id=id_, provider_id=provider_id, label=label, tags=tags)
     if inputs.kind == "enrich" and not tags:
         others = ", ".join(str(c) for c in right.columns if c != provider_id)
@@ -268,17 +272,11 @@ def _figures(
     if len(frame) != preflight[PROVIDER]["read"]:
         # The two readers disagree about the lines of an odd file: no figure is better than a wrong one.
         lines = None
-    columns = [str(c) for c in frame.columns if c != inputs.provider_id]
-    out = outcome.lookalike(folder, result, lines, frame, _usable(network[PROVIDER], seen["job_id"], columns))
+    learned = network[PROVIDER].client.job(seen["job_id"])["result"]
+    out = outcome.lookalike(folder, result, lines, frame, list(learned["used"]))
+    out |= {"columns_used": list(learned["used"]), "notes": list(learned["notes"])}
     expected = int(ready.seeds[ready.pairs.brand].sum()) if ready.seeds is not None else None
     return {**out, "seeds_in_plain_join": expected, "wrong": int(expected != out["seeds_matched"])}
-
-
-def _usable(provider: Party, job_id: str, columns: Sequence[str]) -> list[str]:
-    """The columns that the provider's model used: those that its notes don't say were dropped."""
-    notes = provider.client.job(job_id)["result"].get("notes", [])
-    dropped = {n.split(": ", 1)[0] for n in notes if ": dropped" in n}
-    return [c for c in columns if c not in dropped]
 
 
 def _progress(show: Callable[[str, float, float], None]) -> Callable[[dict[str, Any]], None]:

@@ -11,9 +11,11 @@ import codecs
 import csv
 import difflib
 import io
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,12 +28,16 @@ TRUE, FALSE = (
 )
 
 
-def read(path: Path) -> pd.DataFrame:
-    """All rows and columns; text that is a number in every row becomes numeric. Raises `pec.file`,
-    `pec.input`.
+def read(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
+    """All rows and columns; text that is a number in every row becomes numeric, but not the columns `text`
+    of a CSV file, nor codes like 00123. Raises `pec.file`, `pec.input`.
     """
     with _failing(path):
-        frame = pd.read_parquet(path) if _magic(path) == b"PAR1" else _csv(path)
+        if _magic(path) == b"PAR1":
+            frame = pd.read_parquet(path)
+            frame.columns = pd.Index(_clean(list(frame.columns)))
+        else:
+            frame = _csv(path, text=text)
     if not len(frame):
         raise PecError("pec.input", f"{path.name} has a header and no rows", "give a file with rows")
     return frame
@@ -50,6 +56,8 @@ def _failing(path: Path) -> Iterator[None]:
 
 
 def _magic(path: Path) -> bytes:
+    if path.is_dir():
+        raise PecError("pec.file", f"{path} is a folder", "give a file")
     if not path.is_file():
         raise PecError("pec.file", f"no such file: {path}", "check the path")
     with path.open("rb") as file:
@@ -67,8 +75,22 @@ def header(path: Path) -> list[str]:
         if _magic(path) == b"PAR1":
             import pyarrow.parquet as pq
 
-            return [str(n) for n in pq.read_schema(path).names]
+            return _clean(pq.read_schema(path).names)
         return [str(c) for c in _csv(path, rows=0).columns]
+
+
+def _clean(raw: Sequence[object]) -> list[str]:
+    """Names as the node's own reader gives them: trimmed, unnamed ones numbered, repeated ones too."""
+    names: list[str] = []
+    for number, text in enumerate(raw, start=1):
+        name = unicodedata.normalize("NFC", str(text)).replace("\ufeff", "").strip(" \t\r\n\u00a0\u3000'\"")
+        name = name or f"column_{number}"
+        unique, again = name, 1
+        while unique in names:
+            again += 1
+            unique = f"{name}_{again}"
+        names.append(unique)
+    return names
 
 
 def find(names: Iterable[str], wanted: str, file: Path) -> str:
@@ -116,7 +138,7 @@ def flags(values: pd.Series, name: str) -> pd.Series:
     return out
 
 
-def _csv(path: Path, rows: int | None = None) -> pd.DataFrame:
+def _csv(path: Path, rows: int | None = None, text: Collection[str] = ()) -> pd.DataFrame:
     encoding = _encoding(path)
     with _open(path, encoding) as file:
         first = file.read(1 << 16)
@@ -126,29 +148,43 @@ def _csv(path: Path, rows: int | None = None) -> pd.DataFrame:
         skip, delimiter = 1, first[4:5] or ","
     else:
         delimiter = max(",;\t|", key=lambda d: _columns(first, d))
-    frame = pd.read_csv(
-        path,
-        sep=delimiter,
-        dtype=str,
-        keep_default_na=False,
-        encoding=encoding,
-        skiprows=skip,
-        compression="gzip" if _zipped(path) else None,
-        skipinitialspace=False,
-        index_col=False,
-        nrows=rows,
-    )
+    options: dict[str, Any] = {
+        "sep": delimiter,
+        "dtype": str,
+        "keep_default_na": False,
+        "encoding": encoding,
+        "skiprows": skip,
+        "compression": "gzip" if _zipped(path) else None,
+        "skipinitialspace": False,
+        "index_col": False,
+    }
+    raw = pd.read_csv(path, header=None, nrows=1, **options)
+    frame = pd.read_csv(path, nrows=rows, **options)
+    frame.columns = pd.Index(_clean(raw.iloc[0].tolist()))
     for name in frame.columns:
-        text = frame[name].str.strip()
-        text = text.mask(text.str.lower().isin(MISSING))
-        numbers = pd.to_numeric(text, errors="coerce")
-        frame[name] = numbers if (numbers.notna() == text.notna()).all() and text.notna().any() else text
+        values = frame[name].str.strip()
+        values = values.mask(values.str.lower().isin(MISSING))
+        frame[name] = values if name in text else _typed(values)
     return frame
 
 
-def _columns(text: str, delimiter: str) -> int:
+def _typed(values: pd.Series) -> pd.Series:
+    """Numbers where all values are, unless some read like 00123 or have more digits than a double holds."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    if not ((numbers.notna() == values.notna()).all() and values.notna().any()):
+        return values
+    large = values.str.fullmatch(r"[+-]?\d+") & (numbers.astype(float).abs() > 2**53)
+    codes = values.str.match(r"[+-]?0\d") | large
+    return values if codes.fillna(False).astype(bool).any() else numbers
+
+
+def _columns(text: str, delimiter: str) -> tuple[float, int]:
+    """How evenly the delimiter splits the first records, and in how many columns."""
     rows = [len(r) for r in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if r][:20]
-    return rows[0] if rows and len(set(rows[:-1] or rows)) == 1 else 0
+    if not rows or rows[0] < 2:
+        return 0.0, 0
+    whole = rows[:-1] or rows  # the last one may be cut
+    return sum(r == rows[0] for r in whole) / len(whole), rows[0]
 
 
 def _zipped(path: Path) -> bool:

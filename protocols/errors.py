@@ -22,6 +22,12 @@ CODES: dict[str, str] = {
     "enrich.size": "a table's or a request's size differs from what was announced or agreed",
     "enrich.order": "the rows of the encrypted table are not in the order of their tags",
     "enrich.tampered": "a record of the encrypted table fails authentication",
+    # private_join
+    "private_join.size": "a set's size is not a padded size with dummies, or not what was announced",
+    "private_join.key": "the peer's Paillier modulus fails a check",
+    "private_join.ciphertext": "a number that is no Paillier ciphertext or plaintext under the modulus",
+    "private_join.repeated": "an element that comes twice, so that one person could be counted many times",
+    "private_join.sum": "a count or a sum beyond what the sizes and bounds allow",
     # linear query, lookalike
     "linear_query.overflow": "the answer could exceed the plaintext range",
     "linear_query.noise": "the ciphertext noise could exceed what decryption tolerates",

@@ -50,3 +50,14 @@ PADDING_FLOOR = 256
 #: with probability 2^-49; 32 bytes are the key of ChaCha20-Poly1305 (RFC 8439, section 2.8).
 LOOKUP_TAG_BYTES = 16
 RECORD_KEY_BYTES = 32
+
+# Private join (protocols/private_join/README.md, section 6).
+
+#: Bits of a Paillier modulus: as hard to factor as 128 bits; NIST SP 800-57 part 1 rev. 5, table 2.
+PAILLIER_BITS = 3072
+
+#: The valuer's modulus has no prime factor below this, and the valuer shows so many n-th roots: then an n
+#: with gcd(n, phi(n)) > 1 passes with probability (2^16)^-8 = 2^-128 at most. Goldberg, Reyzin, Sagga,
+#: Baldimtsi, "Efficient Noninteractive Certification of RSA Moduli and Beyond", eprint 2018/057.
+PAILLIER_LEAST_FACTOR = 1 << 16
+PAILLIER_ROOTS = 8

@@ -1,16 +1,20 @@
 # Sourced by scripts/demo and scripts/test: makes .venv once and reuses it.
 #   setup_venv EXTRAS     for instance: setup_venv demo,dev
-# Afterwards $PY is the environment's Python. Exit codes: 3 Python too old or without venv, 4 packages not installed.
+# Afterwards $PY is the environment's Python. Exit codes: 3 Python too old, without venv, or no right to write, 4 packages
+# not installed.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT" || exit 1
 
 say() { printf '%s\n' "$*" >&2; }
 
+# PEC_PYTHON when it is set, and then nothing else; otherwise the first that is new enough.
 find_python() {
     local candidate
-    for candidate in "${PEC_PYTHON:-}" python3.11 python3.12 python3.13 python3; do
-        [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
+    set -- python3.11 python3.12 python3.13 python3
+    [ -n "${PEC_PYTHON:-}" ] && set -- "$PEC_PYTHON"
+    for candidate in "$@"; do
+        command -v "$candidate" >/dev/null 2>&1 || continue
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$candidate"
             return 0
@@ -22,15 +26,24 @@ find_python() {
 setup_venv() {
     local extras=$1 python stamp
     PY="$ROOT/.venv/bin/python"
-    if ! python=$(find_python); then
-        say "PEC needs Python 3.11 or later; found: $(python3 --version 2>&1 || echo none)."
-        say "On Debian or Ubuntu: apt-get install python3.11 python3.11-venv, or set PEC_PYTHON to another interpreter."
-        exit 3
-    fi
     # The stamp says for which dependencies the environment was made: when they change, it is brought up to date.
     stamp="$extras $(cat setup.cfg constraints.txt | sha256sum | cut -c1-16)"
     if [ -x "$PY" ] && grep -qxF -- "$stamp" .venv/pec-stamp 2>/dev/null; then
         return 0
+    fi
+    if ! python=$(find_python); then
+        if [ -n "${PEC_PYTHON:-}" ]; then
+            say "PEC needs Python 3.11 or later; PEC_PYTHON=$PEC_PYTHON is not that. Unset it, or name another interpreter."
+        else
+            say "PEC needs Python 3.11 or later; found: $({ python3 --version; } 2>/dev/null || echo none)."
+            say "On Debian or Ubuntu: apt-get install python3.11 python3.11-venv, or set PEC_PYTHON to another interpreter."
+        fi
+        exit 3
+    fi
+    if ! [ -w "$ROOT" ]; then
+        say "PEC sets itself up in $ROOT/.venv, and $(id -un 2>/dev/null || echo "this user") may not write to $ROOT."
+        say "Give yourself the directory, or clone into one of your own."
+        exit 3
     fi
     if [ ! -x "$PY" ] || ! "$PY" -m pip --version >/dev/null 2>&1; then
         say "Making a virtual environment in .venv with $("$python" --version) ..."

@@ -27,6 +27,10 @@ Bytes2 = npt.NDArray[np.uint8]
 
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 EVENT_KIND = "event"
+#: Kinds that only the center itself writes; from outside they could forge a registry or a snapshot.
+OWN_KINDS = frozenset(
+    {"center", "purpose", "purpose.switch", "notice", "assessment", "snapshot", "decision", EVENT_KIND}
+)
 
 
 def size(connection: sa.Connection) -> int:
@@ -117,10 +121,16 @@ def reader(connection: sa.Connection) -> tree.NodeReader:
     return node
 
 
-def all_hashes(connection: sa.Connection) -> Bytes2:
-    """uint8[n, 32]: every leaf hash, in order."""
-    rows = connection.execute(sa.select(tiles.c.hashes).where(tiles.c.level == 0).order_by(tiles.c.number))
-    return np.frombuffer(b"".join(row[0] for row in rows), np.uint8).reshape(-1, 32)
+def all_hashes(connection: sa.Connection) -> Bytes2 | None:
+    """uint8[n, 32]: every leaf hash, in order; None if the tiles are not full and numbered from 0."""
+    query = sa.select(tiles.c.number, tiles.c.hashes).where(tiles.c.level == 0).order_by(tiles.c.number)
+    rows = connection.execute(query).all()
+    sizes = [len(row.hashes) if isinstance(row.hashes, bytes) else -1 for row in rows]
+    full = 32 * tree.TILE_WIDTH
+    whole = all(row.number == i for i, row in enumerate(rows)) and all(size == full for size in sizes[:-1])
+    if not whole or (rows and not (0 < sizes[-1] <= full and sizes[-1] % 32 == 0)):
+        return None
+    return np.frombuffer(b"".join(row.hashes for row in rows), np.uint8).reshape(-1, 32)
 
 
 def stored_hash(connection: sa.Connection, index: int) -> bytes:
@@ -151,7 +161,8 @@ def entry_leaves(connection: sa.Connection) -> tuple[list[int], list[bytes]]:
     indices, hashes = [], []
     for row in connection.execute(sa.select(entries).order_by(entries.c.leaf)):
         indices.append(int(row.leaf))
-        hashes.append(tree.leaf_hash(leaf_data(row.salt, body_hash(row.kind, row.payload))))
+        # A salt of another length (somebody changed it) gives a hash that fits no leaf.
+        hashes.append(tree.leaf_hash(LEAF_LABEL + row.salt + body_hash(row.kind, row.payload)))
     return indices, hashes
 
 

@@ -14,7 +14,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
-from consent_center.rest import decisions, docs_page, events, ledger, problems, registry, token
+from consent_center.rest import (
+    decisions,
+    docs_page,
+    events,
+    ledger,
+    problems,
+    receipts,
+    registry,
+    signals,
+    token,
+)
 from consent_center.rest.context import CENTER, TOKEN, authorised
 
 JSON_LIMIT, UPLOAD_LIMIT, BULK_LIMIT = 4 << 20, 64 << 20, 512 << 20  # bytes of a body
@@ -48,7 +58,7 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
     app.before_request(_guard)
     app.after_request(_headers)
     _errors(app)
-    for module in (registry, events, decisions, ledger):
+    for module in (registry, events, signals, decisions, receipts, ledger):
         app.register_blueprint(module.bp)
     app.spec_processor(docs_page.complete)
     app.get("/docs")(app.doc(hide=True)(docs_page.view))

@@ -65,7 +65,11 @@ def append_many(json_data: list[dict[str, Any]]) -> Any:
 
 
 @bp.post("/fsck")
-def fsck() -> Any:
-    """Compare the database with the ledger; names the first record that was changed, removed or moved."""
-    found = center().fsck()
+@bp.input(schemas.Fsck)
+def fsck(json_data: dict[str, Any]) -> Any:
+    """Compare the database with the ledger; names the first record that was changed, removed or moved.
+
+    With a `checkpoint` that was kept elsewhere, also whether the log still extends it.
+    """
+    found = center().fsck(json_data.get("checkpoint", ""))
     return answer({"ok": found is None, "finding": wire.plain(found)})

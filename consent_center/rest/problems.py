@@ -20,6 +20,7 @@ _STATUS = {
     "subject.unknown": 404,
     "snapshot.unknown": 404,
     "ledger.index": 404,
+    "receipt.event": 404,
     "registry.version": 409,
     "event.identifier_conflict": 409,
     "request.too_large": 413,

@@ -300,11 +300,28 @@ class RemoteCenter:
     def opening(self, index: int) -> dict[str, Any]:
         return dict(self._json("GET", f"/v1/ledger/entries/{index}"))
 
+    def put_signal_mapping(self, document: dict[str, Any], actor: str = "") -> dict[str, Any]:
+        body = {"mapping": document, "actor": actor}
+        found: dict[str, Any] = self._json("POST", "/v1/signals/mapping", body, safe=True)
+        return found
+
+    def signal_mapping(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._json("GET", "/v1/signals/mapping")
+        return found
+
+    def receipt(self, sequence: int, identifiers: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+        asked: dict[str, list[str]] = {}
+        for kind, value in identifiers:
+            asked.setdefault(kind, []).append(value)
+        found: dict[str, Any] = self._json("POST", f"/v1/receipts/{sequence}", asked, safe=True)
+        return found
+
     def verifier_key(self) -> str:
         return self._call("GET", "/v1/ledger/key").content.decode().strip()
 
-    def fsck(self) -> Finding | None:
-        found = self._json("POST", "/v1/ledger/fsck", {}, safe=True)["finding"]
+    def fsck(self, checkpoint: str = "") -> Finding | None:
+        body = {"checkpoint": checkpoint} if checkpoint else {}
+        found = self._json("POST", "/v1/ledger/fsck", body, safe=True)["finding"]
         return None if found is None else Finding(found["what"], found["where"], found["detail"])
 
 

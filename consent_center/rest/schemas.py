@@ -235,6 +235,10 @@ class Entry(Schema):
     payload = fields.Dict(fields.String(validate=_clean), required=True)
 
 
+class Fsck(Schema):
+    checkpoint = text(_TEXT, "A signed checkpoint of this log from before.", least=0)
+
+
 class Inclusion(Schema):
     index = fields.Integer(required=True, validate=validate.Range(0, 2**62))
     size = fields.Integer(required=True, validate=validate.Range(1, 2**62))

@@ -161,9 +161,15 @@ def pack_decisions(decisions: Decisions, meta: Mapping[str, Any]) -> bytes:
 
 def unpack_decisions(data: bytes) -> tuple[Decisions, dict[str, Any]]:
     table, meta = unpack(data, ["code", "ordinal"])
+    types = (table["code"].type, table["ordinal"].type)
+    # A null or a wider number would become 0, and 0 means eligible.
+    if types != (pa.uint8(), pa.int64()) or table["code"].null_count or table["ordinal"].null_count:
+        raise ConsentError("request.invalid", "the decisions have other columns than uint8 and int64")
+    if not isinstance(meta.get("sequence"), int):
+        raise ConsentError("request.invalid", "the decisions have no sequence number")
     codes = np.array(table["code"], dtype=np.uint8)
     ordinals = np.array(table["ordinal"], dtype=np.int64)
-    return Decisions(codes, ordinals, int(meta["sequence"]), str(meta["detail"])), meta
+    return Decisions(codes, ordinals, int(meta["sequence"]), str(meta.get("detail", ""))), meta
 
 
 def explanation_from_json(data: Mapping[str, Any]) -> Explanation:

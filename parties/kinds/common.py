@@ -212,7 +212,16 @@ def align_brand(ctx: StageContext, people: np.ndarray) -> None:
 def align_provider(ctx: StageContext) -> None:
     machine = align.Sender(items_of(ctx), ctx.channel.session("align"), limits(), os.urandom)
     learned = ctx.channel.run(machine, "align")
-    ctx.result["asked_at_most"] = int(learned.padded_receiver_size)
+    record_asked(ctx, learned.padded_receiver_size)
+
+
+def record_asked(ctx: StageContext, size: int) -> None:
+    """Into the provider's result and ledger (and so into its audit bundle): how many items were asked about.
+
+    Nothing in the protocols ties them to the brand's snapshot; this number is what an auditor can compare.
+    """
+    ctx.result["asked_at_most"] = int(size)
+    ctx.record("job.asked", {"job": ctx.job_id, "asked_at_most": int(size)})
 
 
 def send_alive(ctx: StageContext, label: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -64,7 +65,8 @@ def enrich_provider(ctx: StageContext) -> None:
     session = ctx.channel.session("enrich")
     machine = enrich.Sender(ctx.view.items[rows], records, session, limits(), os.urandom)
     learned = ctx.channel.run(machine, "enrich")
-    ctx.result.update(asked_at_most=int(learned.padded_receiver_size), rows=len(rows))
+    common.record_asked(ctx, learned.padded_receiver_size)
+    ctx.result.update(rows=len(rows))
 
 
 def enrich_brand(ctx: StageContext) -> None:
@@ -74,7 +76,9 @@ def enrich_brand(ctx: StageContext) -> None:
         raise NodeError("kind.message", "the provider's schema message is malformed", share=True)
     schema = tags.Schema.from_document(message["tags"], ctx.spec.columns)
     people = common.chosen_people(ctx)
-    machine = enrich.Receiver(ctx.view.items[people], ctx.channel.session("enrich"), limits(), os.urandom)
+    # The schema fixes the width: a wider table would only take this side's memory.
+    agreed = replace(limits(), max_width=min(limits().max_width, schema.width))
+    machine = enrich.Receiver(ctx.view.items[people], ctx.channel.session("enrich"), agreed, os.urandom)
     found = ctx.channel.run(machine, "enrich")
     hit = np.flatnonzero(found.found)
     handles, table = tags.decode(schema, found.records[hit])

@@ -1,7 +1,8 @@
 """`lookalike`: who else among your people is like my seeds? Stages align, fit, score, release.
 
     align    the brand learns the provider's row of each seed
-    fit      provider: who is still in; both: the one-pass fit, in which the provider learns z and its model
+    fit      provider: who is still in; brand: how many columns its seeds allow without noise; both: the
+             one-pass fit, in which the provider learns z and its model
     score    provider: log-odds of everybody who is still in, by row number
     release  provider: who is still in; brand: removes everybody else, measures, picks the audience, writes
 
@@ -29,6 +30,7 @@ from parties.kinds import common, transfer
 from parties.kinds.metrics import measure
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from protocols import lookalike
+from protocols.security import SEEDS_PER_COLUMN
 
 #: Share of the matched seeds that are kept from the fit, to measure it.
 HOLDOUT = 0.2
@@ -126,6 +128,9 @@ def _enough(count: int, minimum: int, what: str) -> None:
 
 def fit_brand(ctx: StageContext) -> None:
     provider_alive = common.receive_alive(ctx, "fit alive")
+    if int(provider_alive.sum()) < ctx.agreement.minimum_rows:
+        # A provider that names a few people as the only ones left would learn how many of them are seeds.
+        raise NodeError("agreement.minimum_rows", "too few of the provider's people are left", share=True)
     seeds = common.matched(ctx, provider_alive)
     _enough(len(seeds), ctx.agreement.minimum_seeds, "matched seeds")
     held = _hold_out(ctx, seeds)
@@ -133,6 +138,9 @@ def fit_brand(ctx: StageContext) -> None:
     number = np.cumsum(provider_alive) - 1
     train = np.setdiff1d(seeds, held, assume_unique=True)
     terms = terms_of(ctx.spec, ctx.agreement)
+    # Without noise the provider gets the exact number of seeds anyway, as the sum of its intercept.
+    at_most = len(train) // SEEDS_PER_COLUMN if terms.epsilon is None else None
+    ctx.channel.send_json({"columns_at_most": at_most})
     machine = lookalike.Labels(
         number[train], int(provider_alive.sum()), ctx.channel.session("fit"), terms, os.urandom
     )
@@ -174,11 +182,14 @@ def _hold_out(ctx: StageContext, seeds: np.ndarray) -> np.ndarray:
 def fit_provider(ctx: StageContext) -> None:
     rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
     names = common.spec_columns(ctx)
-    ctx.channel.progress(0, 2, "features")
-    plan = features.learn(ctx.view, names, rows)
-    phi = features.matrix(plan, ctx.view, rows)
-    ctx.channel.progress(2, 2, "features")
     terms = terms_of(ctx.spec, ctx.agreement)
+    at_most = _columns_at_most(ctx.channel.receive_json())
+    ctx.channel.progress(0, 2, "features")
+    plan = features.learn(ctx.view, names, rows, noisy=terms.epsilon is not None)
+    phi = features.matrix(plan, ctx.view, rows)
+    if at_most is not None:
+        plan, phi = features.narrow(plan, phi, at_most)
+    ctx.channel.progress(2, 2, "features")
     machine = lookalike.Features(phi, plan.names, ctx.channel.session("fit"), terms, os.urandom)
     fit = ctx.channel.run(machine, "fit")
     ctx.carry.update(fit=fit, phi=phi, phi_rows=rows)
@@ -186,6 +197,7 @@ def fit_provider(ctx: StageContext) -> None:
     ctx.result.update(
         rows=len(rows),
         columns=len(plan.names),
+        used=list(plan.used),
         notes=list(plan.notes),
         padded_seeds=fit.padded_seeds,
         noise_scale=fit.noise_scale,
@@ -196,6 +208,16 @@ def fit_provider(ctx: StageContext) -> None:
     _write_json(
         ctx, "model.json", {"plan": plan.to_document(), "weights": weights, "fit": _fit_document(fit)}
     )
+
+
+def _columns_at_most(message: dict[str, Any]) -> int | None:
+    """How many columns the brand's seeds allow; None with noise, where any number is allowed."""
+    value = message.get("columns_at_most")
+    if set(message) != {"columns_at_most"} or not (
+        value is None or common.is_whole(0, common.MAX_ROWS)(value)
+    ):
+        raise NodeError("kind.message", "the brand's number of columns is malformed", share=True)
+    return None if value is None else int(value)
 
 
 def _fit_document(fit: lookalike.FitResult) -> dict[str, Any]:
@@ -284,23 +306,23 @@ LOOKALIKE = JobKind(
     leakage={
         "brand": (
             "which of its seeds the provider has among its eligible people",
-            "a score for every row number of the provider's eligible people; nothing that says who a row is",
+            "a score for every row of the provider's eligible people; of its own seeds it knows whose it is",
             "how many columns the model has, and which row numbers withdrew while the job ran",
             "figures of quality from its own held-out seeds",
         ),
         "provider": (
-            "the brand's number of seeds, padded; if the job stops, whether they were too few",
+            "the brand's number of seeds, padded, without noise exactly; if the job stops, whether too few",
             "the sum of each of its columns over the matched seeds, with the agreed noise",
             "its own model; not which of its people are seeds",
         ),
         "brand.zh": (
             "其种子人群中哪些在提供方的合格人群内",
-            "提供方合格人群每个行号的得分；行号不透露身份",
+            "提供方合格人群每个行号的得分；仅对匹配的己方种子知道行号对应的人",
             "模型列数，以及任务期间撤回同意的行号",
             "由品牌方自有留出种子算得的质量指标",
         ),
         "provider.zh": (
-            "品牌方种子人数（填充后）；若任务中止，是否因种子过少",
+            "品牌方种子人数（填充后；无噪声时为精确值）；若任务中止，是否因种子过少",
             "其各列在匹配种子上的总和（含约定噪声）",
             "自己的模型；不知道哪些人是种子",
         ),

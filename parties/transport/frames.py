@@ -32,6 +32,8 @@ OUTBOX = 4
 INBOX_BYTES = 16 << 20
 #: gRPC's own header before each message.
 _GRPC_HEADER = 5
+#: What a queued frame is counted for beyond its body: frames without one must not fill the memory either.
+_QUEUED = 512
 _BODIES = ("payload", "control", "stage_json", "beat")
 
 
@@ -72,6 +74,8 @@ class Link:
         self.bytes_received = 0
         self.error: NodeError | None = None
         self.on_end: Callable[[], None] = lambda: None
+        #: Monotonic time after which nothing is exchanged any more: the last look at the consent is too old.
+        self.lease_until: float | None = None
         self._silence, self._heartbeat = silence_seconds, heartbeat_seconds
         self._changed = threading.Condition()
         self._outbox: deque[node_pb2.Frame] = deque()
@@ -157,7 +161,7 @@ class Link:
             if isinstance(body, tuple):
                 body = self._unspool(*body)
             else:
-                self._inbox_bytes -= len(body)
+                self._inbox_bytes -= len(body) + _QUEUED
             # Here and not on arrival: when they are compared, both chains must stand at the same frame.
             self.received.add(stage, kind, body)
             self._changed.notify_all()
@@ -212,7 +216,7 @@ class Link:
             raise NodeError("transport.gap", f"frame {frame.sequence} came, {expected} was due")
         self._sequence_in = expected
         kind = frame.WhichOneof("body")
-        if kind is None or len(frame.stage) > 64:
+        if kind is None or len(frame.stage.encode()) > 64:
             raise NodeError("transport.malformed", f"frame {frame.sequence} has no body, or no proper stage")
         size = frame.ByteSize() + _GRPC_HEADER
         if kind == "beat":
@@ -228,7 +232,7 @@ class Link:
                 self._inbox.append((frame.stage, kind, self._to_spool(body), size))
             else:
                 self._inbox.append((frame.stage, kind, body, size))
-                self._inbox_bytes += len(body)
+                self._inbox_bytes += len(body) + _QUEUED
             self._changed.notify_all()
 
     def _aborted(self, message: dict[str, Any]) -> None:
@@ -239,9 +243,9 @@ class Link:
     def _to_spool(self, body: bytes) -> tuple[int, int]:
         if self._spool is None:
             self._spool = tempfile.TemporaryFile(dir=self._spool_dir)  # noqa: SIM115 - closed by `close`
-        if len(body) > self._spool_left:
+        if len(body) + _QUEUED > self._spool_left:
             raise NodeError("transport.flood", "the peer sent more than spool_mib of node.toml allows")
-        self._spool_left -= len(body)
+        self._spool_left -= len(body) + _QUEUED
         at = self._spool.seek(0, 2)
         self._spool.write(body)
         return at, len(body)
@@ -270,6 +274,16 @@ class Link:
         while True:
             if self.error is not None:
                 raise self.error
+            if self.lease_until is not None and time.monotonic() > self.lease_until:
+                # Signs of life alone must not stretch a stage: who withdraws meanwhile would still be in it.
+                raise self._fail(
+                    NodeError(
+                        "consent.lease",
+                        f"stage {self.stage!r} lasts longer than this side's look at the consent is good for",
+                        "lease_seconds of node.toml is the limit",
+                        share=True,
+                    )
+                )
             if ready():
                 return
             if self._closing:

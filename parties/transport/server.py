@@ -7,9 +7,11 @@ trusted while the node runs can connect at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, Protocol
@@ -25,6 +27,10 @@ from parties.transport.frames import MAX_FRAME
 
 #: Requests at a time; sessions and watches occupy one each for as long as they last.
 WORKERS = 48
+#: A session's stream must show its first frame within so many seconds, or it gives its place back.
+FIRST_FRAME_SECONDS = 10.0
+#: Streams that one peer may have beyond `max_jobs`; idle ones would else take every worker from the operator.
+SPARE_SESSIONS = 4
 #: A vanished peer is noticed after ping + timeout even if its machine never says goodbye.
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 5000),
@@ -105,6 +111,7 @@ class Callers:
     def __init__(self, home: Home, log: Log) -> None:
         self._home, self._log = home, log
         self._own = home.identity.fingerprint
+        self.max_jobs = home.settings.max_jobs
 
     def _fingerprint(self, context: grpc.ServicerContext) -> str:
         certificates = context.auth_context().get("x509_pem_cert", [])
@@ -134,6 +141,21 @@ class Callers:
 class PeerServicer(node_pb2_grpc.PeerServicer):
     def __init__(self, calls: PeerCalls, callers: Callers, log: Log) -> None:
         self._calls, self._callers, self._log = calls, callers, log
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def _place(self, party: str) -> Iterator[None]:
+        most = self._callers.max_jobs + SPARE_SESSIONS
+        with self._lock:
+            if self._open[party] >= most:
+                raise NodeError("job.busy", f"{party} has {most} streams open already", "end some first")
+            self._open[party] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open[party] -= 1
 
     def _do(
         self, name: str, call: Callable[[Peer, Any], Any], request: Any, context: grpc.ServicerContext
@@ -158,27 +180,41 @@ class PeerServicer(node_pb2_grpc.PeerServicer):
     def Session(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         try:
             peer = self._callers.peer(context)
-            first = next(request_iterator, None)
-            if first is None:
-                raise NodeError("transport.truncated", "the stream ended before its first frame")
-
-            def ended(callback: Any) -> None:
-                if not context.add_callback(callback):
-                    callback()
-
-            def rest() -> Iterator[Any]:
-                yield from request_iterator
-                # gRPC ends the iterator as if the peer had closed it when the connection is gone, and says so
-                # a moment later.
-                deadline = time.monotonic() + 0.5
-                while context.is_active() and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                if not context.is_active():
-                    raise NodeError("transport.lost", f"the connection to {peer.party} broke")
-
-            yield from self._calls.session(peer, first, rest(), ended)
+            with self._place(peer.party):
+                yield from self._session(peer, request_iterator, context)
         except Exception as error:
             _abort(context, error, self._log, "Session")
+
+    def _session(
+        self, peer: Peer, request_iterator: Iterator[Any], context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        # A peer that opens streams and says nothing would hold a worker each for ever.
+        timer = threading.Timer(FIRST_FRAME_SECONDS, context.cancel)
+        timer.start()
+        try:
+            first = next(request_iterator, None)
+        except grpc.RpcError as error:
+            raise NodeError("transport.silent", "the stream's first frame did not come") from error
+        finally:
+            timer.cancel()
+        if first is None:
+            raise NodeError("transport.truncated", "the stream ended before its first frame")
+
+        def ended(callback: Any) -> None:
+            if not context.add_callback(callback):
+                callback()
+
+        def rest() -> Iterator[Any]:
+            yield from request_iterator
+            # gRPC ends the iterator as if the peer had closed it when the connection is gone, and says so a
+            # moment later.
+            deadline = time.monotonic() + 0.5
+            while context.is_active() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if not context.is_active():
+                raise NodeError("transport.lost", f"the connection to {peer.party} broke")
+
+        yield from self._calls.session(peer, first, rest(), ended)
 
 
 class OperatorServicer(node_pb2_grpc.OperatorServicer):

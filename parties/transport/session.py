@@ -43,6 +43,7 @@ class Session:
     peer_nonce: bytes = b""
     binding: bytes = b""
     roots: dict[str, str] = field(default_factory=dict)
+    held: bool = False
 
     def open(self, use_nonce: Callable[[bytes], None]) -> None:
         """Exchange nonces. `use_nonce` must raise `transport.nonce` if it has seen the peer's before."""
@@ -100,6 +101,10 @@ class Session:
             self.link.send_control("boundary", lease=lease, **own)
         message = self.link.receive_control("boundary", "hold", "resume")
         while message["type"] != "boundary":
+            if message["type"] == "hold" and self.held:
+                # Each hold is a leaf of this side's ledger, so a peer could fill it.
+                raise NodeError("transport.flood", "the peer holds the job a second time", share=True)
+            self.held = True
             on_hold(message["type"] == "hold")
             message = self.link.receive_control("boundary", "hold", "resume")
         theirs = message.pop("lease", None)

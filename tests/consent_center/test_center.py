@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 from consent_helpers import REQUEST, START, Clock, ads, event, make, notice, phone, reason
 from pyroaring import BitMap
 
@@ -148,6 +151,9 @@ def test_notices_need_their_purpose_and_assessments_are_kept(center: Center) -> 
         ({"recipient": ""}, "event.recipient"),
         ({"recipient": "a,b"}, "event.recipient"),
         ({"recipient": "*"}, "event.recipient"),
+        ({"recipient": "provider\u200b"}, "event.recipient"),  # looks like the provider, and is not
+        ({"recipient": "e\u0301clair"}, "event.recipient"),  # é in two code points
+        ({"expires_at": datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)}, "event.expiry"),
         ({"categories": ()}, "event.categories"),
         ({"categories": "contact"}, "event.categories"),
         ({"categories": ("blood",)}, "event.categories"),
@@ -212,6 +218,8 @@ def test_a_batch_joins_rows_that_share_an_identifier(center: Center) -> None:
         ({"occurred_at": pa.array([START.replace(tzinfo=None)])}, "event.time"),
         ({"purpose_version": ["one"]}, "event.batch"),
         ({"phone": None}, "event.batch"),
+        # In microseconds this does not fit 64 bits: it must not wrap around to another time.
+        ({"expires_at": pa.array([1 << 60], pa.timestamp("s", "UTC"))}, "event.time"),
     ],
 )
 def test_bad_tables(center: Center, change: dict[str, Any], code: str) -> None:
@@ -495,3 +503,54 @@ def test_a_large_batch_takes_the_same_road(center: Center) -> None:
     decisions = center.decide(REQUEST, pa.array([phone(n) for n in range(3000)]), "phone")
     assert np.flatnonzero(decisions.eligible).tolist() == list(range(500))
     assert center.fsck(center.checkpoint()) is None
+
+
+def test_a_snapshot_for_a_later_day_is_judged_as_of_that_day(center: Center, clock: Clock) -> None:
+    later = replace(REQUEST, as_of=START + timedelta(days=30))
+    center.record(event(1))
+    shot = center.snapshot(later, pa.array([phone(1)]), "phone", "job")
+    assert shot.disclosure["counts"]["in"] == 1
+    clock.forward(hours=1)
+    center.record(event(1, occurred_at=clock.now, expires_at=START + timedelta(days=10)))
+    assert [REASONS[code] for code in center.delta(shot.id).reasons] == ["expired"]
+
+
+def test_a_database_put_back_from_a_backup_is_read_anew(center: Center, tmp_path: Path) -> None:
+    """What only the lost events said must not count, in processes that had seen them neither."""
+    center.record(event(1, action="denied"))
+    with (
+        closing(sqlite3.connect(tmp_path / "c/center.db")) as file,
+        closing(sqlite3.connect(":memory:")) as old,
+    ):
+        file.backup(old)
+        center.record(event(1, action="renewed", occurred_at=START))
+        assert reason(center, 1) == "eligible"
+        old.backup(file)
+    assert reason(center, 1) == "denied"
+
+
+def test_single_newcomers_in_a_large_index(center: Center) -> None:
+    """They wait in an index of their own; erasing empties both, and a merge keeps everybody."""
+    values = pa.array([phone(n) for n in range(300)])
+    center.assume(values, "phone", "ads", "provider", ["contact"], "trial", "me")
+    for number in range(1000, 1020):
+        center.record(event(number))
+        assert reason(center, number) == "eligible"
+    center.erase("phone", phone(1003), "dpo")
+    center.erase("phone", phone(3), "dpo")
+    everyone = pa.array([phone(n) for n in [*range(300), *range(1000, 1020)]])
+    decisions = center.decide(REQUEST, everyone, "phone")
+    assert np.flatnonzero(~decisions.eligible).tolist() == [3, 303]
+    with Center.open(tmp := center._database.path.parent) as fresh:
+        assert (
+            tmp and fresh.decide(REQUEST, everyone, "phone").ordinals.tolist() == decisions.ordinals.tolist()
+        )
+
+
+def test_secrets_and_people_do_not_print(center: Center) -> None:
+    center.record(event(1, evidence="form 7"))
+    assert "form 7" not in repr(center.explain("phone", phone(1)))
+    assert "form 7" not in repr(event(1, evidence="form 7")) and phone(1) not in repr(event(1))
+    with pytest.raises(ConsentError) as caught, center._write() as connection:
+        connection.execute(sa.text("INSERT INTO none VALUES (:x)"), {"x": "form 7"})
+    assert "form 7" not in str(caught.value) + str(caught.value.__cause__)

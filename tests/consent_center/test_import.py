@@ -277,3 +277,34 @@ def test_naughty_strings(center: Center, tmp_path: Path, shared_data: Path) -> N
     assert report.read == report.recorded + report.rejected
     assert report.read == 11 * len(strings)
     assert center.fsck() is None
+
+
+def test_a_grant_is_not_taken_for_a_version_that_came_later(center: Center, tmp_path: Path) -> None:
+    """With several versions a grant that names none is refused; a withdrawal needs no version."""
+    center.put_purpose(Purpose("ads", 2, {"en": "Ads"}, ("contract", "usage")))
+    header = "phone,purpose,notice,notice_version,action,recipient,categories,occurred_at"
+    lines = [
+        "13800138000,ads,text,1,granted,partner,contract,2026-03-01T08:00:00Z",
+        "13800138001,ads,,,withdrawn,partner,,2026-03-01T08:00:00Z",
+    ]
+    path = write(tmp_path, header, *lines)
+    report = import_events(center, path)
+    assert (report.recorded, report.codes) == (1, {"event.purpose": 1})
+    assert "several versions" in errors_of(path.with_name("events.csv.errors.csv"))[1][4]
+    assert reasons(center, "13800138001") == {"withdrawn": 1}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("dob", "2020-01-01", "minor_without_guardian"),
+        ("生日", "2020-01-01", "minor_without_guardian"),
+        ("valid_until", "2026-03-02", "expired"),
+        ("有效期至", "2026-03-02", "expired"),
+    ],
+)
+def test_ends_and_birthdays_are_found_under_their_usual_names(
+    center: Center, tmp_path: Path, column: str, value: str, reason: str
+) -> None:
+    import_events(center, write(tmp_path, f"{HEADER},{column}", f"{row('13800138000')},{value}"))
+    assert reasons(center, "13800138000") == {reason: 1}

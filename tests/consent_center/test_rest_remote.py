@@ -19,7 +19,7 @@ from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
 from consent_center.ledger import verify
 from consent_center.model import CODE, Assessment, ConsentEvent, DecisionRequest, Notice, Purpose
-from consent_center.rest import remote, server
+from consent_center.rest import remote, server, wire
 from consent_center.rest.remote import RemoteCenter
 
 ASK = DecisionRequest("ads", "partner", ("contract",))
@@ -302,3 +302,12 @@ def test_the_server_binds_loopback_only_and_stops(home: Path) -> None:
         with pytest.raises(ConsentError, match="taken"):
             server.start(home, port=int(url.rpartition(":")[2]))
     closed(RemoteCenter(url, "t" * 43, timeout=(0.2, 0.2)))
+
+
+@pytest.mark.parametrize(
+    "codes", [pa.array([None], pa.uint8()), pa.array([256], pa.int64()), pa.array([0.0]), pa.array(["0"])]
+)
+def test_a_code_that_is_none_is_not_taken_for_eligible(codes: pa.Array) -> None:
+    data = wire.pack({"code": codes, "ordinal": pa.array([0], pa.int64())}, {"sequence": 1, "detail": ""})
+    with pytest.raises(ConsentError, match="request.invalid"):
+        wire.unpack_decisions(data)

@@ -18,6 +18,8 @@ import pytest
 import real_job
 from pair import agreement
 
+from consent_center.ledger import proof, tree, verify
+from consent_center.ledger.checkpoint import Checkpoint
 from parties import bundle, documents
 from parties.errors import NodeError
 
@@ -232,12 +234,28 @@ FORGERIES = {
         lambda job, c: c["ledger"].update(checkpoint=c["closing"]["dataco"]["document"]["checkpoint"]),
         "ledger",
     ),
+    "a ledger written anew": (lambda job, c: _write_ledger_anew(job, c), "ledger"),
+    "no proof of growth": (lambda job, c: c["ledger"].update(grown=[]), "ledger"),
     "a lease check left out": (lambda job, c: _drop_leaf(c, "job.recheck"), "stages"),
     "a stage left out": (lambda job, c: _drop_leaf(c, "job.stage"), "stages"),
     "lease log": (lambda job, c: c["log"]["consent"][0].update(dropped=5), "stages"),
     "stage log": (lambda job, c: c["log"]["stages"][0].update(bytes_sent=1), "stages"),
     "leakage": (lambda job, c: c["log"]["leakage"].update(provider=["nothing"]), "leakage"),
 }
+
+
+def _write_ledger_anew(job: Job, content: dict) -> None:
+    """The maker has its log's key: it makes a second log with the leaves that it likes, and signs it."""
+    with job.homes["brand"].center() as center:
+        signer = center._keys.signer
+    leaves = content["ledger"]["leaves"]
+    hashes = [np.frombuffer(verify.leaf_hash(leaf["opening"]), np.uint8) for leaf in leaves]
+    node = tree.reader_of(tree.levels_of(np.stack(hashes)))
+    root = tree.root_of(len(leaves), node)
+    content["ledger"]["checkpoint"] = Checkpoint(signer.name, len(leaves), root).sign(signer)
+    for index, leaf in enumerate(leaves):
+        leaf["opening"]["index"] = index
+        leaf["path"] = [step.hex() for step in proof.inclusion(index, len(leaves), node)]
 
 
 def _drop_leaf(content: dict, kind: str) -> None:

@@ -113,11 +113,12 @@ def test_useless_columns_are_dropped_with_a_note():
     assert _plan(Table(number=big, good=np.arange(2000))).names == ("good",)
 
 
-def test_too_many_levels_are_dropped():
-    values = np.repeat([f"l{i}" for i in range(60)], 30)
-    with pytest.raises(NodeError) as caught:
-        _plan(Table(c=values))
-    assert caught.value.code == "features.none" and "60 levels" in caught.value.detail
+def test_levels_beyond_the_most_frequent_are_grouped():
+    values = np.concatenate([np.repeat([f"l{i}" for i in range(300)], 30), np.repeat("often", 40)])
+    plan = _plan(Table(c=values))
+    assert len(plan.names) == 257 and plan.names[0] == "c=often" and plan.names[-1] == "c=other"
+    few = learn(Table(c=values, x=np.arange(len(values))), ["c", "x"], noisy=True)
+    assert few.names == ("x",)  # each level is rarer than 0.5 %
 
 
 def test_a_plan_survives_its_document_and_new_rows():

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pec import audience
-from pec.errors import PecError
+from pec.errors import PecError, exit_code_of
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_share_threshold_and_seeds_left_out(scores: audience.Scores) -> None:
 def test_what_can_not_be_built_is_refused(scores: audience.Scores, request_: dict[str, float]) -> None:
     with pytest.raises(PecError) as error:
         audience.build(scores, **request_)  # type: ignore[arg-type]
-    assert error.value.code == "pec.audience"
+    assert error.value.code == "pec.audience" and exit_code_of("pec.audience") == 2
 
 
 def test_files(scores: audience.Scores, tmp_path: Path) -> None:

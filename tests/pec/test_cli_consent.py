@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,10 @@ def test_one_person_from_grant_to_withdrawal(pec: Shell) -> None:
     )
     code, out, _ = pec(*decide)
     assert code == 0 and "out: unknown_subject" in out
-    assert pec.json("withdraw", "phone", "13800138000", *ASK)["sequence"] == 2
+    first = pec.json("withdraw", "phone", "13800138000", *ASK)
+    assert first["sequence"] == 2 and first["known_before"] is True
+    assert pec.json("withdraw", "phone", "13900139000", *ASK)["known_before"] is False
+    assert "nobody with that phone was known" in pec("withdraw", "phone", "13900139001", *ASK)[2]
     assert pec.json(*decide)["reasons"][0] == "withdrawn"
     held = pec.json("show", "phone", "13800138000")
     assert [(e["action"], e["actor"]) for e in held["events"]] == [("granted", "dpo"), ("withdrawn", "dpo")]
@@ -148,6 +153,29 @@ def test_the_ledger_can_be_proven(pec: Shell) -> None:
         verify.inclusion({**found["opening"], "index": 0}, path, at)
     assert pec.json("fsck") == {"ok": True, "finding": None}
     assert pec("fsck")[1].strip() == "all records agree with the ledger"
+
+
+def test_a_database_from_an_old_backup_does_not_fit_a_later_checkpoint(pec: Shell, tmp_path: Path) -> None:
+    def copy(source: Path, target: Path) -> None:
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new)
+
+    database, backup = pec.home / "consent" / "center.db", tmp_path / "backup.db"
+    copy(database, backup)
+    pec.json("withdraw", "phone", "13800138000", *ASK)
+    kept, same = tmp_path / "kept.json", tmp_path / "kept.txt"
+    kept.write_text(json.dumps(pec.json("checkpoint")))
+    same.write_text(pec("checkpoint")[1])
+    assert pec.json("fsck", "--checkpoint", str(kept))["ok"]
+    assert pec.json("fsck", "--checkpoint", str(same))["ok"]
+    copy(backup, database)
+    assert pec.json("fsck")["ok"]  # consistent in itself …
+    for file in (kept, same):  # … but not what was signed since
+        assert pec.json("fsck", "--checkpoint", str(file), expect=1)["finding"]["what"] == "missing"
+    kept.write_text("{}")
+    assert pec.json("fsck", "--checkpoint", str(kept), expect=2)["error"]["code"] == "pec.input"
+    same.write_text("nonsense")
+    assert pec.json("fsck", "--checkpoint", str(same), expect=3)["error"]["code"] == "ledger.note"
 
 
 @pytest.mark.parametrize(

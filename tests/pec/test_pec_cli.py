@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +18,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from pec_command import ROOT, pec
+from rich.console import Console
 
-from pec import cli_common
+from parties.errors import NodeError
+from pec import cli_audit, cli_common, cli_job, cli_node
 from pec.cli import COMMANDS, cli
+from pec.errors import PecError
 
 
 def commands(group: click.Group = cli, prefix: str = "pec") -> Iterator[tuple[str, click.Command]]:
@@ -34,7 +42,6 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     answer = pec("--help")
     assert answer.code == 0 and all(name in answer.out for name in COMMANDS)
     assert time.monotonic() - began < 3  # a tenth of it on an idle machine
-    import subprocess
 
     heavy = "{'numpy', 'pandas', 'grpc', 'duckdb', 'sklearn', 'numba'}"
     code = f"import sys, pec.cli; print(sorted({heavy} & set(sys.modules)))"
@@ -156,8 +163,6 @@ def test_consent_must_be_assumed_aloud(two_files: tuple[Path, Path]) -> None:
 
 
 def test_node_life_without_a_running_node(tmp_path: Path) -> None:
-    import json
-
     brand, provider = tmp_path / "b", tmp_path / "p"
     for home, party in ((brand, "shop"), (provider, "bank")):
         code, out = run("node", "init", str(home), "--party", party)
@@ -187,6 +192,7 @@ def test_node_life_without_a_running_node(tmp_path: Path) -> None:
         "overlap",
     )
     assert run("node", "agreement", "draft", *terms, "--category", "profile", "--out", draft)[0] == 0
+    assert "not signed" in error_of("node", "agreement", "add", draft, "--home", provider)[2]
     assert run("node", "agreement", "sign", draft, "--home", str(brand), "--out", signed)[0] == 0
     assert error_of("node", "agreement", "add", signed, "--home", provider)[1] == "document.signature"
     assert run("node", "agreement", "sign", signed, "--home", str(provider), "--out", both)[0] == 0
@@ -213,3 +219,163 @@ def test_pages_of_help_render() -> None:
     for path, _ in commands():
         result = CliRunner().invoke(cli, [*path.split()[1:], "--help"])
         assert result.exit_code == 0 and "Usage:" in result.output, path
+
+
+def test_python_m_pec_is_the_command() -> None:
+    """What scripts/demo calls."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pec", "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("pec")
+
+
+def test_the_scripts_say_why_they_cannot_start(tmp_path: Path) -> None:
+    """Also through a symbolic link, and from a directory that is not theirs."""
+    here = tmp_path / "a checkout"
+    shutil.copytree(ROOT / "scripts", here / "scripts")
+    for name in ("setup.cfg", "constraints.txt"):
+        shutil.copy(ROOT / name, here)
+    link = tmp_path / "demo"
+    link.symlink_to(here / "scripts" / "demo")
+
+    def start(**environment: str) -> tuple[int, str]:
+        env = {**os.environ, **environment}
+        done = subprocess.run([link], cwd="/", env=env, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stderr
+
+    code, text = start(PEC_PYTHON="/bin/false")
+    assert code == 3 and text.startswith("PEC needs Python 3.11 or later; PEC_PYTHON=/bin/false is not that.")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "cat", "cut", "dirname", "readlink", "sha256sum", "grep"):
+        found = shutil.which(name)
+        assert found
+        (tools / name).symlink_to(found)
+    code, text = start(PATH=str(tools), PEC_PYTHON="")
+    assert code == 3 and text.startswith("PEC needs Python 3.11 or later; found: none.\n")
+
+
+def test_a_node_with_a_center_that_is_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path counts from where the command was given."""
+    monkeypatch.chdir(tmp_path)
+    init = ("node", "init", "home", "--party", "shop", "--consent")
+    assert error_of(*init, "shared/consent")[:2] == (2, "pec.file")
+    assert run("consent", "init", "--home", "shared", "--controller", "shop")[0] == 0
+    assert run(*init, "shared/consent")[0] == 0
+    code, out = run("node", "card", "--home", "home")
+    assert code == 0 and json.loads(out)["document"]["party"] == "shop"
+    assert run("node", "init", "far", "--party", "shop", "--consent", "http://127.0.0.1:9#rest.token")[0] == 0
+    assert str(tmp_path / "rest.token") in Path("far/node.toml").read_text()
+
+
+def test_a_draft_that_could_never_serve() -> None:
+    draft = ("node", "agreement", "draft", "--id", "a", "--brand", "b", "--provider", "p", "--purpose", "u")
+    draft += ("--category", "c", "--kind")
+    assert error_of(*draft, "overlapp")[1] == "pec.usage"
+    assert error_of(*draft, "overlap", "--preapproved", "lookalike")[1] == "pec.usage"
+    assert error_of(*draft, "enrich")[1] == "pec.usage"
+    assert run(*draft, "enrich", "--tag", "city")[0] == 0
+
+
+def test_a_request_with_a_mistake(tmp_path: Path) -> None:
+    """Answered before a node is asked."""
+    request = tmp_path / "request.json"
+    good = {
+        "kind": "overlap",
+        "agreement": "a",
+        "categories": ["c"],
+        "datasets": {"brand": "x", "provider": "y"},
+    }
+    home = tmp_path / "home"
+    assert run("node", "init", str(home), "--party", "shop")[0] == 0
+    for change, named in (
+        ({"agrement": "a"}, "agrement"),
+        ({"agreement": ""}, "agreement"),
+        ({"categories": []}, "--category"),
+        ({"datasets": {"brand": "x"}}, "--provider-data"),
+    ):
+        request.write_text(json.dumps({**good, **change}), encoding="utf-8")
+        code, error, text = error_of("job", "submit", request, "--home", home)
+        assert (code, error) == (2, "pec.usage") and named in text
+    request.write_text(json.dumps(good), encoding="utf-8")
+    assert error_of("job", "submit", request, "--home", home)[1] == "node.not_running"
+
+
+def test_a_node_that_was_killed(tmp_path: Path) -> None:
+    """It left node.run.json behind."""
+    home = tmp_path / "home"
+    assert run("node", "init", str(home), "--party", "shop")[0] == 0
+    (home / "node.run.json").write_text('{"party": "shop", "address": "127.0.0.1:9", "port": 9, "pid": 1}')
+    for command in (("node", "status"), ("job", "list")):
+        code, error, text = error_of(*command, "--home", home)
+        assert (code, error) == (1, "pec.node") and f"pec node run {home}" in text
+
+
+def test_a_job_for_people() -> None:
+    """What a provider's operator sees before approving, times and figures as people read them."""
+    spec = {
+        "datasets": {"brand": "leads", "provider": "people"},
+        "categories": ["usage"],
+        "columns": ["city"],
+    }
+    spec |= {"params": {"bins": 4}, "expires_at": "2026-03-08T00:00:00Z"}
+    job = {"job_id": "j", "state": "succeeded", "created_at": 1.7e9, "spec": spec}
+    job |= {"result": {"recall_at": {"5": 0.123456}, "auc_interval": [0.76543, 0.8], "rows": 3}}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(cli_job._show(job))
+    shown = console.export_text()
+    for text in (
+        "2023-11-14 22:13:20 UTC",
+        "leads",
+        "usage",
+        "city",
+        "bins",
+        "2026-03-08",
+        "5: 0.1235",
+        "0.7654, 0.8",
+    ):
+        assert text in shown, text
+    assert cli_job._on_its_way({"job_id": "j", "state": "held"}, "cancelling").startswith("j: cancelling;")
+    assert cli_job._on_its_way({"job_id": "j", "state": "cancelled"}, "cancelling") == "j: cancelled"
+
+
+def test_a_status_shows_what_happened_last() -> None:
+    """A peer that nobody trusts knocked: that stands in the log, and here."""
+    event = {
+        "time": "2026-11-22T03:29:26.479+00:00",
+        "level": "warn",
+        "code": "transport.handshake",
+        "text": "t" * 90,
+    }
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(cli_node._status({"party": "bank", "peers": ["shop", "mall"], "events": [event] * 30}))
+    shown = console.export_text()
+    assert "shop, mall" in shown and shown.count("t" * 90) == 10 and "2026-11-22T03:29:26" in shown
+
+
+def test_watching_for_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    """That the time is over says nothing against the node; that it is silent before does."""
+
+    class Client:
+        def watch(self, job_id: str, timeout: float | None) -> Iterator[dict[str, object]]:
+            yield {"job_id": job_id, "state": "held"}
+            raise NodeError("transport.silent", "no answer in time")
+
+    with pytest.raises(PecError) as late:
+        cli_job._watch(Client(), "j", True, 0.0)
+    assert late.value.code == "pec.timeout" and "still held" in late.value.detail
+    with pytest.raises(NodeError):
+        cli_job._watch(Client(), "j", True, 60.0)
+    capsys.readouterr()
+
+
+def test_a_bundle_without_cards_is_only_consistent() -> None:
+    one = {"bundle": "a.zip", "ok": True, "checks": []}
+    for trusted, ok, word in (
+        (True, True, "verified"),
+        (False, True, "--trust"),
+        (False, False, "NOT VERIFIED"),
+    ):
+        console = Console(width=160, record=True, file=io.StringIO())
+        console.print(cli_audit._show({"ok": ok, "trusted": trusted, "bundles": [{**one, "ok": ok}]}))
+        assert word in console.export_text()

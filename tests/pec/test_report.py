@@ -152,6 +152,11 @@ def test_both_languages_say_the_same_number_of_things(sample: dict[str, Any]) ->
     )
 
 
+def test_the_page_says_that_the_lists_are_what_each_side_learns(sample: dict[str, Any]) -> None:
+    text = " ".join(Page(report.render(sample, ("标题", "title"), ("副", "sub"))).text)
+    assert "learns" in text and "得知" in text
+
+
 def test_a_failure_shows(sample: dict[str, Any]) -> None:
     html = report.render({**sample, "ok": False, "failures": ["auc too low"]}, ("演", "D"), ("副", "s"))
     assert "auc too low" in html and "failed" in html
@@ -174,3 +179,14 @@ def test_charts_take_odd_ranges(values: list[float]) -> None:
     drawn += charts.funnel([(("空", "none"), 0, None)])
     Page(drawn)
     assert "nan" not in drawn and "inf" not in drawn
+
+
+def test_the_legend_of_the_histogram_covers_no_bar() -> None:
+    drawn = charts.score_histogram([0, 1, 2, 3], [1, 1, 98], [0, 0, 100])
+    bars = [
+        float(y)
+        for d in re.findall(r'class="area[^"]*" d="([^"]+)"', drawn)
+        for y in re.findall(r",([\d.]+)", d)
+    ]
+    legend = [float(y) for y in re.findall(r'class="line key[^"]*" d="M[\d.]+,([\d.]+)h', drawn)]
+    assert legend and min(bars) > max(legend) + 8
