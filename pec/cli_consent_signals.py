@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ from consent_center.signals.signal import read_any, read_request
 from pec.cli_common import CliError, console, emit, json_option, table
 from pec.consent_options import actor, document, facts, open_at, short, where
 
-_TEXTS = ("tc_string", "gpp_string")
-
 
 @click.group()
 def signal() -> None:
@@ -31,7 +30,7 @@ def signal() -> None:
 @json_option
 def signal_decode(string: str, as_json: bool) -> None:
     """Show what a TC string or a GPP string says (`-`: standard input). Needs no center."""
-    text = click.get_text_stream("stdin").read(20_000) if string == "-" else string
+    text = sys.stdin.read(20_000) if string == "-" else string
     emit(read_any(text).to_json(), as_json, _decoded)
 
 
@@ -60,14 +59,15 @@ def signal_record(
     location: str | None,
     kind: str,
     value: str,
+    tc_string: str | None,
+    gpp_string: str | None,
     gpc: bool,
     map_file: str | None,
     channel: str,
     as_json: bool,
-    **given: str | None,
 ) -> None:
     """Record what a person's signals say, by the center's table, with the raw string as evidence."""
-    found = read_request(*((given[name] or "").strip() for name in _TEXTS), gpc=gpc)
+    found = read_request((tc_string or "").strip(), (gpp_string or "").strip(), gpc)
     with open_at(location) as center:
         rules = mapping.parse(document(map_file) if map_file else center.signal_mapping())
         purposes, notices = center.purposes(), center.notices()

@@ -19,8 +19,7 @@ def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt
     """Scores float[n] of a logistic regression of `train_seed` (bool[n]) on all columns of `frame` (n rows).
 
     Numbers, dates and amounts of money: median imputed with an indicator of missing values, standardised.
-    Everything else: one level a value,
-    missing being a level.
+    Everything else: one level a value, missing being a level.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer

@@ -38,7 +38,7 @@ class Known:
     preferences: Sequence[Preference]
     policies: Sequence[Policy]
     made: Sequence[tuple[int, str, str]]
-    consent: Consent | None
+    consents: Sequence[Consent]  # of every linked purpose
     minor_until: int | None  # microseconds
 
 
@@ -67,22 +67,21 @@ def evaluate(known: Known, channel: str, topic: str, at: int, fixed: Sequence[Re
         following = at
     elif all(reason.code in TEMPORARY for reason in reasons):
         following = _first_free(grounds, at)
-        if following is not None and known.consent and known.consent.end is not None:
-            following = following if following < known.consent.end else None
+        ends = [consent.end for consent in known.consents if consent.end is not None]
+        if following is not None and ends and following >= min(ends):
+            following = None
     return Answer(not reasons, tuple(reasons), when(at), None if following is None else when(following))
 
 
 def _consent(known: Known, at: int) -> Iterator[Reason]:
-    consent, young = known.consent, known.minor_until is not None and at < known.minor_until
-    if consent is None:
-        if young:
-            yield Reason("minor", "center", detail="no purpose is linked, so no guardian's consent either")
-        return
-    reason = consent.reason or ("expired" if consent.end is not None and at >= consent.end else "")
-    if reason:
-        yield Reason("no_consent", "consent", detail=f"{consent.purpose}: {reason}")
-    if reason == "minor_without_guardian" or (young and reason):
-        yield Reason("minor", "consent", detail=consent.purpose)
+    if not known.consents and known.minor_until is not None and at < known.minor_until:
+        yield Reason("minor", detail="no purpose is linked, so no guardian's consent either")
+    for consent in known.consents:
+        reason = consent.reason or ("expired" if consent.end is not None and at >= consent.end else "")
+        if reason:
+            yield Reason("no_consent", "consent", detail=f"{consent.purpose}: {reason}")
+        if reason == "minor_without_guardian":
+            yield Reason("minor", "consent", detail=consent.purpose)
 
 
 def _will(wishes: Sequence[Preference], policies: Sequence[Policy]) -> Iterator[Reason]:

@@ -43,6 +43,7 @@ contacts = Table(
     Column("topic", Text, nullable=False),
     Column("sender", Text, nullable=False),
     Column("leaf", Integer, nullable=False),  # -1: reserved only
+    Column("digest", BLOB, nullable=False),  # of the row, under the subject's key; the leaf commits to it
     Column("expires_at", Integer, nullable=False),  # of a reservation; -1: made
     Index("contacts_subject", "subject", "at"),
     Index("contacts_expiry", "expires_at"),

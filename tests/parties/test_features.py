@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from parties.errors import NodeError
-from parties.features import Plan, learn, matrix
+from parties.features import Plan, learn, matrix, narrow
 from parties.gate import Column
 
 
@@ -192,3 +192,51 @@ def test_auc_on_credit_data(shared_data):
     rows = np.flatnonzero(train)
     ours, plain = _ours(frame, y, rows), _plain(frame, y, rows)
     assert abs(roc_auc_score(y[~train], ours[~train]) - roc_auc_score(y[~train], plain[~train])) < 0.005
+
+
+def test_dates_and_amounts_in_text_are_numbers():
+    days = [f"2024-01-{d:02}" for d in range(1, 29)] * 10
+    money = [f"¥{v:,.2f}" for v in np.linspace(900, 90_000, 280)]
+    plan = _plan(Table(when=days, money=money, mixed=["2024-01-01", "soon"] * 140))
+    assert plan.names == ("when", "money", "mixed=2024-01-01", "mixed=soon")
+    phi = matrix(plan, Table(when=days, money=money, mixed=["soon"] * 280))
+    assert np.all(np.diff(phi[:28, 0]) > 0) and np.all(np.diff(phi[:, 1]) > 0)
+
+
+def test_a_column_that_one_outlier_flattens_is_dropped_with_a_note():
+    x = np.random.default_rng(3).normal(size=1000)
+    x[7] = 1e12
+    plan = _plan(Table(x=x, good=np.arange(1000)))
+    assert plan.names == ("good",) and "extreme values" in plan.notes[0]
+
+
+def test_an_indicator_stays_where_the_values_are_nearly_constant():
+    x = np.where(np.arange(400) % 2 == 0, np.nan, 1.0)
+    x[[1, 3, 5]] = 2.0
+    plan = _plan(Table(x=x))
+    assert plan.names == ("x=missing",)
+    assert matrix(plan, Table(x=x)).sum() == 200
+
+
+def test_narrow_takes_out_first_what_others_express():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(900, 4))
+    table = Table(a=x[:, 0], twin=2 * x[:, 0] + 1, c=rng.choice(["u", "v", "w"], 900), b=x[:, 1])
+    plan = _plan(table)
+    phi = matrix(plan, table)
+    same, same_phi = narrow(plan, phi, 6)
+    assert same is plan and same_phi is phi
+    four, narrowed = narrow(plan, phi, 4)
+    assert len(four.names) == 4 and not any("dropped" in note for note in four.notes)
+    assert set(four.used) >= {"c", "b"} and len({"a", "twin"} & set(four.used)) == 1
+    again = matrix(Plan.from_document(json.loads(json.dumps(four.to_document()))), table)
+    assert np.array_equal(narrowed, again)
+    two, _ = narrow(plan, phi, 2)
+    assert len(two.names) <= 2 and any("the seeds allow 2 columns" in note for note in two.notes)
+
+
+def test_narrow_keeps_some_levels_when_one_category_is_all_there_is():
+    table = Table(c=np.random.default_rng(6).choice([f"l{i}" for i in range(20)], 2000))
+    plan = _plan(table)
+    three, phi = narrow(plan, matrix(plan, table), 3)
+    assert phi.shape == (2000, 3) and three.used == ("c",)
