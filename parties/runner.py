@@ -306,6 +306,7 @@ class Runner:
                 "stages": [s.name for s in self.kind.stages],
                 "transcript": transcript,
                 "snapshot": documents.hash_of(self.snapshots[self.home.party]["document"]).hex(),
+                "leakage": documents.hash_of(self._leakage()).hex(),
                 "checkpoint": self.center.checkpoint(),
                 "closed_at": documents.timestamp(documents.now()),
             }
@@ -320,6 +321,7 @@ class Runner:
             "spec_hash": self.spec.hash.hex(),
             "binding": self.session.binding.hex(),
             "snapshot": documents.hash_of(self.snapshots[self.peer.party]["document"]).hex(),
+            "leakage": documents.hash_of(self._leakage()).hex(),
         }
         for name, value in expected.items():
             if body.get(name) != value:
@@ -327,6 +329,9 @@ class Runner:
                     "transport.binding", f"the peer's closing statement has another {name}", share=True
                 )
         return {self.home.party: own, self.peer.party: theirs}
+
+    def _leakage(self) -> dict[str, list[str]]:
+        return {role: list(text) for role, text in self.kind.leakage.items()}
 
     def _finish(self, view: Any, context: StageContext, closing: dict[str, Any]) -> None:
         """Write what the organisation keeps beside the results: own row map, the job's record, the bundle."""
@@ -352,7 +357,7 @@ class Runner:
             "closing": closing,
             "stages": self.store.stages(self.job.job_id),
             "consent": self._consent,
-            "leakage": {role: list(text) for role, text in self.kind.leakage.items()},
+            "leakage": self._leakage(),
             "counts": _counts(view),
             "result": context.result,
             "leaves": [{"kind": kind, "leaf": number} for kind, number in self.store.leaves(self.job.job_id)],

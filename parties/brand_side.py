@@ -1,0 +1,228 @@
+"""The brand's side of jobs: sign, propose, wait for approval, open the session. A worker thread a job."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from parties import PROTOCOL_VERSION, documents
+from parties.documents import JobSpec, Secret
+from parties.errors import NodeError, PeerFailed
+from parties.identity import Peer
+from parties.jobs import Jobs, check_clock
+from parties.runner import for_peer
+from parties.store import FINAL, Job
+from parties.transport import node_pb2
+from parties.transport.client import Connection
+from parties.transport.frames import peer_failed
+
+#: Longest that a proposal may wait, if the request names no time: seven days.
+PROPOSAL_SECONDS = 7 * 86400
+#: Unanswered polls in a row after which a waiting brand gives up, and the seconds between them at first.
+POLL_FAILURES = 5
+#: Longest that a finished session waits for the peer to end its half of the stream.
+SETTLE_SECONDS = 2.0
+_REQUEST = {
+    "job_id",
+    "kind",
+    "purpose",
+    "peer",
+    "agreement",
+    "datasets",
+    "categories",
+    "columns",
+    "params",
+    "outputs",
+    "private",
+    "hold_before",
+    "expires_in_seconds",
+}
+
+
+class BrandSide(Jobs):
+    """What the operator of a brand's node may start."""
+
+    def submit(self, request: Mapping[str, Any]) -> str:
+        """Sign a job and propose it in the background; returns its id. See
+        `parties.client.NodeClient.submit`.
+        """
+        for name in request:
+            if name not in _REQUEST:
+                raise NodeError(
+                    "node.request", f"unknown field {str(name)[:60]!r}; known: {', '.join(sorted(_REQUEST))}"
+                )
+        for name in ("kind", "purpose", "agreement", "datasets", "categories"):
+            if name not in request:
+                raise NodeError("node.request", f"the job lacks {name!r}")
+        peer = self._peer_of(request)
+        private = dict(request.get("private") or {})
+        hold = request.get("hold_before") or private.pop("hold_before", "") or ""
+        secret = Secret(secrets.token_hex(32), private)
+        now = documents.now()
+        wait = timedelta(seconds=float(request.get("expires_in_seconds") or PROPOSAL_SECONDS))
+        spec = JobSpec.from_json(
+            {
+                "job_id": request.get("job_id") or f"{request['kind']}-{now:%Y%m%d}-{secrets.token_hex(6)}",
+                "kind": request["kind"],
+                "purpose": request["purpose"],
+                "brand": self.home.party,
+                "provider": peer.party,
+                "agreement_id": request["agreement"],
+                "datasets": request["datasets"],
+                "categories": list(request["categories"]),
+                "columns": list(request.get("columns") or ()),
+                "params": request.get("params") or {},
+                "outputs": request.get("outputs") or {},
+                "created_at": documents.timestamp(now),
+                "expires_at": documents.timestamp(now + wait),
+                "private_commitment": secret.commitment if private else "",
+            }
+        )
+        kind = self.kind(spec.kind)
+        if hold and hold not in [s.name for s in kind.stages]:
+            raise NodeError("node.request", f"hold_before {hold!r} is no stage of {spec.kind}")
+        self.home.dataset(spec.datasets["brand"])
+        job = Job(
+            job_id=spec.job_id,
+            role="brand",
+            kind=spec.kind,
+            peer=peer.party,
+            signed=self.home.identity.sign("job", spec.to_json()),
+            private=private,
+            salt=secret.salt,
+            hold_before=hold,
+            leakage={role: list(text) for role, text in kind.leakage.items()},
+        )
+        if not self.store.add(job):
+            raise NodeError(
+                "job.changed",
+                f"there is already a job {spec.job_id!r}",
+                "leave job_id out, or choose another",
+            )
+        self.record(
+            job.job_id, "job.state", {"job": job.job_id, "state": "draft", "role": "brand", "peer": job.peer}
+        )
+        self._spawn(job.job_id, self._brand)
+        return job.job_id
+
+    def _peer_of(self, request: Mapping[str, Any]) -> Peer:
+        party = request.get("peer")
+        if party is None:
+            party = self.home.agreement(request["agreement"]).provider
+        return self.home.peer(party)
+
+    def connect(self, peer: Peer) -> Connection:
+        return Connection(self.home.identity, peer.party, peer.address, peer.certificate, peer.server_name)
+
+    def _brand(self, job_id: str) -> None:
+        job = self.store.get(job_id)
+        peer = self.home.peer(job.peer)
+        with self.connect(peer) as line:
+            try:
+                self._greet(line)
+                request = node_pb2.ProposeRequest(spec=documents.canonical(job.signed))
+                if job.state == "draft":
+                    self._move(job_id, "proposed")
+                self._approved(job_id, peer, line, line.call(line.peer.Propose, request))
+                self._own_check(job)
+                self._wait_for_slot(job_id)
+                self._brand_session(job_id, peer, line)
+            except Exception as error:
+                self._end(job_id, error)
+                self._tell(line, job, error)
+
+    def _greet(self, line: Connection) -> None:
+        reply = line.call(
+            line.peer.Hello,
+            node_pb2.HelloRequest(
+                version=PROTOCOL_VERSION, party=self.home.party, unix_seconds=int(time.time())
+            ),
+        )
+        if reply.version != PROTOCOL_VERSION:
+            raise NodeError(
+                "transport.version", f"{line.party} speaks {reply.version}, here is {PROTOCOL_VERSION}"
+            )
+        check_clock(line.party, reply.unix_seconds)
+
+    def _own_check(self, job: Job) -> None:
+        """This side's agreement must allow the job too: the peer's word is not enough."""
+        spec = JobSpec.from_json(job.signed["document"])
+        agreement = self.home.agreement(spec.agreement_id)
+        documents.check_terms(spec, agreement, documents.now())
+        self.kind(spec.kind).check(spec, agreement)
+
+    def _approved(self, job_id: str, peer: Peer, line: Connection, reply: Any) -> None:
+        """Wait until the provider has decided; raises PeerFailed with its reason if it said no."""
+        ask = node_pb2.JobRequest(job_id=job_id, spec_hash=self._spec(job_id).hash)
+        pause, failures = 0.1, 0
+        while True:
+            state = self.store.get(job_id).state
+            if state in FINAL:
+                raise NodeError("job.cancelled", f"job {job_id} is {state}")
+            if reply.state in FINAL:
+                raise peer_failed(reply.code, reply.detail)
+            if reply.state == "approved":
+                signed = documents.parse(reply.spec, "countersigned job")
+                keys = {self.home.party: self.home.identity.public_key, peer.party: peer.identity_key}
+                if documents.verify(signed, "job", keys) != self.store.get(job_id).signed["document"]:
+                    raise NodeError("job.changed", "the peer countersigned another job", share=True)
+                self._move(job_id, "approved", signed=signed)
+                return
+            if reply.state == "awaiting_approval" and state == "proposed":
+                self._move(job_id, "awaiting_approval")
+            documents.check_time(self._spec(job_id), documents.now(), f"job {job_id}", expired="job.expired")
+            if self._stopping:
+                raise NodeError("node.stopping", "the node is shutting down")
+            time.sleep(pause)
+            pause = min(pause * 1.5, self.home.settings.poll_seconds)
+            try:
+                reply = line.call(line.peer.GetJob, ask)
+                failures = 0
+            except NodeError as error:
+                failures += 1
+                if not error.code.startswith("transport.") or failures > POLL_FAILURES:
+                    raise
+                time.sleep(failures)
+
+    def _wait_for_slot(self, job_id: str) -> None:
+        while self.running >= self.home.settings.max_jobs:
+            if self._stopping or self.store.get(job_id).state in FINAL:
+                raise NodeError("job.cancelled", f"job {job_id} ended before it began")
+            time.sleep(0.2)
+
+    def _brand_session(self, job_id: str, peer: Peer, line: Connection) -> None:
+        job = self.store.get(job_id)
+        link = self._link(job)
+        call = line.session(link.outgoing())
+        link.attach(call, line.translate_stream)
+        try:
+            self._run(job, peer, link)
+        finally:
+            # Cancelling at once could overtake the last frame, an abort with its reason for instance.
+            deadline = time.monotonic() + SETTLE_SECONDS
+            while call.is_active() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            call.cancel()
+
+    def _tell(self, line: Connection, job: Job, error: Exception) -> None:
+        """Tell the provider that the job is over, in case the session could not; best effort, and logged."""
+        if isinstance(error, PeerFailed) or getattr(error, "code", "") in (
+            "transport.unreachable",
+            "transport.name",
+        ):
+            return
+        told = for_peer(error)
+        request = node_pb2.JobRequest(
+            job_id=job.job_id, spec_hash=self._spec(job.job_id).hash, code=told["code"], detail=told["detail"]
+        )
+        try:
+            line.call(line.peer.Cancel, request, timeout=3.0)
+        except NodeError as second:
+            self.log(
+                second.code,
+                f"{job.peer} could not be told that {job.job_id} ended: {second.detail}",
+                level="warn",
+            )
