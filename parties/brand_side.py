@@ -81,7 +81,7 @@ class BrandSide(Jobs):
                 "private_commitment": secret.commitment if private else "",
             }
         )
-        kind = self.kind(spec.kind)
+        kind = self.kind(spec)
         if hold and hold not in [s.name for s in kind.stages]:
             raise NodeError("node.request", f"hold_before {hold!r} is no stage of {spec.kind}")
         self.home.dataset(spec.datasets["brand"])
@@ -152,7 +152,7 @@ class BrandSide(Jobs):
         spec = JobSpec.from_json(job.signed["document"])
         agreement = self.home.agreement(spec.agreement_id)
         documents.check_terms(spec, agreement, documents.now())
-        self.kind(spec.kind).check(spec, agreement)
+        self.kind(spec).check(spec, agreement)
 
     def _approved(self, job_id: str, peer: Peer, line: Connection, reply: Any) -> None:
         """Wait until the provider has decided; raises PeerFailed with its reason if it said no."""

@@ -297,7 +297,7 @@ class _Story:
 
         agreement = Agreement.from_json(documents.verify(self._content["agreement"], "agreement", self._keys))
         _require(self._spec.kind in KINDS, f"unknown kind {self._spec.kind!r}")
-        self._kind = KINDS[self._spec.kind]
+        self._kind = KINDS[self._spec.kind].of(self._spec)
         for statement in self._content["closing"].values():
             at = documents.moment(statement["document"]["closed_at"], "closed_at")
             documents.check_terms(self._spec, agreement, at)

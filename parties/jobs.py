@@ -51,13 +51,14 @@ class Jobs:
             self._kinds = KINDS
         return self._kinds
 
-    def kind(self, name: str) -> JobKind:
-        found = self.kinds.get(name)
+    def kind(self, spec: JobSpec) -> JobKind:
+        """The kind that the spec names, by the method that it asks for."""
+        found = self.kinds.get(spec.kind)
         if found is None:
             raise NodeError(
-                "job.kind", f"{name[:64]!r} is none of {', '.join(sorted(self.kinds))}", share=True
+                "job.kind", f"{spec.kind[:64]!r} is none of {', '.join(sorted(self.kinds))}", share=True
             )
-        return found
+        return found.of(spec)
 
     @property
     def running(self) -> int:
@@ -153,7 +154,7 @@ class Jobs:
                 self.home,
                 self.store,
                 self.center,
-                self.kind(job.kind),
+                self.kind(JobSpec.from_json(job.signed["document"])),
                 job,
                 peer,
                 link,

@@ -69,7 +69,7 @@ class ProviderSide(Jobs):
             documents.check_time(spec, documents.now(), f"job {id_}", expired="job.expired")
             agreement = self.home.agreement(spec.agreement_id)
             documents.check_terms(spec, agreement, documents.now())
-            kind = self.kind(spec.kind)
+            kind = self.kind(spec)
             kind.check(spec, agreement)
             self.store.update(id_, leakage={role: list(text) for role, text in kind.leakage.items()})
             if not any(d.name == spec.datasets["provider"] for d in self.home.datasets()):

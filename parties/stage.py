@@ -166,7 +166,8 @@ class JobKind:
 
     `check(spec, agreement)` raises NodeError if the spec is not what the kind needs or the agreement forbids
     it; both sides call it before anything runs. `leakage` has what each role learns, shown before approval
-    and kept in the audit bundle: {"brand": ("…",), "provider": ("…",)}.
+    and kept in the audit bundle: {"brand": ("…",), "provider": ("…",)}. `methods`: other ways to the same
+    result with stages, checks and leakage of their own, by the spec's parameter `method`.
     """
 
     name: str
@@ -174,3 +175,9 @@ class JobKind:
     check: Callable[[JobSpec, Agreement], None]
     open_view: Callable[[ViewRequest], Any]
     leakage: Mapping[str, tuple[str, ...]]
+    methods: Mapping[str, JobKind] = field(default_factory=dict)
+
+    def of(self, spec: JobSpec) -> JobKind:
+        """The kind as this spec asks for it; an unknown method is left to `check`."""
+        method = spec.params.get("method")
+        return self.methods.get(method, self) if isinstance(method, str) else self

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "job": ("pec.cli_job:job", "Ask for, approve, watch and read jobs."),
     "audience": ("pec.cli_audience:audience", "Build an audience from a lookalike's scores."),
     "consent": ("pec.cli_consent:consent", "The consent center: purposes, notices, events, decisions."),
+    "preference": ("pec.cli_preference:preference", "Who may be contacted: channels, caps, quiet hours."),
     "audit": ("pec.cli_audit:audit", "Verify bundles; checkpoints and proofs of the ledger."),
     "bench": ("pec.cli_bench:bench", "Measure on synthetic data."),
     "warmup": ("pec.cli_bench:warmup", "Compile the numeric kernels now, not in the first job."),

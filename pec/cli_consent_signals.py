@@ -121,8 +121,13 @@ def receipt(
         made = center.receipt(sequence, identifiers)
     path = Path(output)
     work = path.with_name(f".{path.name}.{os.getpid()}.part")
-    work.write_bytes(dumps(made))
-    work.replace(path)
+    try:
+        # Only the owner may read it: the person's identifiers may be in it.
+        with os.fdopen(os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(dumps(made))
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
     data = {
         "file": str(path),
         "event": sequence,

@@ -70,7 +70,7 @@ def _show(d: dict[str, Any]) -> Any:
     closing = [
         f"{midway['withdrawn']} people withdrew in the middle of a lookalike; "
         f"{midway['found_in_result']} of them are in its result.",
-        f"Report: {d['page']}",
+        f"Report: {Path(d['page']).absolute()}",
         f"{verdict} in {d['seconds']:.0f} s.",
     ]
     return Group(*parts, *closing)

@@ -37,6 +37,11 @@ def job() -> None:
 @job.command()
 @click.argument("request_file", metavar="[REQUEST]", type=click.Path(path_type=Path), required=False)
 @click.option("--kind", type=click.Choice(["overlap", "lookalike", "enrich"]))
+@click.option(
+    "--method",
+    type=click.Choice(["align", "private_join"]),
+    help="How an overlap counts; private_join: with noise, and nobody learns who.",
+)
 @click.option("--job-id", help="A name for the job; made up by default.")
 @click.option("--provider", help="The partner, as its card names it; by default the agreement's.")
 @click.option("--agreement", help="Id of the agreement.")
@@ -88,6 +93,8 @@ def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
         made[name] = list(options[name]) or made.get(name, [])
     for name in ("params", "private"):
         made[name] = {**made.get(name, {}), **dict(_pair(text, name) for text in options[name])}
+    if options["method"] is not None:
+        made["params"]["method"] = options["method"]
     for key, option in (("kind", "kind"), ("agreement", "agreement"), ("categories", "category")):
         if not made.get(key):
             raise PecError(
@@ -98,7 +105,7 @@ def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
             what = f"the request has no data set of the {side}"
             raise PecError("pec.usage", what, f"give --{side}-data, or put it in the file")
     made.setdefault("purpose", made["kind"])
-    made.setdefault("outputs", plan.OUTPUTS.get(made["kind"], {}))
+    made.setdefault("outputs", plan.outputs(made["kind"], made["params"]))
     return made
 
 

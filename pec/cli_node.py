@@ -325,6 +325,15 @@ def agreement() -> None:
 @click.option("--minimum-seeds", type=int, default=100, show_default=True)
 @click.option("--minimum-rows", type=int, default=100, show_default=True)
 @click.option("--preapproved", multiple=True, type=KIND, help="Runs without asking; repeat for several.")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    type=click.Choice(["ecdh", "private_join"]),
+    default=("ecdh",),
+    show_default=True,
+    help="Protocol suite that jobs may use; repeat for several.",
+)
 @click.option("--assessment", default="", help="Where the impact assessment (PIPL 55) is kept.")
 @click.option("--days", type=int, default=365, show_default=True, help="How long it holds.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
@@ -354,6 +363,7 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
         minimum_seeds=options["minimum_seeds"],
         minimum_rows=options["minimum_rows"],
         preapproved=options["preapproved"],
+        suites=options["suites"],
         assessment=options["assessment"],
         holds=timedelta(days=options["days"]),
     )

@@ -72,6 +72,16 @@ def lookalike(**given: Any) -> int:
 
 @simulate.command()
 @_common
+@click.option(
+    "--method",
+    type=click.Choice(["align", "private_join"]),
+    default="align",
+    show_default=True,
+    help="private_join: a count with noise, and neither side's machine learns who.",
+)
+@click.option(
+    "--epsilon", type=click.FloatRange(min=0.001, max=10), help="Of private_join's noise; by default 1."
+)
 def overlap(**given: Any) -> int:
     """How many people are in both files?"""
     return _run("overlap", given)
@@ -79,7 +89,9 @@ def overlap(**given: Any) -> int:
 
 @simulate.command()
 @_common
-@click.option("--tags", required=True, help="Columns of the provider's file, separated by commas.")
+@click.option(
+    "--tags", default="", help="Columns of the provider's file, separated by commas; all by default."
+)
 def enrich(**given: Any) -> int:
     """The provider's tags for the brand's people."""
     return _run("enrich", given)
@@ -101,6 +113,7 @@ def _run(kind: str, given: dict[str, Any]) -> int:
         tags=tags,
         audience_size=given.get("audience_size"),
         epsilon=given.get("epsilon"),
+        method=given.get("method", ""),
     )
     with progress("simulate") as bar:
         report = simulation.run(
@@ -118,6 +131,7 @@ def _show(d: dict[str, Any]) -> Any:
         "id_kind",
         "count",
         "count_plain_join",
+        "noise_scale",
         "rows",
         "seeds_matched",
         "epsilon",
@@ -130,7 +144,7 @@ def _show(d: dict[str, Any]) -> Any:
         "wrong",
         "missed",
     ]
-    figures: list[tuple[str, Any]] = [(name, d[name]) for name in names if name in d]
+    figures: list[tuple[str, Any]] = [(name, d[name]) for name in names if d.get(name) is not None]
     figures += [
         ("time", wording.seconds_text(d["seconds"])),
         ("bytes sent by the brand", wording.bytes_text(d["bytes_sent"])),

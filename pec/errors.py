@@ -33,6 +33,7 @@ _INPUT = {
     *("pec.usage", "pec.file", "pec.column", "pec.input", "pec.output", "pec.home", "pec.dependency"),
     "pec.audience",
     *("registry", "event", "identifier", "decision", "import", "request", "dataset", "rows", "tags"),
+    *("preference", "signal", "receipt"),
     *("center.exists", "center.missing", "center.location", "subject.unknown", "snapshot.unknown"),
     *("node.config", "node.exists", "node.home", "node.request", "identity", "document", "job.unknown"),
     *("job.kind", "job.spec", "job.state", "job.result", "gate.identifiers", "features", "bundle.unreadable"),
@@ -49,6 +50,7 @@ _REFUSED = {
         "identity.unknown_peer",
     ),
     *("transport.certificate", "transport.refused", "transport.role", "snapshot.signature", "ledger.note"),
+    *("receipt.signature", "receipt.mismatch"),
 }
 
 

@@ -49,13 +49,14 @@ def lookalike(
     lines: np.ndarray | None,
     frame: pd.DataFrame | None,
     columns: Sequence[str],
+    left_out: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Figures of a lookalike from `folder`, the brand's result files.
 
     `lines` int64[m] are the provider's file lines by row number and `frame` its file: with both, plain
-    scikit-learn
-    is fitted to the very same rows, columns, seeds and held-out seeds. Raises `pec.check` when the node's
-    AUC is not the one that its scores give.
+    scikit-learn is fitted to the very same rows, columns, seeds and held-out seeds; and, when the model had to
+    do without the columns `left_out`, once more with them, so that their worth is not hidden. Raises
+    `pec.check` when the node's AUC is not the one that its scores give.
     """
     scores = audience.read_scores(folder / "scores.parquet")
     roles = pd.read_parquet(folder / "seeds.parquet")
@@ -89,4 +90,7 @@ def lookalike(
     if lines is not None and frame is not None:
         table = frame[list(columns)].iloc[lines[scores.rows]].reset_index(drop=True)
         out["pooled_auc"] = pooled.pooled_auc(table, train, held)
+        if left_out:
+            more = frame[[*columns, *left_out]].iloc[lines[scores.rows]].reset_index(drop=True)
+            out["pooled_auc_all_columns"] = pooled.pooled_auc(more, train, held)
     return out

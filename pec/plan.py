@@ -16,6 +16,10 @@ OUTPUTS = {
     "lookalike": {"scores": "brand", "audience": "brand", "seeds": "brand"},
     "enrich": {"tags": "brand"},
 }
+#: Other ways to the same result, by kind; what they give out and to whom.
+METHODS: dict[str, dict[str, dict[str, str]]] = {
+    "overlap": {"align": {"count": "brand"}, "private_join": {"count": "both"}}
+}
 #: What the purposes are called, and what people are told, where nobody registered others (demo, simulate,
 # bench).
 PURPOSES: dict[str, dict[str, str]] = {
@@ -63,6 +67,7 @@ def terms(
     minimum_seeds: int = 100,
     minimum_rows: int = 100,
     preapproved: Iterable[str] = (),
+    suites: Iterable[str] = ("ecdh",),
     assessment: str = "",
     holds: timedelta = timedelta(days=365),
 ) -> dict[str, Any]:
@@ -81,13 +86,18 @@ def terms(
         minimum_rows=minimum_rows,
         privacy=None if epsilon is None else documents.Privacy(epsilon=epsilon, delta=delta, clip=clip),
         preapproved=tuple(preapproved),
-        suites=("ecdh",),
+        suites=tuple(suites),
         impact_assessment=assessment,
         created_at=documents.timestamp(created),
         expires_at=documents.timestamp(created + holds),
     )
     agreement.validate()
     return agreement.to_json()
+
+
+def outputs(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """What a job of this kind, by the method of its parameters, gives out and to whom."""
+    return METHODS.get(kind, {}).get(str(params.get("method")), OUTPUTS.get(kind, {}))
 
 
 def request(
@@ -115,7 +125,7 @@ def request(
         "categories": list(categories),
         "columns": list(columns),
         "params": dict(params or {}),
-        "outputs": OUTPUTS.get(kind, {}),
+        "outputs": outputs(kind, params or {}),
         "private": dict(private or {}),
     }
     if hold_before is not None:

@@ -82,6 +82,8 @@ def _job(job: Mapping[str, Any], i: int) -> dict[str, Any]:
     kind = job["kind"]
     if kind == "overlap":
         facts.append((("重合人数（取整）", "shared people, rounded"), count(job.get("count"))))
+        if job.get("noise_scale"):
+            facts.append((("噪声尺度", "scale of the noise in it"), f"{job['noise_scale']:g}"))
     elif kind == "enrich":
         facts += [
             (("询问", "asked"), count(job.get("asked"))),

@@ -52,6 +52,7 @@ class Inputs:
     tags: tuple[str, ...] = ()
     audience_size: int | None = None
     epsilon: float | None = None
+    method: str = ""
     minimum_seeds: int = MINIMUM_SEEDS
 
 
@@ -81,10 +82,13 @@ def prepare(inputs: Inputs) -> Prepared:
     tags = tuple(dict.fromkeys(tables.find(right.columns, tag, inputs.provider) for tag in inputs.tags))
     if provider_id in tags:
         raise PecError("pec.input", f"{provider_id!r} identifies people and is no tag", "name other columns")
+    if inputs.kind == "enrich":
+        tags = tags or tuple(str(c) for c in right.columns if c != provider_id)
+        if not tags:
+            raise PecError(
+                "pec.input", f"{inputs.provider.name} has no column but the id", "there is no tag to ask for"
+            )
     inputs = replace(inputs, id=id_, provider_id=provider_id, label=label, tags=tags)
-    if inputs.kind == "enrich" and not tags:
-        others = ", ".join(str(c) for c in right.columns if c != provider_id)
-        raise PecError("pec.usage", "enrich needs --tags", f"name columns of the provider's file: {others}")
     if inputs.kind == "lookalike" and len(right.columns) < 2:
         raise PecError(
             "pec.input", f"{inputs.provider.name} has no column but the id", "a model needs columns"
@@ -189,6 +193,7 @@ def _set_up(network: LocalNetwork, ready: Prepared) -> None:
             minimum_seeds=min(inputs.minimum_seeds, max(1, ready.pairs.size)),
             minimum_rows=1,
             preapproved=plan.KINDS,
+            suites=("ecdh", "private_join"),
             assessment="none: a simulation",
         )
     )
@@ -224,6 +229,7 @@ def _request(ready: Prepared) -> dict[str, Any]:
         datasets=("data", "data"),
         categories=[CATEGORY],
         columns=columns,
+        params={"method": inputs.method} if inputs.method else {},
         private=private,
     )
 
@@ -247,13 +253,16 @@ def _figures(
     inputs, folder = ready.inputs, network[BRAND].home.job(seen["job_id"])
     result = seen["result"]
     if inputs.kind == "overlap":
+        # With noise the count may be off by so much, and by no more.
+        allowed = ROUNDED_TO // 2 + int(result.get("noise_at_most", 0))
         return {
             "count": result["count"],
             "count_text": result["text"],
             "count_plain_join": ready.pairs.size,
+            "method": result.get("method", "align"),
+            "noise_scale": result.get("noise_scale"),
             "wrong": int(
-                abs((result["count"] or 0) - ready.pairs.size) > ROUNDED_TO // 2
-                and result["count"] is not None
+                abs((result["count"] or 0) - ready.pairs.size) > allowed and result["count"] is not None
             ),
         }
     if inputs.kind == "enrich":
@@ -273,8 +282,10 @@ def _figures(
         # The two readers disagree about the lines of an odd file: no figure is better than a wrong one.
         lines = None
     learned = network[PROVIDER].client.job(seen["job_id"])["result"]
-    out = outcome.lookalike(folder, result, lines, frame, list(learned["used"]))
-    out |= {"columns_used": list(learned["used"]), "notes": list(learned["notes"])}
+    used = list(learned["used"])
+    left_out = [str(c) for c in frame.columns if str(c) not in used and c != inputs.provider_id]
+    out = outcome.lookalike(folder, result, lines, frame, used, left_out)
+    out |= {"columns_used": used, "columns_left_out": left_out, "notes": list(learned["notes"])}
     expected = int(ready.seeds[ready.pairs.brand].sum()) if ready.seeds is not None else None
     return {**out, "seeds_in_plain_join": expected, "wrong": int(expected != out["seeds_matched"])}
 

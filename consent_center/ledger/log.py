@@ -29,7 +29,11 @@ _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 EVENT_KIND = "event"
 #: Kinds that only the center itself writes; from outside they could forge a registry or a snapshot.
 OWN_KINDS = frozenset(
-    {"center", "purpose", "purpose.switch", "notice", "assessment", "snapshot", "decision", EVENT_KIND}
+    {
+        *("center", "purpose", "purpose.switch", "notice", "assessment", "snapshot", "decision", EVENT_KIND),
+        *("preference", "contact.policy", "contact.term", "contact.decision", "contacts"),
+        "signals.mapping",
+    }
 )
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from consent_center.model import Notice, Purpose
+from consent_center.model import GRANTS, Notice, Purpose
 
 CONTEXT: dict[str, str] = {
     "dct": "http://purl.org/dc/terms/",
@@ -37,6 +37,11 @@ STATUS: dict[str, list[str]] = {
 }
 #: Laws with a term; any other is named by its own text.
 _LAWS = {"GDPR": ("eu-gdpr:GDPR", "loc:EU", "eu-gdpr:A6-1-a"), "PIPL": ("", "loc:CN", "")}
+#: The right to take consent back, by law.
+_RIGHTS = {
+    "GDPR": (["dpv:DataSubjectRight", "eu-gdpr:A7-3"], "Right to Withdraw Consent"),
+    "PIPL": (["dpv:DataSubjectRight"], "撤回同意的权利 (PIPL 15): Right to Withdraw Consent"),
+}
 _NEVER = -1
 _WITHDRAW = {
     "en": "Consent can be withdrawn at any time, as easily as it was given: ask the controller.",
@@ -101,6 +106,9 @@ def core(opening: dict[str, Any], center: str) -> dict[str, Any]:
         "pec:recordedAt": moment(opening["recorded_at"]),
         "pec:regulation": told["regulation"],
     }
+    if told["regulation"] in _RIGHTS:
+        kinds, title = _RIGHTS[told["regulation"]]
+        record["dpv:hasRight"] = [{"@type": list(kinds), "dct:title": title}]
     if place:
         record["dpv:hasJurisdiction"] = place
     if told["notice"]:
@@ -116,8 +124,11 @@ def core(opening: dict[str, Any], center: str) -> dict[str, Any]:
 def _status(opening: dict[str, Any]) -> dict[str, Any]:
     told = opening["descriptor"]
     guardian = told["action"] == "guardian_granted"
+    kinds = list(STATUS[told["action"]])
+    if told["action"] in GRANTS and told["method"] == "explicit":
+        kinds.append("dpv:ExplicitlyExpressedConsent")
     status: dict[str, Any] = {
-        "@type": STATUS[told["action"]],
+        "@type": kinds,
         "dpv:isIndicatedBy": "dpv:GuardianOfDataSubject" if guardian else "dpv:DataSubject",
         "dpv:hasIndicationMethod": told["method"],
         "dpv:isIndicatedAtTime": moment(opening["occurred_at"]),

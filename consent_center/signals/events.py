@@ -9,7 +9,7 @@ from datetime import datetime, time, timedelta
 from typing import Any, Protocol
 
 from consent_center.errors import ConsentError
-from consent_center.model import GRANTS, ConsentEvent, Notice, Purpose, RecordedMany
+from consent_center.model import GRANTS, ConsentEvent, Explanation, Notice, Purpose, RecordedMany
 from consent_center.signals.mapping import DENIED, GRANTED, NOTHING, OPTED_OUT, Mapping, Outcome, check, judge
 from consent_center.signals.signal import Signal
 
@@ -115,10 +115,15 @@ class Recorder(Protocol):
     """What `record` needs of a center."""
 
     def record_many(self, events: Sequence[ConsentEvent]) -> RecordedMany: ...
+    def explain(self, kind: str, value: str) -> Explanation: ...
 
 
 def record(center: Recorder, events: Sequence[ConsentEvent]) -> list[dict[str, int]]:
-    """Record refusals, then grants; sequence number and leaf of each. Raises ConsentError `event.*`."""
+    """Record refusals, then grants; sequence number and leaf of each. Raises ConsentError `event.*`.
+
+    A browser sends its string with every page: what is in force by the very same string is not recorded anew.
+    """
+    events = _news(center, events)
     found = []
     # Refusals first, on their own: a grant that can't be recorded must not take an opt-out with it.
     for part in ([e for e in events if e.action not in GRANTS], [e for e in events if e.action in GRANTS]):
@@ -129,6 +134,34 @@ def record(center: Recorder, events: Sequence[ConsentEvent]) -> list[dict[str, i
                 for i in range(done.count)
             ]
     return found
+
+
+def _news(center: Recorder, events: Sequence[ConsentEvent]) -> Sequence[ConsentEvent]:
+    """Without what is in force already. Several identifiers may be news themselves: then all is recorded."""
+    if not events or len(events[0].identifiers) != 1:
+        return events
+    try:
+        known = center.explain(*events[0].identifiers[0])
+    except ConsentError as error:
+        if error.code != "subject.unknown":
+            raise
+        return events
+    by_sequence = {told["sequence"]: told.get("evidence", "") for told in known.events}
+    held = {
+        (state["purpose"], state["recipient"], state["regulation"]): (
+            state["action"],
+            state["purpose_version"],
+            state["categories"],
+            by_sequence.get(state["sequence"], ""),
+        )
+        for state in known.states
+    }
+    return [
+        event
+        for event in events
+        if held.get((event.purpose, event.recipient, event.regulation))
+        != (event.action, event.purpose_version, sorted(event.categories), event.evidence)
+    ]
 
 
 def outcomes_to_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from consent_center.signals.tcf import TcString, decode_tc
 
 _HEADER_TYPE, _HEADER_VERSION = 3, 1
 _TCFEU, _TCFCA, _USP = 2, 5, 6
+_TEXT = re.compile(r"[A-Za-z0-9_.~-]*")
 _USP_TEXT = re.compile(r"1[YN-]{3}")
 _MAX_SECTION_ID = 4_095
 
@@ -59,6 +60,8 @@ def decode_gpp(text: str) -> GppString:
     """Decode a GPP string. Raises ConsentError `signal.encoding`, `signal.value`, `signal.version`."""
     if not isinstance(text, str) or len(text) > MAX_CHARS:
         raise malformed("the GPP string", f"it is no text of at most {MAX_CHARS} characters")
+    if not _TEXT.fullmatch(text):
+        raise malformed("the GPP string", "it has other characters than letters, digits and - _ . ~")
     head, *parts = text.split("~")
     numbers = _header(head, len(parts))
     result = GppString(numbers)

@@ -13,24 +13,24 @@ from consent_center.registry import load as load_registry
 from consent_center.signals.mapping import Mapping, check, parse
 
 LEAF_KIND = "signals.mapping"
-_META = "signals_mapping"
+META = "signals_mapping"
 
 
 def put(connection: sa.Connection, mapping: Mapping, actor: str) -> int:
     """Put the table in force; its leaf. The same again changes nothing. ConsentError `signal.mapping`."""
     known = load_registry(connection)
     check(mapping, list(known.purposes.values()), list(known.notices.values()))
-    held = db.get_meta(connection, _META)
+    held = db.get_meta(connection, META)
     if held is not None and get(connection).sha256 == mapping.sha256:
         return int(held)
     leaf = append_entries(connection, [(LEAF_KIND, {"mapping": mapping.to_json(), "actor": actor})])[0]
-    db.set_meta(connection, _META, str(leaf))
+    db.set_meta(connection, META, str(leaf))
     return leaf
 
 
 def get(connection: sa.Connection) -> Mapping:
     """The table in force. ConsentError `signal.mapping` if none is stored, `ledger.corrupt` if it is gone."""
-    held = db.get_meta(connection, _META)
+    held = db.get_meta(connection, META)
     if held is None:
         raise ConsentError(
             "signal.mapping", "no table is stored; store one with `pec consent signal map FILE`"

@@ -25,6 +25,9 @@ ALL = ("*",)
 #: The suite that this version runs.
 SUITE = "ecdh"
 
+#: The suite of `overlap` by method private_join.
+PRIVATE_JOIN = "private_join"
+
 #: Largest set that one job aligns; larger ones have to be split into several jobs.
 MAX_ROWS = 1 << 24
 

@@ -312,7 +312,7 @@ LOOKALIKE = JobKind(
         ),
         "provider": (
             "the brand's number of seeds, padded, without noise exactly; if the job stops, whether too few",
-            "the sum of each of its columns over the matched seeds, with the agreed noise",
+            "the sum of each of its columns over the matched seeds, with noise if the parties agreed on it",
             "its own model; not which of its people are seeds",
         ),
         "brand.zh": (

@@ -1,30 +1,41 @@
-"""`overlap`: how many people do we share? The brand learns a rounded count.
+"""`overlap`: how many people do we share? The count is rounded to the nearest 10; below the agreement's
+`minimum_seeds` only "<minimum" is given. Two methods, by the parameter `method`:
 
-Rule: the count of people who are in at both sides when the result is released, rounded to the nearest 10;
-below the agreement's `minimum_seeds` only "<minimum" is given. In this first form the count comes from
-`align`: the brand's machine holds the matched rows for the length of the job, never writes them, and gives
-out the count.
+- `align` (the default): the count of people who are in at both sides when the result is released. The brand's
+  machine holds the matched rows for the length of the job, never writes them, and gives out the count.
+- `private_join` (if the agreement's suites have it): both sides learn a count with noise, of the people who
+  are in when the join starts, and no machine ever knows who they are (protocols/private_join/README.md).
 """
 
 from __future__ import annotations
 
 import json
+import os
 
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.kinds import common
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from protocols import private_join
+from protocols.errors import LocalError
 
 ROUND = 10
+
+#: An agreement may allow a lookalike less privacy than this; a join then gives more than is agreed.
+MOST_EPSILON, MOST_DELTA = 10.0, 1e-3
 
 PRIVATE = {"where": common.is_text, "label": common.is_text}
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
-    common.check_params(spec, {"suite": common.is_text})
+    common.check_params(spec, {"suite": common.is_text, "method": lambda v: v == "align"})
     common.check_suite(spec, agreement)
     common.check_outputs(spec, {"count": "brand"})
+    check_columns(spec)
+
+
+def check_columns(spec: JobSpec) -> None:
     if spec.columns:
         raise NodeError("job.spec", "overlap reads no columns", share=True)
 
@@ -58,6 +69,100 @@ def release_provider(ctx: StageContext) -> None:
     common.send_alive(ctx, "release")
 
 
+# -- by private_join -----------------------------------------------------------------------------------------
+
+
+def check_private_join(spec: JobSpec, agreement: Agreement) -> None:
+    common.check_params(spec, {"method": lambda v: v == common.PRIVATE_JOIN})
+    if common.PRIVATE_JOIN not in agreement.suites:
+        raise NodeError(
+            "agreement.suite",
+            f"suite {common.PRIVATE_JOIN!r} is not in agreement {agreement.id}",
+            "ask for what is agreed, or sign a new agreement",
+            share=True,
+        )
+    common.check_outputs(spec, {"count": "both"})
+    check_columns(spec)
+    terms_of(agreement)
+
+
+def terms_of(agreement: Agreement) -> private_join.Terms:
+    """The join's noise: by the agreement's privacy, or the protocol's own where it asks for none."""
+    asked = agreement.privacy
+    epsilon, delta = (1.0, 1e-6) if asked is None else (asked.epsilon, asked.delta)
+    try:
+        return private_join.Terms(
+            epsilon=min(epsilon, MOST_EPSILON),
+            delta=min(delta, MOST_DELTA),
+            max_holder=common.MAX_ROWS,
+            max_valuer=common.MAX_ROWS,
+        )
+    except LocalError as error:
+        what = f"no join has the privacy of agreement {agreement.id}: {error.detail}"
+        raise NodeError("job.spec", what, share=True) from error
+
+
+def join_brand(ctx: StageContext) -> None:
+    people = common.chosen_people(ctx)
+    session, terms = ctx.channel.session("join"), terms_of(ctx.agreement)
+    machine = private_join.Holder(ctx.view.items[people], session, terms, os.urandom)
+    learned = ctx.channel.run(machine, "join")
+    ctx.result["asked"] = len(people)
+    _give_out(ctx, learned, terms)
+
+
+def join_provider(ctx: StageContext) -> None:
+    people = common.alive(ctx)
+    session, terms = ctx.channel.session("join"), terms_of(ctx.agreement)
+    machine = private_join.Valuer(ctx.view.items[people], None, session, terms, os.urandom)
+    learned = ctx.channel.run(machine, "join")
+    common.record_asked(ctx, learned.peer_size)
+    _give_out(ctx, learned, terms)
+
+
+def _give_out(ctx: StageContext, learned: private_join.JoinResult, terms: private_join.Terms) -> None:
+    """The noisy size by the module's rule, with what its noise is."""
+    count, text = rounded(learned.size, ctx.agreement.minimum_seeds)
+    ctx.result.update(
+        count=count,
+        text=f"{text}, with noise of scale {learned.size_scale:g}",
+        rounded_to=ROUND,
+        method=common.PRIVATE_JOIN,
+        epsilon=terms.epsilon,
+        delta=terms.delta,
+        noise_scale=learned.size_scale,
+        noise_at_most=terms.size_noise.bound,
+    )
+    (ctx.workdir / "result.json").write_text(json.dumps(ctx.result, indent=1, sort_keys=True) + "\n")
+
+
+PRIVATE_OVERLAP = JobKind(
+    name="overlap",
+    stages=(Stage("join", join_brand, join_provider),),
+    check=check_private_join,
+    open_view=open_view,
+    leakage={
+        "brand": (
+            f"the number of shared people with the provider's noise, but not who; what is written down is "
+            f"rounded to {ROUND}, or that it is below the agreed minimum",
+            "the provider's number of people, padded",
+        ),
+        "provider": (
+            f"the number of shared people with the brand's noise, but not who; what is written down is "
+            f"rounded to {ROUND}, or that it is below the agreed minimum",
+            "the brand's number of people, padded",
+        ),
+        "brand.zh": (
+            f"共同人数（含提供方加入的噪声），不知是谁；写出的结果四舍五入到 {ROUND}，或仅知低于约定下限",
+            "提供方人数（填充后）",
+        ),
+        "provider.zh": (
+            f"共同人数（含品牌方加入的噪声），不知是谁；写出的结果四舍五入到 {ROUND}，或仅知低于约定下限",
+            "品牌方人数（填充后）",
+        ),
+    },
+)
+
 OVERLAP = JobKind(
     name="overlap",
     stages=(
@@ -70,14 +175,15 @@ OVERLAP = JobKind(
         "brand": (
             f"the number of shared people, rounded to {ROUND}, or that it is below the agreed minimum",
             "the provider's number of eligible people, and how many withdrew while the job ran",
-            "in this form its machine holds the matched rows while the job runs; they are not written",
+            "by this method its machine holds the matched rows while the job runs; they are not written",
         ),
         "provider": ("the brand's number of people, padded",),
         "brand.zh": (
             f"共同人数（四舍五入到 {ROUND}），或仅知低于约定下限",
             "提供方合格人数，以及任务期间撤回的人数",
-            "本版本中，品牌方程序在任务运行期间持有匹配行号，但不写出",
+            "此方法下，品牌方程序在任务运行期间持有匹配行号，但不写出",
         ),
         "provider.zh": ("品牌方人数（填充后）",),
     },
+    methods={common.PRIVATE_JOIN: PRIVATE_OVERLAP},
 )

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from consent_helpers import START, Clock, make, notice, phone
+from consent_helpers import START, Clock, make, phone
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consent_center.center import Center
-from consent_center.errors import ConsentError
+from consent_center.errors import CODES, ConsentError
 from consent_center.model import REASONS, DecisionRequest, Purpose
 from consent_center.rest.app import create_app
 from consent_center.signals import events, mapping
@@ -228,7 +230,7 @@ def test_any_rule_is_taken_or_refused_with_the_code(change: dict[str, Any]) -> N
         assert mapping.parse(parsed.to_json()) == parsed and len(parsed.sha256) == 64
 
 
-# ---- recorded in a center --------------------------------------------------------------------------------------
+# ---- recorded in a center --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -271,6 +273,8 @@ def test_a_grant_its_evidence_and_its_end(center: Center) -> None:
     assert control is not None
     record(center, 1, START, control)
     assert reason(center, 1) == "withdrawn"
+    record(center, 1, START, control)  # and with the next page once more: nothing new
+    assert len(center.explain("phone", phone(1)).events) == 2
     record(center, 1, START, read_tcf(raw))  # the browser sends its old string again
     assert reason(center, 1) == "withdrawn"
     assert center.fsck() is None
@@ -319,9 +323,15 @@ def test_the_table_must_fit_the_registry(tmp_path: Path) -> None:
         assert second["leaf"] > first["leaf"] and len(center.signal_mapping()["rules"]) == 2
         assert center.opening(second["leaf"])["payload"]["mapping"]["rules"][1]["purpose"] == "more"
         assert center.fsck() is None
+        with pytest.raises(ConsentError, match="ledger.payload"):
+            center.append("signals.mapping", {"mapping": table().to_json(), "actor": "somebody"})
+        with closing(sqlite3.connect(tmp_path / "center" / "center.db")) as file, file:
+            file.execute("UPDATE meta SET value = ? WHERE key = 'signals_mapping'", (str(first["leaf"]),))
+        found = center.fsck()
+        assert found is not None and found.where == "meta signals_mapping"
 
 
-# ---- REST ------------------------------------------------------------------------------------------------------
+# ---- REST ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -378,5 +388,22 @@ def test_what_rest_refuses(client: FlaskClient, body: dict[str, Any], status: in
     assert (answer.status_code, answer.get_json()["code"]) == (status, code)
 
 
-def test_the_helpers_notice_is_registered() -> None:
-    assert notice().id == RULE["notice"]
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "phone": st.just(phone(3)) | JSON,
+        "tc_string": st.just(TWO_AND_TEN) | st.text(max_size=30) | JSON,
+        "gpp_string": st.sampled_from(["DBABTA~1YNN", "DBACTjw~1YYN~BSZZYgkA~BaRlkCSA.QA", "~"]) | JSON,
+        "gpc": JSON,
+        "channel": JSON,
+        "mapping": JSON,
+    },
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BODIES, st.sampled_from(["1", "0", "", "\t", "é"]), st.sampled_from(["", "/mapping"]))
+def test_no_body_makes_it_fail(client: FlaskClient, body: dict[str, Any], header: str, path: str) -> None:
+    answer = client.post(f"/v1/signals{path}", json=body, headers={"Sec-GPC": header})
+    assert answer.status_code < 500, answer.text
+    assert answer.status_code < 300 or answer.get_json()["code"] in CODES

@@ -98,7 +98,7 @@ def run_job(
     spec: JobSpec, agreement: Agreement, sides: dict[str, Side], workdir: Path, before: Any = None
 ) -> Outcome:
     """Run all stages; `before(stage_name)` is called once before each (to withdraw somebody's consent)."""
-    kind = KINDS[spec.kind]
+    kind = KINDS[spec.kind].of(spec)
     kind.check(spec, agreement)
     queues = queue.Queue(), queue.Queue()
     contexts, errors = {}, {}

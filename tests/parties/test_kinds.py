@@ -107,6 +107,44 @@ def test_who_withdrew_is_not_counted(files, tmp_path):
     assert done.brand.result["count"] == N - 2 * CUT - 100
 
 
+# -- overlap by private_join ---------------------------------------------------------------------------------
+
+JOIN = {"params": {"method": "private_join"}, "outputs": {"count": "both"}}
+SUITES = {"suites": ["ecdh", "private_join"]}
+
+
+def test_a_private_join_gives_both_a_count_with_noise_and_nobody_rows(files, tmp_path):
+    done = run_job(spec("overlap", **JOIN), agreement(**SUITES), sides(files, {}), tmp_path)
+    assert not done.errors
+    assert [s.name for s in KINDS["overlap"].of(spec("overlap", **JOIN)).stages] == ["join"]
+    for side, outcome in (("brand", done.brand), ("provider", done.provider)):
+        result = outcome.result
+        assert abs(result["count"] - (N - 2 * CUT)) <= result["noise_at_most"] + 5
+        assert result["count"] % 10 == 0 and "noise of scale" in result["text"]
+        assert (result["noise_scale"], result["noise_at_most"]) == (1.0, 14)
+        assert json.loads((tmp_path / side / "result.json").read_text()) == result
+        assert [p.name for p in (tmp_path / side).iterdir()] == ["result.json"]
+        assert not outcome.carry
+    assert done.provider.result["asked_at_most"] == 1280  # 1,250 padded
+
+
+def test_a_private_join_below_the_minimum_and_without_who_withdrew(files, tmp_path):
+    few = {"where": "loyal = 'yes' AND \"手机\" LIKE '%0000000_'"}  # nobody whom the provider has
+    privacy = {"epsilon": 10, "delta": 1e-3, "clip": 1.0}
+    done = run_job(spec("overlap", **JOIN), agreement(**SUITES), sides(files, few), tmp_path / "few")
+    assert done.brand.result["count"] is None and done.brand.result["text"].startswith("<20,")
+    centers = ScriptedCenter(), ScriptedCenter()
+
+    def before(stage: str) -> None:
+        centers[1].withdrawn = {_value(i) for i in range(CUT, CUT + 50)}
+        centers[0].withdrawn = {_value(i) for i in range(CUT + 40, CUT + 100)}
+
+    terms = agreement(**SUITES, privacy=privacy)
+    done = run_job(spec("overlap", **JOIN), terms, sides(files, {}, *centers), tmp_path / "less", before)
+    assert done.brand.result["noise_at_most"] == 1
+    assert abs(done.brand.result["count"] - (N - 2 * CUT - 100)) <= 10
+
+
 # -- lookalike -----------------------------------------------------------------------------------------------
 
 
@@ -352,6 +390,21 @@ PRIVACY = {"epsilon": 2.0, "delta": 1e-6, "clip": 3.0}
         (spec("overlap", params={"suite": "vole"}), {}, "job.spec"),
         (spec("overlap"), {"suites": ["vole"]}, "agreement.suite"),
         (spec("overlap", params={"surprise": 1}), {}, "job.spec"),
+        (spec("overlap", params={"method": "magic"}), {}, "job.spec"),
+        (spec("overlap", params={"method": ["private_join"]}), {}, "job.spec"),
+        (spec("overlap", **JOIN), {}, "agreement.suite"),
+        (spec("overlap", params=JOIN["params"], outputs={"count": "brand"}), SUITES, "job.spec"),
+        (spec("overlap", **JOIN, columns=["x"]), SUITES, "job.spec"),
+        (
+            spec("overlap", params={**JOIN["params"], "suite": "ecdh"}, outputs=JOIN["outputs"]),
+            SUITES,
+            "job.spec",
+        ),
+        (
+            spec("overlap", **JOIN),
+            SUITES | {"privacy": {"epsilon": 1e-5, "delta": 1e-6, "clip": 1.0}},
+            "job.spec",
+        ),
         (spec("overlap", outputs={"rows": "brand"}), {}, "job.spec"),
         (spec("lookalike"), {}, "job.spec"),
         (spec("lookalike", columns=["x", "x"]), {}, "job.spec"),
@@ -387,7 +440,7 @@ PRIVACY = {"epsilon": 2.0, "delta": 1e-6, "clip": 3.0}
 )
 def test_what_is_outside_the_agreement_is_refused(job, terms, code):
     with pytest.raises(NodeError) as caught:
-        KINDS[job.kind].check(job, agreement(**terms))
+        KINDS[job.kind].of(job).check(job, agreement(**terms))
     assert caught.value.code == code
 
 
@@ -438,11 +491,10 @@ def test_the_minimum_of_people(files, tmp_path):
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_leakage_is_declared_for_both_in_both_languages(kind):
-    table = KINDS[kind].leakage
-    assert set(table) == {"brand", "provider", "brand.zh", "provider.zh"}
-    assert len(table["brand"]) == len(table["brand.zh"]) and len(table["provider"]) == len(
-        table["provider.zh"]
-    )
+    for table in (KINDS[kind].leakage, *(method.leakage for method in KINDS[kind].methods.values())):
+        assert set(table) == {"brand", "provider", "brand.zh", "provider.zh"}
+        assert len(table["brand"]) == len(table["brand.zh"])
+        assert len(table["provider"]) == len(table["provider.zh"])
 
 
 # -- metrics and transfer ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pec_command import ROOT, pec
 from rich.console import Console
 
 from parties.errors import NodeError
-from pec import cli_audit, cli_common, cli_job, cli_node
+from pec import cli_audit, cli_common, cli_job, cli_node, plan
 from pec.cli import COMMANDS, cli
 from pec.errors import PecError
 
@@ -275,6 +275,26 @@ def test_a_draft_that_could_never_serve() -> None:
     assert error_of(*draft, "overlap", "--preapproved", "lookalike")[1] == "pec.usage"
     assert error_of(*draft, "enrich")[1] == "pec.usage"
     assert run(*draft, "enrich", "--tag", "city")[0] == 0
+
+
+def test_the_suites_of_a_draft_and_the_method_of_an_overlap() -> None:
+    draft = ("node", "agreement", "draft", "--id", "a", "--brand", "b", "--provider", "p", "--purpose", "u")
+    draft += ("--category", "c", "--kind", "overlap")
+    assert json.loads(run(*draft)[1])["suites"] == ["ecdh"]
+    assert json.loads(run(*draft, "--suite", "private_join")[1])["suites"] == ["private_join"]
+    assert error_of(*draft, "--suite", "magic")[1] == "pec.usage"
+    assert plan.outputs("overlap", {"method": "private_join"}) == {"count": "both"}
+    assert plan.outputs("overlap", {}) == plan.outputs("overlap", {"method": "align"}) == {"count": "brand"}
+    made = cli_job._request(
+        {}, dict.fromkeys(OPTIONS) | {"kind": "overlap", "method": "private_join"} | LISTS
+    )
+    assert (made["params"], made["outputs"]) == ({"method": "private_join"}, {"count": "both"})
+
+
+#: What click hands to `pec job submit`.
+OPTIONS = ("provider", "purpose", "job_id", "hold_before")
+LISTS = {"agreement": "a", "brand_data": "x", "provider_data": "y", "categories": ("c",)}
+LISTS |= {"columns": (), "params": (), "private": ()}
 
 
 def test_a_request_with_a_mistake(tmp_path: Path) -> None:

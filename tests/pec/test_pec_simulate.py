@@ -76,6 +76,13 @@ def test_lookalike_with_files(two_files: tuple[Path, Path], tmp_path: Path) -> N
 def test_overlap_and_enrich(two_files: tuple[Path, Path]) -> None:
     report = simulate("overlap", two_files)
     assert report["count"] == 400 and report["count_plain_join"] == 400
+    report = simulate("overlap", two_files, "--method", "private_join", "--epsilon", "2")
+    assert abs(report["count"] - 400) <= 15 and report["wrong"] == 0
+    assert (report["method"], report["noise_scale"]) == ("private_join", 0.5)
+    assert set(report["stages"]) == {"join"} and report["audit_verified"]
+    assert any("noise" in english for _, english in report["jobs"][0]["learned"]["provider"])
+    everything = simulate("enrich", two_files)
+    assert everything["wrong"] == 0 and {"score", "城市"} <= set(everything["tags"])
     report = simulate("enrich", two_files, "--tags", "score, 城市")
     assert (report["asked"], report["found"], report["wrong"], report["missed"]) == (500, 400, 0, 0)
 
