@@ -54,8 +54,8 @@ def lookalike(
     """Figures of a lookalike from `folder`, the brand's result files.
 
     `lines` int64[m] are the provider's file lines by row number and `frame` its file: with both, plain
-    scikit-learn is fitted to the very same rows, columns, seeds and held-out seeds; and, when the model had to
-    do without the columns `left_out`, once more with them, so that their worth is not hidden. Raises
+    scikit-learn is fitted to the very same rows, columns, seeds and held-out seeds; and, when the model had
+    to do without the columns `left_out`, once more with them, so that their worth is not hidden. Raises
     `pec.check` when the node's AUC is not the one that its scores give.
     """
     scores = audience.read_scores(folder / "scores.parquet")
