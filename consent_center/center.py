@@ -44,6 +44,9 @@ from consent_center.model import (
     RecordedMany,
     Snapshot,
 )
+from consent_center.preferences import check as preference_check
+from consent_center.preferences.consents import judge
+from consent_center.preferences.service import Preferences
 from consent_center.receipts import make as receipts
 from consent_center.signals import store as signal_store
 from consent_center.signals.mapping import parse as parse_mapping
@@ -307,6 +310,19 @@ class Center:
             subject = examine.find(connection, self._keys, kind, value)
             return examine.erase(connection, self._keys, subject, self._controller, actor, self._now())
 
+    # ---- preferences ---------------------------------------------------------------------------------------
+
+    @property
+    def preferences(self) -> Preferences:
+        """Whether people may be contacted: channels, topics, frequency caps, quiet hours."""
+
+        def consent(connection: sa.Connection, request: DecisionRequest, who: Any, as_of: int) -> Any:
+            with self._lock:
+                self._catch_up(connection)
+                return judge(self._state, self._controller, request, who, as_of, self._rules)
+
+        return Preferences(self._keys, self._read, self._write, self._now, consent, bool(self._rules))
+
     # ---- decisions -----------------------------------------------------------------------------------------
 
     def decide(self, request: DecisionRequest, values: pa.Array, kind: str) -> Decisions:
@@ -520,7 +536,8 @@ class Center:
         rewrite the whole database can rewrite its hashes, but not that note.
         """
         with self._read() as connection:
-            return examine.fsck(connection, self._keys, checkpoint)
+            found = examine.fsck(connection, self._keys, checkpoint)
+            return found or preference_check.fsck(connection, self._keys)
 
 
 def _raise_first(batch: batches.Batch, on_error: str) -> None:

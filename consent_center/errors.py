@@ -59,6 +59,17 @@ CODES: dict[str, str] = {
     "signal.version": "a TC string, a GPP string or a section has a version that this program does not know",
     "signal.mapping": "the table from signals to purposes is missing, malformed, or names what is unknown",
     "signal.request": "no signal was given, or one that says nothing",
+    # preferences and contact decisions
+    "preference.key": "a channel, topic or answer of a preference is not allowed",
+    "preference.unknown": "the channel or topic is not declared",
+    "preference.term": "a declaration of a channel or topic is not allowed",
+    "preference.cap": "a frequency cap is not allowed",
+    "preference.quiet": "a quiet period is not allowed",
+    "preference.zone": "a time zone is not in the IANA database",
+    "preference.time": "a time has no time zone, has passed, or lies too far ahead",
+    "preference.policy": "a policy's linked purpose is not allowed",
+    "preference.request": "a contact decision or report is malformed, empty or too large",
+    "preference.contact_conflict": "a contact id stands for another contact already",
     # receipts
     "receipt.event": "no receipt can be made of that event",
     "receipt.identifier": "the identifier is not of the person of that event",

@@ -24,6 +24,7 @@ from consent_center.hashing import as_rows
 from consent_center.keys import Keys
 from consent_center.ledger.verify import canonical, disclosure
 from consent_center.model import Finding
+from consent_center.signals import store as signal_store
 
 Ints = npt.NDArray[np.int64]
 
@@ -96,6 +97,10 @@ def _meta(connection: sa.Connection, keys: Keys) -> Finding | None:
     last = connection.execute(sa.select(sa.func.max(db.identifiers.c.id))).scalar_one()
     if int(held["identifiers"] or "0") < int(last or 0):
         return Finding("changed", "meta identifiers", "it is below the last identifier's number")
+    tables = _entries(connection, signal_store.LEAF_KIND)
+    if db.get_meta(connection, signal_store.META) != (str(tables[-1][0]) if tables else None):
+        # An older table, put back in force by hand, could take opt-outs for nothing.
+        return Finding("changed", f"meta {signal_store.META}", "it is not the newest table's leaf")
     return None
 
 

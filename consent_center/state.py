@@ -119,6 +119,7 @@ class State:
         if self.registry is None or self.registry.version != version:
             self.registry = registry_of.load(connection)
         if newest == self.sequence:
+            self.subjects.catch_up(connection)  # a preference may have made people known without an event
             return
         self._catalogue(connection)
         if self.sequence < 0:

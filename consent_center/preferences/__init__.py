@@ -1,1 +1,1 @@
-"""Preferences and contact decisions: channel x topic x frequency cap x quiet hours. README.md has the rules."""
+"""Preferences and contact decisions: channel x topic x frequency cap x quiet hours."""

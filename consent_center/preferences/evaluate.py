@@ -4,12 +4,13 @@ Which keys count, for a contact on channel c about topic t: (c, t), (c, *), (*, 
 
 - A refusal at a key stands unless a strictly narrower key says yes and did so not before the refusal:
   "no text messages but order news" works, and a later "no" to everything ends every older yes.
-- A policy that is not binding gives way to a person's caps at the *same* key (a cap counts the contacts of its
-  key, so another key's cap is about something else), and to a person's quiet hours at the same or a narrower key.
+- A policy that is not binding gives way to a person's caps at the *same* key (a cap counts the contacts of
+  its key, so another key's cap is about something else), and to a person's quiet hours at the same or a
+  narrower key.
 - All caps, quiet hours and pauses that are left apply together.
 
-The first free time is exact: each ground's own "first time from t on" is, and they are asked in turn until none
-moves it. Reservations count as if they were used.
+The first free time is exact: each ground's own "first time from t on" is, and they are asked in turn until
+none moves it. Reservations count as if they were used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from dataclasses import dataclass
 
 from consent_center.batch import micros
 from consent_center.preferences.hours import after_cap, after_quiet
-from consent_center.preferences.model import ALL, TEMPORARY, Answer, Cap, Policy, Preference, Quiet, Reason, when
+from consent_center.preferences.model import (
+    ALL,
+    TEMPORARY,
+    Answer,
+    Cap,
+    Policy,
+    Preference,
+    Quiet,
+    Reason,
+    when,
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,13 @@ def _will(wishes: Sequence[Preference], policies: Sequence[Policy]) -> Iterator[
     yes = [p for p in wishes if p.allowed is True]
     for no in wishes:
         if no.allowed is False and not any(_narrower(p, no) and _since(p) >= _since(no) for p in yes):
-            code = "opted_out_topic" if no.topic != ALL else "opted_out_channel" if no.channel != ALL else "opted_out"
+            code = (
+                "opted_out_topic"
+                if no.topic != ALL
+                else "opted_out_channel"
+                if no.channel != ALL
+                else "opted_out"
+            )
             yield Reason(code, "preference", no.channel, no.topic)
     for policy in policies:
         if policy.opt_in and not any(_same(p, policy) or _narrower(p, policy) for p in yes):

@@ -16,7 +16,7 @@ from functools import lru_cache
 from consent_center.batch import DAY, micros
 from consent_center.preferences.model import DAYS, Cap, Quiet, when, zone_of
 
-#: Weeks after which unbroken quiet is called endless; a change of the clocks can cost one week its free hours.
+#: After so many days unbroken quiet is endless; a change of the clocks can cost one week its free hours.
 _ENDLESS_DAYS = 36
 
 
@@ -42,7 +42,9 @@ def instant(wall: datetime, zone: str, later: bool) -> int:
 
 def _period(quiet: Quiet, day: date) -> tuple[int, int]:
     """[start, end) of the quiet period that begins on `day`."""
-    start, end = (datetime.combine(day, datetime.strptime(t, "%H:%M").time()) for t in (quiet.start, quiet.end))
+    start, end = (
+        datetime.combine(day, datetime.strptime(t, "%H:%M").time()) for t in (quiet.start, quiet.end)
+    )
     if end <= start:
         end += timedelta(days=1)
     return instant(start, quiet.zone, False), instant(end, quiet.zone, True)

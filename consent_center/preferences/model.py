@@ -38,7 +38,10 @@ CHANNELS: dict[str, dict[str, str]] = {
 #: Why not, in the order in which an answer lists them; every one that applies is listed.
 REASONS: dict[str, dict[str, str]] = {
     "unreachable": {"zh": "同意中心无应答", "en": "the consent center did not answer"},
-    "stale": {"zh": "同意中心无法读写自身记录", "en": "the consent center could not read or write its records"},
+    "stale": {
+        "zh": "同意中心无法读写自身记录",
+        "en": "the consent center could not read or write its records",
+    },
     "identifier_invalid": {"zh": "标识符无效", "en": "not an identifier of that kind"},
     "unknown_subject": {"zh": "未知人员", "en": "nobody with that identifier is known"},
     "unknown_channel": {"zh": "渠道未声明", "en": "the channel is not declared"},
@@ -216,14 +219,18 @@ def zone_of(name: str) -> ZoneInfo:
         # Names with dots or a leading slash are paths out of the database: ZoneInfo refuses them itself.
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise ConsentError("preference.zone", f"{name!r} is no IANA time zone such as Asia/Shanghai") from None
+        raise ConsentError(
+            "preference.zone", f"{name!r} is no IANA time zone such as Asia/Shanghai"
+        ) from None
 
 
 def check_key(channel: str, topic: str) -> None:
     """ConsentError `preference.key` unless both are names or `*`."""
     for what, value in (("channel", channel), ("topic", topic)):
         if value != ALL and not is_name(value):
-            raise ConsentError("preference.key", f"{what} {value!r} must be a name of 1 to 128 characters or *")
+            raise ConsentError(
+                "preference.key", f"{what} {value!r} must be a name of 1 to 128 characters or *"
+            )
 
 
 def check_preference(wish: Preference) -> None:
@@ -249,7 +256,9 @@ def check_policy(policy: Policy) -> None:
         if name and not is_name(name):
             raise ConsentError("preference.policy", f"{what} {name!r} is no name of 1 to 128 characters")
     if not policy.purpose and (policy.recipient or policy.categories):
-        raise ConsentError("preference.policy", "recipient and categories need the purpose that they belong to")
+        raise ConsentError(
+            "preference.policy", "recipient and categories need the purpose that they belong to"
+        )
 
 
 def check_term(term: Term) -> None:
@@ -327,7 +336,9 @@ def to_json(wish: Preference | Policy) -> dict[str, Any]:
 
 
 def _listed(one: Any) -> Any:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in one.items()} if isinstance(one, dict) else one
+    return (
+        {k: list(v) if isinstance(v, tuple) else v for k, v in one.items()} if isinstance(one, dict) else one
+    )
 
 
 def _limits(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,7 +347,8 @@ def _limits(data: Mapping[str, Any]) -> dict[str, Any]:
         fields["caps"] = tuple(Cap(cap["count"], cap["per"]) for cap in fields["caps"])
     if fields.get("quiet") is not None:
         fields["quiet"] = tuple(
-            Quiet(q["start"], q["end"], q.get("zone", ZONE), tuple(q.get("days", DAYS))) for q in fields["quiet"]
+            Quiet(q["start"], q["end"], q.get("zone", ZONE), tuple(q.get("days", DAYS)))
+            for q in fields["quiet"]
         )
     return fields
 

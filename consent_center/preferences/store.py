@@ -111,7 +111,9 @@ def subject_for(connection: sa.Connection, keys: Keys, identifiers: Sequence[tup
             kinds.append(KINDS.index(kind))
             found.append(hashed)
     if not kinds:
-        raise ConsentError("event.identifier", "no identifier of the person can be used; check kind and spelling")
+        raise ConsentError(
+            "event.identifier", "no identifier of the person can be used; check kind and spelling"
+        )
     all_found = np.concatenate(found)
     resolved = subjects.resolve(
         np.zeros(len(kinds), np.int64),
@@ -124,7 +126,8 @@ def subject_for(connection: sa.Connection, keys: Keys, identifiers: Sequence[tup
     )
     if resolved.conflict[0]:
         raise ConsentError(
-            "event.identifier_conflict", "the identifiers belong to different people; send a preference for each"
+            "event.identifier_conflict",
+            "the identifiers belong to different people; send a preference for each",
         )
     fresh = np.frombuffer(os.urandom(subjects.SALT_SIZE * resolved.new_subjects), np.uint8)
     tags = events.identifier_tags(keys, *resolved.fresh)
@@ -238,7 +241,9 @@ def in_force(
     joined = table.outerjoin(preferences, preferences.c.number == table.c.number)
     columns = (table.c.subject, table.c.slot, table.c.number, preferences.c.sealed)
     for part in db.chunks(sorted(secrets)):
-        query = sa.select(*columns).select_from(joined).where(table.c.subject.in_(part)).order_by(table.c.number)
+        query = (
+            sa.select(*columns).select_from(joined).where(table.c.subject.in_(part)).order_by(table.c.number)
+        )
         for subject, slot, number, sealed in connection.execute(query):
             try:
                 wish = unseal(secrets[subject], number, sealed or b"")
@@ -297,7 +302,9 @@ def rulebook(connection: sa.Connection) -> Rulebook:
 
 def put_policy(connection: sa.Connection, policy: Policy, actor: str) -> Policy:
     """Add a version; the same again changes nothing."""
-    held = [p for p in rulebook(connection).policies if (p.channel, p.topic) == (policy.channel, policy.topic)]
+    held = [
+        p for p in rulebook(connection).policies if (p.channel, p.topic) == (policy.channel, policy.topic)
+    ]
     version = held[0].version if held else 0
     if held and held[0] == replace(policy, version=version):
         return held[0]
@@ -360,7 +367,13 @@ def known_contacts(connection: sa.Connection, ids: Iterable[bytes]) -> dict[byte
 
 
 def reserve(
-    connection: sa.Connection, id: bytes, subject: int, at: int, key: tuple[str, str], sender: str, expires: int
+    connection: sa.Connection,
+    id: bytes,
+    subject: int,
+    at: int,
+    key: tuple[str, str],
+    sender: str,
+    expires: int,
 ) -> None:
     """Take a slot, or keep the one that this id has."""
     connection.execute(contacts.delete().where(contacts.c.id == id))
@@ -369,7 +382,9 @@ def reserve(
     connection.execute(contacts.insert().values(id=id, subject=subject, at=at, expires_at=expires, **values))
 
 
-def drop_reservations(connection: sa.Connection, ids: Iterable[bytes] = (), expired: int | None = None) -> int:
+def drop_reservations(
+    connection: sa.Connection, ids: Iterable[bytes] = (), expired: int | None = None
+) -> int:
     """Give back the slots of those ids, or all that ended by `expired`; how many."""
     dropped = 0
     if expired is not None:
@@ -408,4 +423,3 @@ def rows_hash(rows: Iterable[tuple[bytes, bytes]]) -> str:
     for id, digest in sorted(rows):
         hashed.update(id + digest)
     return hashed.hexdigest()
-

@@ -19,6 +19,7 @@ from consent_center.rest import (
     docs_page,
     events,
     ledger,
+    preferences,
     problems,
     receipts,
     registry,
@@ -58,7 +59,7 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
     app.before_request(_guard)
     app.after_request(_headers)
     _errors(app)
-    for module in (registry, events, signals, decisions, receipts, ledger):
+    for module in (registry, events, signals, decisions, preferences, receipts, ledger):
         app.register_blueprint(module.bp)
     app.spec_processor(docs_page.complete)
     app.get("/docs")(app.doc(hide=True)(docs_page.view))

@@ -23,6 +23,7 @@ _STATUS = {
     "receipt.event": 404,
     "registry.version": 409,
     "event.identifier_conflict": 409,
+    "preference.contact_conflict": 409,
     "request.too_large": 413,
     "center.busy": 503,
     "center.closed": 503,

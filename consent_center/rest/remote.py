@@ -155,6 +155,10 @@ class RemoteCenter:
         except ValueError as error:
             raise ConsentError("center.unreachable", f"{self._url}{path} answered with no JSON") from error
 
+    def call_json(self, method: str, path: str, body: Any = None, safe: bool = False) -> Any:
+        """One call of the service, for the parts that have a client of their own."""
+        return self._json(method, path, body, safe)
+
     def _arrow(self, path: str, data: bytes, safe: bool) -> bytes:
         if len(data) > _BODY_LIMIT:
             raise ConsentError("request.too_large", f"{len(data):,} bytes for one request; send fewer values")
