@@ -316,10 +316,10 @@ class Center:
     def preferences(self) -> Preferences:
         """Whether people may be contacted: channels, topics, frequency caps, quiet hours."""
 
-        def consent(connection: sa.Connection, request: DecisionRequest, who: Any, as_of: int) -> Any:
+        def consent(connection: sa.Connection, request: DecisionRequest, ordinals: Any, as_of: int) -> Any:
             with self._lock:
                 self._catch_up(connection)
-                return judge(self._state, self._controller, request, who, as_of, self._rules)
+                return judge(self._state, self._controller, request, ordinals, as_of, self._rules)
 
         return Preferences(self._keys, self._read, self._write, self._now, consent, bool(self._rules))
 

@@ -198,12 +198,13 @@ def decide(location: str | None, kind: str, values: tuple[str, ...], as_json: bo
     """
     if given["reserve"] and len(values) > 1:
         raise click.UsageError("--reserve goes with one value: each contact has an id of its own")
-    names = ("channel", "topic", "sender")
     asked = [
         Question(
             kind,
             value,
-            *(given[name] for name in names),
+            given["channel"],
+            given["topic"],
+            given["sender"],
             at=moment(given["at"], "--at"),
             purpose=given["purpose"],
             recipient=given["recipient"],
@@ -250,7 +251,7 @@ def report(
         made = _contacts(document(file), file)
     elif kind and value and all(given[name] for name in names):
         at = moment(given["at"], "--at") or datetime.now(UTC)
-        made = [Contact(kind, value, *(given[name] for name in names), at=at)]
+        made = [Contact(kind=kind, value=value, at=at, **{name: given[name] for name in names})]
     else:
         raise click.UsageError("give --file, or KIND, VALUE, --channel, --topic, --sender and --contact-id")
     with open_at(location) as center:

@@ -155,10 +155,15 @@ class _Ground:
 
 
 def _first_free(grounds: Sequence[_Ground], at: int) -> int | None:
+    # All quiet hours as one ground: those of two keys may leave no free moment together, and asked in turn
+    # they would push the time on for ever.
+    quiet = tuple(dict.fromkeys(period for ground in grounds for period in ground.quiet))
+    asked = [ground for ground in grounds if not ground.quiet]
+    asked += [_Ground("", "", "", quiet=quiet)] if quiet else []
     moved = True
-    while moved:  # every pause and cap moves it a bounded number of times, quiet hours only after those
+    while moved:  # a pause or a cap moves it a bounded number of times, quiet hours only after those
         moved = False
-        for ground in grounds:
+        for ground in asked:
             free = ground.free(at)
             if free is None:
                 return None

@@ -47,7 +47,7 @@ def codes(center: Center, question: Question) -> list[str]:
     return [reason.code for reason in center.preferences.may_contact(question).reasons]
 
 
-def test_every_reason_at_once(center: Center) -> None:
+def test_every_reason_at_once(center: Center, clock: Clock) -> None:
     pause = START + timedelta(hours=3)
     quiet = (Quiet("00:00", "00:00", days=("sun",)),)
     put(
@@ -61,6 +61,7 @@ def test_every_reason_at_once(center: Center) -> None:
     assert found == ["no_consent", "opted_out_topic", "opted_out", "paused", "quiet_hours", "cap_day"]
     assert answer.next_at is None, "waiting does not turn a no into a yes"
     assert all(reason.title["zh"] and reason.title["en"] for reason in answer.reasons)
+    clock.forward(seconds=1)
     put(center, Preference("sms", "news", True, (Cap(1, "day"),), quiet, pause), Preference("*"))
     answer = center.preferences.may_contact(ask())
     assert answer.next_at == START + timedelta(days=1)
@@ -248,7 +249,8 @@ from consent_center.center import Center
 from consent_center.preferences.model import Question
 with Center.open(Path(sys.argv[1])) as center:
     sys.stdin.readline()
-    asked = [Question("phone", p, "sms", "news", sys.argv[2], contact_id=p, reserve=True) for p in sys.argv[3:]]
+    name, *people = sys.argv[2:]
+    asked = [Question("phone", p, "sms", "news", name, contact_id=p, reserve=True) for p in people]
     print("".join(str(int(center.preferences.may_contact(q).allowed)) for q in asked))
 """
 

@@ -69,6 +69,16 @@ def test_quiet_without_end() -> None:
     assert after_quiet(once_a_week, us("2026-03-02T10:00:00+08:00")) == us("2026-03-08T00:00:00+08:00")
 
 
+def test_quiet_of_two_keys_without_end() -> None:
+    """Each leaves half a day free, together none: the search must end, with "never"."""
+    wishes = [
+        Preference("sms", quiet=(Quiet("00:00", "12:00"),)),
+        Preference("*", quiet=(Quiet("12:00", "00:00"),)),
+    ]
+    answer = evaluate(Known(wishes, [], [], (), None), "sms", "news", us("2026-03-02T12:00:00Z"))
+    assert not answer.allowed and answer.next_at is None
+
+
 def test_months() -> None:
     end = {
         "2026-01-31T10:00:00+08:00": "2026-02-28T10:00:00+08:00",
