@@ -19,6 +19,7 @@ CODES: dict[str, str] = {
     # oprf, align, enrich
     "oprf.bad_point": "an encoding that is no ristretto255 element, or the identity",
     "align.size": "a set's size differs from what was announced or agreed",
+    "align.bucket": "more items fall into a bucket than it is made for",
     "enrich.size": "a table's or a request's size differs from what was announced or agreed",
     "enrich.order": "the rows of the encrypted table are not in the order of their tags",
     "enrich.tampered": "a record of the encrypted table fails authentication",

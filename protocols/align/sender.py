@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import numpy.typing as npt
 
 from protocols.align.messages import KIND, Tags
-from protocols.align.tags import tag_bytes, tags_of
+from protocols.align.tags import NUMBER_BYTES, number_bytes, tag_bytes, tags_and_masks, tags_of
 from protocols.codec import U64
 from protocols.machine import Machine
 from protocols.oprf.limits import Limits
@@ -22,37 +23,57 @@ class Sender(Machine[SenderResult]):
     """Holds `items: uint8[m, 32]`, row j being item j; m may be 0. Learns the receiver's padded size only.
 
     The order of rows must say nothing about people (the caller permutes them per job), since the receiver
-    learns row numbers. LocalError protocol.argument: wrong shape, repeated items, over the limits.
+    learns row numbers. With `numbers: integers[m]` (below 2^40) it learns, in the place of row j, the j-th of
+    them, and of the others nothing (README, section 2.1). `runs`: how many runs one job has, for the tags'
+    length. LocalError protocol.argument: wrong shape, repeated items, over the limits.
     """
 
-    def __init__(self, items: npt.ArrayLike, session: bytes, limits: Limits, rng: Rng) -> None:
+    def __init__(
+        self,
+        items: npt.ArrayLike,
+        session: bytes,
+        limits: Limits,
+        rng: Rng,
+        *,
+        numbers: npt.ArrayLike | None = None,
+        runs: int = 1,
+    ) -> None:
         check_session(session)
         array = distinct_items(items, limits.max_sender, "limits.max_sender")
         # One key a session: outputs of two sessions can't be compared, and a receiver can't ask again.
         key = generate_key(rng)
-        tags = _Tags(array, session, key)
+        sealed = None if numbers is None else number_bytes(numbers, len(array))
+        tags = _Tags(array, session, key, sealed, runs)
         super().__init__(Sending(KIND, session, key, limits.max_receiver, tags).opening())
 
 
 class _Tags:
     """The tags, in row order, an equal part after each Evaluated chunk."""
 
-    def __init__(self, items: Bytes, session: bytes, key: Bytes) -> None:
+    def __init__(
+        self, items: Bytes, session: bytes, key: Bytes, numbers: Bytes | None = None, runs: int = 1
+    ) -> None:
         self.rows = len(items)
         self.done = 0
+        self._numbers, self._runs = numbers, runs
         self._items = items
         self._session = session
         self._key = key
-        self._width = 1
+        self._width = self._row_bytes = 1
 
     def agree(self, size: int) -> int:
-        self._width = tag_bytes(size, self.rows)
-        return self._width
+        self._width = tag_bytes(size, self.rows, self._runs)
+        self._row_bytes = self._width + (0 if self._numbers is None else NUMBER_BYTES)
+        return self._row_bytes
 
     def serve(self, part: int, parts: int) -> Iterator[bytes]:
         low, high = portion(self.rows, part, parts), portion(self.rows, part + 1, parts)
-        for at, end in pieces(low, high, rows_per_message(self._width)):
+        for at, end in pieces(low, high, rows_per_message(self._row_bytes)):
             outputs = evaluate(self._key, self._items[at:end])
-            tags = tags_of(outputs, self._session, self._width)
+            if self._numbers is None:
+                tags = tags_of(outputs, self._session, self._width)
+            else:
+                tags, masks = tags_and_masks(outputs, self._session, self._width)
+                tags = np.concatenate([tags, self._numbers[at:end] ^ masks], axis=1)
             self.done = end
             yield KIND.to_receiver.encode(Tags(U64(at), tags.tobytes()))
