@@ -78,7 +78,8 @@ CODES: dict[str, str] = {
     "receipt.mismatch": "a receipt says something else than its leaf in the ledger",
     # edges: REST and import
     "request.invalid": "a request's body or parameters are malformed",
-    "request.unauthorised": "no token, or one that does not allow this",
+    "request.unauthorised": "no token, or one that is not known",
+    "request.forbidden": "the role does not allow this",
     "request.not_found": "no such resource",
     "request.too_large": "a request is over the size limit",
     "import.file": "a file can't be read as CSV or JSON lines",

@@ -12,6 +12,7 @@ from apiflask.exceptions import HTTPError
 from flask import Flask, Response, current_app, request
 from sqlalchemy.exc import SQLAlchemyError
 
+from consent_center import i18n
 from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
 from consent_center.rest import (
@@ -23,15 +24,15 @@ from consent_center.rest import (
     problems,
     receipts,
     registry,
+    roles,
     signals,
     token,
 )
-from consent_center.rest.context import CENTER, TOKEN, authorised
+from consent_center.rest.context import CENTER, TOKEN, service_token
 
 JSON_LIMIT, UPLOAD_LIMIT, BULK_LIMIT = 4 << 20, 64 << 20, 512 << 20  # bytes of a body
 _UPLOADS = {"/v1/events/batch"}
 _BULK = {"/v1/decisions/bulk", "/v1/snapshots", "/v1/assumptions/bulk", "/v1/events/bulk"}
-_OPEN = {"/v1/health", "/openapi.json", "/docs"}
 
 
 def create_app(location: str | Path | CenterClient, token_text: str | None = None) -> Flask:
@@ -47,10 +48,16 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
             )
         token_text = token.ensure_token(Path(location))
     app = APIFlask(
-        __name__, title="PEC consent center", version="1", docs_path=None, spec_path="/openapi.json"
+        __name__,
+        title="PEC consent center",
+        version="1",
+        docs_path=None,
+        spec_path="/openapi.json",
+        static_folder=None,  # type: ignore[arg-type]
     )
     app.extensions[CENTER] = opened
     app.extensions[TOKEN] = token.digest(token_text)
+    app.extensions[roles.AUTHENTICATORS] = [service_token]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["AUTO_404_RESPONSE"] = False
     app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
@@ -62,16 +69,15 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
     for module in (registry, events, signals, decisions, preferences, receipts, ledger):
         app.register_blueprint(module.bp)
     app.spec_processor(docs_page.complete)
-    app.get("/docs")(app.doc(hide=True)(docs_page.view))
+    app.get("/docs", endpoint="docs")(app.doc(hide=True)(docs_page.view))
+    i18n.install(app)
+    roles.check(app)
     return app
 
 
 def _guard() -> None:
     """Who asks, how much, and whether JSON is JSON: before anything looks at the body."""
-    if request.path not in _OPEN and not authorised():
-        raise ConsentError(
-            "request.unauthorised", "send the header `Authorization: Bearer <content of rest.token>`"
-        )
+    roles.enforce(request.endpoint)
     limit = UPLOAD_LIMIT if request.path in _UPLOADS else BULK_LIMIT if request.path in _BULK else JSON_LIMIT
     request.max_content_length = limit
     if request.mimetype == "application/json" and request.path not in _UPLOADS:

@@ -1,13 +1,14 @@
-"""What a call needs of the running application: the center, who asks, and how to answer."""
+"""What a call needs of the running application: the center, its own token, and how to answer."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, current_app, jsonify, request
+from flask import Request, Response, current_app, jsonify
 
 from consent_center.client import CenterClient
 from consent_center.rest import token
+from consent_center.rest.roles import Principal
 
 CENTER, TOKEN = "pec.center", "pec.token"
 
@@ -18,8 +19,12 @@ def center() -> CenterClient:
     return found
 
 
-def authorised() -> bool:
-    return token.matches(request.headers.get("Authorization"), current_app.extensions[TOKEN])
+def service_token(asked: Request) -> Principal | None:
+    """The holder of the service token: the center's own machines, and who may read its directory."""
+    header = asked.headers.get("Authorization")
+    if token.matches(header, current_app.extensions[TOKEN]):
+        return Principal("rest.token", "admin", "service token")
+    return None
 
 
 def answer(data: Any, status: int = 200) -> Response:

@@ -15,9 +15,11 @@ from consent_center.errors import ConsentError
 from consent_center.model import Purpose
 from consent_center.rest import schemas, wire
 from consent_center.rest.context import answer, center
+from consent_center.rest.roles import actor
 
 bp = APIBlueprint("events", __name__, url_prefix="/v1", tag="Events")
 _KINDS = {"application/json": "jsonl", "application/x-ndjson": "jsonl", "text/csv": "csv"}
+_ASSUMED = ("kind", "purpose", "recipient", "categories", "reason")
 
 
 @bp.post("/events")
@@ -29,7 +31,8 @@ def record(json_data: dict[str, Any]) -> Any:
     One person, one purpose, one recipient. Separate consent (PIPL 23) can't be bundled: for a second
     recipient send a second event.
     """
-    return answer(wire.plain(center().record(wire.event_from_json(json_data, _now()))), 201)
+    data = {**json_data, "actor": actor(json_data.get("actor", ""))}
+    return answer(wire.plain(center().record(wire.event_from_json(data, _now()))), 201)
 
 
 @bp.post("/withdrawals")
@@ -40,7 +43,7 @@ def withdraw(json_data: dict[str, Any]) -> Any:
 
     Takes effect at once: the next decision says no, and a running job drops the person at its next stage.
     """
-    data = dict(json_data)
+    data = {**json_data, "actor": actor(json_data.get("actor", ""))}
     purpose = newest(center().purposes(), data["purpose"])
     data.setdefault("purpose_version", purpose.version)
     if not data.get("categories"):
@@ -107,7 +110,7 @@ def erase(json_data: dict[str, Any]) -> Any:
 
     Destroys the person's key; the ledger stays verifiable, and what was written about the person is gone.
     """
-    done = center().erase(json_data["kind"], json_data["value"], json_data.get("actor", "rest"))
+    done = center().erase(json_data["kind"], json_data["value"], actor(json_data.get("actor", ""), "rest"))
     return answer({"sequence": done})
 
 
@@ -120,7 +123,8 @@ def assume(json_data: dict[str, Any]) -> Any:
     """
     done = center().assume(
         pa.array(json_data["values"], pa.string()),
-        *(json_data[k] for k in ("kind", "purpose", "recipient", "categories", "reason", "actor")),
+        *(json_data[k] for k in _ASSUMED),
+        actor=actor(json_data["actor"]),
     )
     return answer(wire.plain(done))
 
@@ -137,7 +141,8 @@ def assume_bulk() -> Response:
         raise ConsentError("request.invalid", f"the stream's metadata: {checked}")
     done = center().assume(
         wire.one_array(table["value"]),
-        *(meta[k] for k in ("kind", "purpose", "recipient", "categories", "reason", "actor")),
+        *(meta[k] for k in _ASSUMED),
+        actor=actor(meta["actor"]),
     )
     return answer(wire.plain(done))
 

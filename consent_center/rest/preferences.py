@@ -13,7 +13,7 @@ from consent_center.errors import ConsentError
 from consent_center.model import KINDS
 from consent_center.preferences import model, wire
 from consent_center.preferences.client import PreferenceClient, preferences_of
-from consent_center.rest import schemas
+from consent_center.rest import roles, schemas
 from consent_center.rest.context import answer, center
 
 bp = APIBlueprint("preferences", __name__, url_prefix="/v1", tag="Preferences")
@@ -183,7 +183,10 @@ def put(json_data: dict[str, Any]) -> Any:
     pairs = [(kind, value) for kind in KINDS for value in json_data.get(kind, ())]
     if not pairs:
         raise ConsentError("event.identifier", f"no identifier: give one of {', '.join(KINDS)}")
-    wishes = [model.preference_from_json(wish) for wish in json_data["preferences"]]
+    wishes = [
+        model.preference_from_json({**wish, "actor": roles.actor(wish.get("actor", ""))})
+        for wish in json_data["preferences"]
+    ]
     done = _preferences().set_many(pairs, wishes)
     return answer({"first_number": done.first_number, "leaves": done.leaves, "subject": done.subject})
 
@@ -220,7 +223,7 @@ def policies() -> Any:
 @bp.input(PolicyBody)
 def put_policy(json_data: dict[str, Any]) -> Any:
     """Set the organisation's default for a channel and topic; a change is a new version."""
-    actor = json_data.pop("actor", "")
+    actor = roles.actor(json_data.pop("actor", ""))
     return answer(model.to_json(_preferences().put_policy(model.policy_from_json(json_data), actor)))
 
 
@@ -228,7 +231,7 @@ def put_policy(json_data: dict[str, Any]) -> Any:
 @bp.input(TermBody)
 def declare(json_data: dict[str, Any]) -> Any:
     """Declare a channel or a topic, or switch one off."""
-    actor = json_data.pop("actor", "")
+    actor = roles.actor(json_data.pop("actor", ""))
     return answer(wire.term_to_json(_preferences().declare(model.Term(**json_data), actor)))
 
 

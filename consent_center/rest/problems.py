@@ -15,6 +15,7 @@ TYPE = "urn:pec:problem:"
 _STATUS = {
     "request.invalid": 400,
     "request.unauthorised": 401,
+    "request.forbidden": 403,
     "request.not_found": 404,
     "registry.unknown": 404,
     "subject.unknown": 404,
@@ -29,6 +30,13 @@ _STATUS = {
     "center.closed": 503,
     "center.unreachable": 503,
     "ledger.corrupt": 500,
+}
+
+_CODES = {
+    401: "request.unauthorised",
+    403: "request.forbidden",
+    404: "request.not_found",
+    413: "request.too_large",
 }
 
 
@@ -62,7 +70,7 @@ def from_error(error: ConsentError) -> Response:
 
 def from_http(status: int, message: str) -> Response:
     """Errors of the framework itself: unknown path, wrong method, wrong content type, too large ..."""
-    code = {401: "request.unauthorised", 404: "request.not_found", 413: "request.too_large"}.get(status)
+    code = _CODES.get(status)
     return respond(body_of(code or "request.invalid", message, status))
 
 

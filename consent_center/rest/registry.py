@@ -9,7 +9,8 @@ from flask import Response
 
 from consent_center import model
 from consent_center.rest import schemas, wire
-from consent_center.rest.context import answer, authorised, center
+from consent_center.rest.context import answer, center
+from consent_center.rest.roles import actor, principal
 
 bp = APIBlueprint("registry", __name__, url_prefix="/v1", tag="Registry")
 
@@ -21,7 +22,7 @@ def health() -> Response:
     Needs no token. With one, the answer also names the controller, the number of leaves in its ledger, and
     the key that its checkpoints and snapshots are verified with.
     """
-    if not authorised():
+    if principal().role == "public":
         return answer({"status": "ok"})
     leaves = int(center().checkpoint().split("\n")[1])  # reads the database: raises when it is not there
     key = center().verifier_key()
@@ -43,9 +44,7 @@ def put_purpose(json_data: dict[str, Any]) -> Any:
 
     A new version outdates the consent that was given under older ones.
     """
-    return answer(
-        wire.plain(center().put_purpose(wire.build(model.Purpose, json_data), json_data.get("actor", "rest")))
-    )
+    return answer(wire.plain(center().put_purpose(wire.build(model.Purpose, json_data), _actor(json_data))))
 
 
 @bp.post("/purposes/<string:purpose>/switch")
@@ -56,8 +55,7 @@ def switch_purpose(purpose: str, json_data: dict[str, Any]) -> Any:
 
     Off, every decision for it is no, and running jobs stop at their next stage.
     """
-    actor = json_data.get("actor", "rest")
-    return answer(wire.plain(center().switch_purpose(purpose, json_data["active"], actor)))
+    return answer(wire.plain(center().switch_purpose(purpose, json_data["active"], _actor(json_data))))
 
 
 @bp.get("/notices")
@@ -72,9 +70,7 @@ def list_notices() -> Any:
 @bp.output(schemas.Notice)
 def put_notice(json_data: dict[str, Any]) -> Any:
     """Register the text that people see."""
-    return answer(
-        wire.plain(center().put_notice(wire.build(model.Notice, json_data), json_data.get("actor", "rest")))
-    )
+    return answer(wire.plain(center().put_notice(wire.build(model.Notice, json_data), _actor(json_data))))
 
 
 @bp.get("/assessments")
@@ -90,7 +86,9 @@ def list_assessments() -> Any:
 def put_assessment(json_data: dict[str, Any]) -> Any:
     """Register the reference of an impact assessment (PIPL 55)."""
     return answer(
-        wire.plain(
-            center().put_assessment(wire.build(model.Assessment, json_data), json_data.get("actor", "rest"))
-        )
+        wire.plain(center().put_assessment(wire.build(model.Assessment, json_data), _actor(json_data)))
     )
+
+
+def _actor(json_data: dict[str, Any]) -> str:
+    return actor(json_data.get("actor", ""), "rest")

@@ -13,6 +13,7 @@ from consent_center.errors import ConsentError
 from consent_center.model import KINDS
 from consent_center.rest import schemas, wire
 from consent_center.rest.context import answer, center
+from consent_center.rest.roles import actor
 from consent_center.signals import bits, events, mapping, signal
 
 bp = APIBlueprint("signals", __name__, url_prefix="/v1/signals", tag="Signals")
@@ -82,7 +83,7 @@ def record(json_data: dict[str, Any]) -> Any:
         center().notices(),
         datetime.now(UTC),
         json_data.get("channel", "web"),
-        json_data.get("actor", ""),
+        actor(json_data.get("actor", "")),
     )
     body = {
         "understood": [one.to_json() for one in found],
@@ -96,7 +97,8 @@ def record(json_data: dict[str, Any]) -> Any:
 @bp.input(MappingBody)
 def put_mapping(json_data: dict[str, Any]) -> Any:
     """Put a table in force: what signals mean for this center's purposes. It becomes a leaf of the ledger."""
-    return answer(wire.plain(center().put_signal_mapping(json_data["mapping"], json_data.get("actor", ""))))
+    who = actor(json_data.get("actor", ""))
+    return answer(wire.plain(center().put_signal_mapping(json_data["mapping"], who)))
 
 
 @bp.get("/mapping")

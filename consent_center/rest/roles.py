@@ -1,0 +1,151 @@
+"""Who may call what: one table from endpoint to least role, enforced before anything looks at a body.
+
+People climb a ladder: viewer < officer < admin, each may do all that the one before may. `service` is for
+machines and stands beside the ladder: it may do what names it and nothing else. An admin may do everything.
+A rule names the least role, or several that are enough each (`officer|service`). An endpoint that is not in
+the table can't be served: `check` stops the application when it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Flask, Request, current_app, g, request
+
+from consent_center.errors import ConsentError
+
+ROLES = ("public", "viewer", "officer", "admin", "service")
+_LADDER = {"public": 0, "viewer": 1, "officer": 2, "admin": 3}
+AUTHENTICATORS = "pec.authenticators"
+
+#: endpoint (blueprint.function) -> rule. One line each; keep a blueprint's lines together.
+ENDPOINTS: dict[str, str] = {
+    # framework
+    "openapi.spec": "public",
+    "docs": "public",
+    # purposes, notices, assessments
+    "registry.health": "public",
+    "registry.list_purposes": "viewer|service",
+    "registry.put_purpose": "officer",
+    "registry.switch_purpose": "officer",
+    "registry.list_notices": "viewer|service",
+    "registry.put_notice": "officer",
+    "registry.list_assessments": "viewer|service",
+    "registry.put_assessment": "officer",
+    # events
+    "events.record": "officer|service",
+    "events.withdraw": "officer|service",
+    "events.record_batch": "officer|service",
+    "events.record_bulk": "officer|service",
+    "events.explain": "officer",
+    "events.erase": "officer",
+    "events.assume": "admin",
+    "events.assume_bulk": "admin",
+    # signals of other systems
+    "signals.put_mapping": "officer",
+    "signals.get_mapping": "viewer|service",
+    "signals.record": "officer|service",
+    # decisions
+    "decisions.decide": "officer|service",
+    "decisions.decide_bulk": "service",
+    "decisions.snapshot": "service",
+    "decisions.delta": "viewer|service",
+    "decisions.token_proof": "officer|service",
+    # preferences and contact decisions
+    "preferences.put": "officer|service",
+    "preferences.show": "officer|service",
+    "preferences.query": "officer|service",
+    "preferences.policies": "viewer|service",
+    "preferences.put_policy": "officer",
+    "preferences.declare": "officer",
+    "preferences.decide": "officer|service",
+    "preferences.report": "officer|service",
+    "preferences.release": "officer|service",
+    # receipts
+    "receipts.receipt": "officer|service",
+    "receipts.receipt_with_identifiers": "officer|service",
+    # ledger
+    "ledger.checkpoint": "viewer|service",
+    "ledger.key": "viewer|service",
+    "ledger.inclusion": "viewer|service",
+    "ledger.consistency": "viewer|service",
+    "ledger.opening": "officer|service",
+    "ledger.append": "service",
+    "ledger.append_many": "service",
+    "ledger.fsck": "officer|service",
+}
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks. `name` stands in the ledger as the actor; `via` is how they proved it."""
+
+    name: str
+    role: str
+    via: str  # "nothing", "service token", "api token", "session"
+
+
+NOBODY = Principal("", "public", "nothing")
+Authenticator = Callable[[Request], Principal | None]
+
+
+def allowed(role: str, rule: str) -> bool:
+    """Whether `role` is enough for `rule`."""
+    for least in rule.split("|"):
+        if least == "public" or role == least or role == "admin":
+            return True
+        if role in _LADDER and least in _LADDER and _LADDER[role] >= _LADDER[least]:
+            return True
+    return False
+
+
+def principal() -> Principal:
+    """Who asks; found once a request. The first authenticator that knows the request decides."""
+    if "pec_principal" not in g:
+        found = NOBODY
+        for authenticate in current_app.extensions[AUTHENTICATORS]:
+            known = authenticate(request)
+            if known is not None:
+                found = known
+                break
+        g.pec_principal = found
+    known_here: Principal = g.pec_principal
+    return known_here
+
+
+def actor(given: str = "", default: str = "") -> str:
+    """The name for the ledger. A person acts under the own name, whatever the body says; machines relay for
+    many, so what they name stands behind their own. The service token has no name: `given` or `default`."""
+    who = principal()
+    if who.via == "service token":
+        return given or default
+    return f"{who.name}:{given}" if who.role == "service" and given else who.name
+
+
+def enforce(endpoint: str | None) -> None:
+    """Raises `request.unauthorised` (nobody is known) or `request.forbidden` (known, and not enough).
+
+    A path that does not exist is told only to those who are known: an outsider can't map the service.
+    """
+    rule = ENDPOINTS.get(endpoint, "admin") if endpoint is not None else "viewer|service"
+    who = principal()
+    if allowed(who.role, rule):
+        return
+    if who.role == "public":
+        raise ConsentError(
+            "request.unauthorised", "send the header `Authorization: Bearer <content of rest.token>`"
+        )
+    raise ConsentError(
+        "request.forbidden",
+        f"{endpoint} needs the role {rule.replace('|', ' or ')}; yours is {who.role}: ask an administrator",
+    )
+
+
+def check(app: Flask) -> None:
+    """Raises KeyError for an endpoint without a role, or a rule that names no role."""
+    served = {rule.endpoint for rule in app.url_map.iter_rules()}
+    if missing := sorted(served - set(ENDPOINTS)):
+        raise KeyError(f"endpoints without a role in consent_center/rest/roles.py: {', '.join(missing)}")
+    if wrong := sorted(e for e, rule in ENDPOINTS.items() if not set(rule.split("|")) <= set(ROLES)):
+        raise KeyError(f"rules that name no role: {', '.join(wrong)}")
