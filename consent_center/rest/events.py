@@ -19,7 +19,6 @@ from consent_center.rest.roles import actor
 
 bp = APIBlueprint("events", __name__, url_prefix="/v1", tag="Events")
 _KINDS = {"application/json": "jsonl", "application/x-ndjson": "jsonl", "text/csv": "csv"}
-_ASSUMED = ("kind", "purpose", "recipient", "categories", "reason")
 
 
 @bp.post("/events")
@@ -123,8 +122,7 @@ def assume(json_data: dict[str, Any]) -> Any:
     """
     done = center().assume(
         pa.array(json_data["values"], pa.string()),
-        *(json_data[k] for k in _ASSUMED),
-        actor=actor(json_data["actor"]),
+        *_assumed(json_data),
     )
     return answer(wire.plain(done))
 
@@ -141,10 +139,15 @@ def assume_bulk() -> Response:
         raise ConsentError("request.invalid", f"the stream's metadata: {checked}")
     done = center().assume(
         wire.one_array(table["value"]),
-        *(meta[k] for k in _ASSUMED),
-        actor=actor(meta["actor"]),
+        *_assumed(meta),
     )
     return answer(wire.plain(done))
+
+
+def _assumed(said: dict[str, Any]) -> list[Any]:
+    """The arguments of `assume` behind the values, in their order."""
+    names = ("kind", "purpose", "recipient", "categories", "reason")
+    return [*(said[name] for name in names), actor(said["actor"])]
 
 
 def _now() -> datetime:
