@@ -1,6 +1,7 @@
 """The embedded consent center: one directory, used by several processes at once.
 
-    home/center.db      SQLite (WAL)            home/keys/      the three secrets, mode 0600
+    home/center.db      SQLite (WAL), or home/database.url, which names a PostgreSQL database
+    home/keys/          the three secrets, mode 0600
 
 Every call is safe from several threads. Errors are ConsentError; each method names its codes.
 """
@@ -8,6 +9,7 @@ Every call is safe from several threads. Errors are ConsentError; each method na
 from __future__ import annotations
 
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +24,8 @@ import sqlalchemy as sa
 
 from consent_center import batch as batches
 from consent_center import decide as deciding
-from consent_center import events, examine, integrity, registry, snapshot
-from consent_center.database import Database
+from consent_center import events, examine, integrity, registry, schema, snapshot, storage
+from consent_center.database import Database, get_meta
 from consent_center.errors import ConsentError
 from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
@@ -55,7 +57,7 @@ from consent_center.subjects import SQL_LOOKUP
 
 Clock = Callable[[], datetime]
 
-_DATABASE, _KEYS = "center.db", "keys"
+_KEYS = "keys"
 
 
 def utc_now() -> datetime:
@@ -83,25 +85,34 @@ class Center:
 
     @classmethod
     def create(
-        cls, home: Path, controller: str, clock: Clock = utc_now, rules: Sequence[deciding.Rule] = ()
+        cls,
+        home: Path,
+        controller: str,
+        clock: Clock = utc_now,
+        rules: Sequence[deciding.Rule] = (),
+        database: str | None = None,
     ) -> Center:
-        """Make a center for `controller` in `home` (made if absent). `center.exists`, `event.controller`."""
+        """Make a center for `controller` in `home` (made if absent); `database`: URL of an empty PostgreSQL
+        database, None for SQLite. `center.exists`, `.location`, `.unreachable`, `event.controller`.
+        """
         home = Path(home)
         if not registry.is_name(controller):
             raise ConsentError(
                 "event.controller", f"controller {controller!r} must be a name without blanks or , ; | * +"
             )
-        if (home / _DATABASE).exists() or (home / _KEYS).exists():
+        if storage.exists(home) or (home / _KEYS).exists():
             raise ConsentError(
                 "center.exists", f"{home} holds a consent center already; open it or choose another"
             )
         home.mkdir(parents=True, exist_ok=True)
         keys = create_keys(home / _KEYS, f"pec-consent/{controller}")
-        (home / _DATABASE).touch(mode=0o600)
-        database = Database(home / _DATABASE)
-        database.create(controller)
-        center = cls(database, keys, controller, clock, rules)
-        with database.write() as connection:
+        try:
+            made = storage.create(home, database, controller)
+        except BaseException:
+            shutil.rmtree(home / _KEYS)  # of a center that never was
+            raise
+        center = cls(made, keys, controller, clock, rules)
+        with made.write() as connection:
             payload = {"controller": controller, "keys": checks(keys)}
             log.append_entries(connection, [("center", payload)])
         return center
@@ -110,19 +121,23 @@ class Center:
     def open(cls, home: Path, clock: Clock = utc_now, rules: Sequence[deciding.Rule] = ()) -> Center:
         """Open the center in `home`. `center.missing`, `.version`, `.keys`, `.unreachable`."""
         home = Path(home)
-        if not (home / _DATABASE).is_file():
+        if not storage.exists(home):
             raise ConsentError(
                 "center.missing", f"{home} holds no consent center; make one: pec consent init"
             )
         keys = load_keys(home / _KEYS)
-        database = Database(home / _DATABASE)
-        controller = database.check()
-        with database.read() as connection:
-            told = integrity.key_checks(connection)
-        # With another pseudonym key everybody would be unknown, and a withdrawal a stranger's.
-        if told is not None and told != checks(keys):
+        database = storage.open_database(home)
+        try:
+            with database.read() as connection:
+                schema.check(connection)
+                controller = get_meta(connection, "controller") or ""
+                told = integrity.key_checks(connection)
+            # With another pseudonym key everybody would be unknown, and a withdrawal a stranger's.
+            if told is not None and told != checks(keys):
+                raise ConsentError("center.keys", f"the keys in {home / _KEYS} are not those of its database")
+        except BaseException:
             database.close()
-            raise ConsentError("center.keys", f"the keys in {home / _KEYS} are not those of its database")
+            raise
         return cls(database, keys, controller, clock, rules)
 
     @property

@@ -10,9 +10,9 @@ CODES: dict[str, str] = {
     # the center as a whole
     "center.exists": "a consent center is already in that directory",
     "center.missing": "there is no consent center in that directory",
-    "center.version": "the database has a schema that this program does not know",
+    "center.version": "the database has another schema than this program needs",
     "center.keys": "the key files are missing, malformed, readable by others or not those of the database",
-    "center.location": "a location is neither a directory nor an http(s) URL",
+    "center.location": "a location is no directory or http(s) URL, or a database no PostgreSQL URL",
     "center.unreachable": "the consent center or its database can't be reached",
     "center.busy": "another process holds the database's write lock for too long",
     "center.closed": "the center was closed by this process",

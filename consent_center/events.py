@@ -215,17 +215,7 @@ def fold(
         sequences,
     )
     rows = zip(*(column[win].tolist() for column in columns), strict=True)
-    db.write_many(
-        connection,
-        "INSERT INTO states "
-        "(context, subject, descriptor, explicit, rank, occurred_at, expires_at, sequence) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (context, subject) DO UPDATE SET "
-        "descriptor = excluded.descriptor, explicit = excluded.explicit, rank = excluded.rank, "
-        "occurred_at = excluded.occurred_at, expires_at = excluded.expires_at, sequence = excluded.sequence "
-        "WHERE (excluded.explicit, excluded.occurred_at, excluded.rank, excluded.sequence) "
-        "> (states.explicit, states.occurred_at, states.rank, states.sequence)",
-        rows,
-    )
+    db.upsert_many(connection, db.states, rows, ("explicit", "occurred_at", "rank", "sequence"))
 
 
 def _resolve(
@@ -267,13 +257,10 @@ def _note_minors(connection: sa.Connection, ordinals: Ints, until: Ints) -> None
     """Keep the latest birthday given for a person: of two claims, the one that protects longer."""
     told = np.flatnonzero(until != NEVER)
     if len(told):
-        rows = zip(ordinals[told].tolist(), until[told].tolist(), strict=True)
-        db.write_many(
-            connection,
-            "INSERT INTO minors (ordinal, until) VALUES (?, ?) ON CONFLICT (ordinal) "
-            "DO UPDATE SET until = max(until, excluded.until)",
-            rows,
-        )
+        latest: dict[int, int] = {}
+        for ordinal, day in zip(ordinals[told].tolist(), until[told].tolist(), strict=True):
+            latest[ordinal] = max(day, latest.get(ordinal, day))
+        db.upsert_many(connection, db.minors, latest.items(), ("until",))
 
 
 def _intern(connection: sa.Connection, batch: Batch, used: Ints) -> tuple[Ints, Bytes2, Ints]:

@@ -71,8 +71,9 @@ def load(connection: sa.Connection) -> Registry:
     """Read the whole registry (small)."""
     purposes: dict[tuple[str, int], Purpose] = {}
     current: dict[str, Purpose] = {}
-    order = (db.purposes.c.id, db.purposes.c.version)
-    for row in connection.execute(sa.select(db.purposes).order_by(*order)):
+    # Sorted here: databases differ in how they order text.
+    rows = sorted(connection.execute(sa.select(db.purposes)), key=lambda row: (row.id, row.version))
+    for row in rows:
         body = json.loads(row.body)
         for name in ("categories", "recipient_kinds"):
             body[name] = tuple(body[name])
