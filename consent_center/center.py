@@ -1,7 +1,6 @@
 """The embedded consent center: one directory, used by several processes at once.
 
-    home/center.db      SQLite (WAL), or home/database.url, which names a PostgreSQL database
-    home/keys/          the three secrets, mode 0600
+    home/center.db      SQLite (WAL)            home/keys/      the three secrets, mode 0600
 
 Every call is safe from several threads. Errors are ConsentError; each method names its codes.
 """
@@ -9,7 +8,6 @@ Every call is safe from several threads. Errors are ConsentError; each method na
 from __future__ import annotations
 
 import secrets
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +22,11 @@ import sqlalchemy as sa
 
 from consent_center import batch as batches
 from consent_center import decide as deciding
-from consent_center import events, examine, integrity, registry, schema, snapshot, storage
-from consent_center.database import Database, get_meta
+from consent_center import events, examine, integrity, registry, snapshot
+from consent_center.collection import settings
+from consent_center.collection.public import PublicCollection
+from consent_center.collection.service import Collection
+from consent_center.database import Database, entries
 from consent_center.errors import ConsentError
 from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
@@ -50,6 +51,7 @@ from consent_center.preferences import check as preference_check
 from consent_center.preferences.consents import judge
 from consent_center.preferences.service import Preferences
 from consent_center.receipts import make as receipts
+from consent_center.room import Room
 from consent_center.signals import store as signal_store
 from consent_center.signals.mapping import parse as parse_mapping
 from consent_center.state import State, bitmap, ordinals_of
@@ -57,7 +59,7 @@ from consent_center.subjects import SQL_LOOKUP
 
 Clock = Callable[[], datetime]
 
-_KEYS = "keys"
+_DATABASE, _KEYS = "center.db", "keys"
 
 
 def utc_now() -> datetime:
@@ -85,34 +87,25 @@ class Center:
 
     @classmethod
     def create(
-        cls,
-        home: Path,
-        controller: str,
-        clock: Clock = utc_now,
-        rules: Sequence[deciding.Rule] = (),
-        database: str | None = None,
+        cls, home: Path, controller: str, clock: Clock = utc_now, rules: Sequence[deciding.Rule] = ()
     ) -> Center:
-        """Make a center for `controller` in `home` (made if absent); `database`: URL of an empty PostgreSQL
-        database, None for SQLite. `center.exists`, `.location`, `.unreachable`, `event.controller`.
-        """
+        """Make a center for `controller` in `home` (made if absent). `center.exists`, `event.controller`."""
         home = Path(home)
         if not registry.is_name(controller):
             raise ConsentError(
                 "event.controller", f"controller {controller!r} must be a name without blanks or , ; | * +"
             )
-        if storage.exists(home) or (home / _KEYS).exists():
+        if (home / _DATABASE).exists() or (home / _KEYS).exists():
             raise ConsentError(
                 "center.exists", f"{home} holds a consent center already; open it or choose another"
             )
         home.mkdir(parents=True, exist_ok=True)
         keys = create_keys(home / _KEYS, f"pec-consent/{controller}")
-        try:
-            made = storage.create(home, database, controller)
-        except BaseException:
-            shutil.rmtree(home / _KEYS)  # of a center that never was
-            raise
-        center = cls(made, keys, controller, clock, rules)
-        with made.write() as connection:
+        (home / _DATABASE).touch(mode=0o600)
+        database = Database(home / _DATABASE)
+        database.create(controller)
+        center = cls(database, keys, controller, clock, rules)
+        with database.write() as connection:
             payload = {"controller": controller, "keys": checks(keys)}
             log.append_entries(connection, [("center", payload)])
         return center
@@ -121,23 +114,19 @@ class Center:
     def open(cls, home: Path, clock: Clock = utc_now, rules: Sequence[deciding.Rule] = ()) -> Center:
         """Open the center in `home`. `center.missing`, `.version`, `.keys`, `.unreachable`."""
         home = Path(home)
-        if not storage.exists(home):
+        if not (home / _DATABASE).is_file():
             raise ConsentError(
                 "center.missing", f"{home} holds no consent center; make one: pec consent init"
             )
         keys = load_keys(home / _KEYS)
-        database = storage.open_database(home)
-        try:
-            with database.read() as connection:
-                schema.check(connection)
-                controller = get_meta(connection, "controller") or ""
-                told = integrity.key_checks(connection)
-            # With another pseudonym key everybody would be unknown, and a withdrawal a stranger's.
-            if told is not None and told != checks(keys):
-                raise ConsentError("center.keys", f"the keys in {home / _KEYS} are not those of its database")
-        except BaseException:
+        database = Database(home / _DATABASE)
+        controller = database.check()
+        with database.read() as connection:
+            told = integrity.key_checks(connection)
+        # With another pseudonym key everybody would be unknown, and a withdrawal a stranger's.
+        if told is not None and told != checks(keys):
             database.close()
-            raise
+            raise ConsentError("center.keys", f"the keys in {home / _KEYS} are not those of its database")
         return cls(database, keys, controller, clock, rules)
 
     @property
@@ -337,6 +326,38 @@ class Center:
                 return judge(self._state, self._controller, request, ordinals, as_of, self._rules)
 
         return Preferences(self._keys, self._read, self._write, self._now, consent, bool(self._rules))
+
+    # ---- collection ----------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> Room:
+        """What the parts of the center that have a package of their own work with."""
+        return Room(
+            self._keys,
+            self._controller,
+            self._read,
+            self._write,
+            self._now,
+            self._registry,
+            self._caught_up,
+            lambda _connection: self._rules,
+        )
+
+    @contextmanager
+    def _caught_up(self) -> Iterator[tuple[sa.Connection, State]]:
+        with self._lock, self._read() as connection:
+            self._catch_up(connection)
+            yield connection, self._state
+
+    @property
+    def collection(self) -> Collection:
+        """Forms, signed links, the preference page's contents, double opt-in, guardians."""
+        return Collection(self.room)
+
+    @property
+    def public_collection(self) -> PublicCollection:
+        """What the embedded script may ask."""
+        return PublicCollection(self.room)
 
     # ---- decisions -----------------------------------------------------------------------------------------
 
@@ -552,7 +573,8 @@ class Center:
         """
         with self._read() as connection:
             found = examine.fsck(connection, self._keys, checkpoint)
-            return found or preference_check.fsck(connection, self._keys)
+            found = found or preference_check.fsck(connection, self._keys)
+            return found or settings.fsck(connection, entries)
 
 
 def _raise_first(batch: batches.Batch, on_error: str) -> None:

@@ -56,12 +56,11 @@ class SubjectIndex:
 
     def catch_up(self, connection: sa.Connection) -> None:
         """Add the identifiers that were stored since the last call."""
-        table = db.identifiers
-        after = sa.select(table.c.id, table.c.subject).where(table.c.id > self.last_id).order_by(table.c.id)
-        ids, ordinals = db.columns(connection, after)
+        after = "FROM identifiers WHERE id > ? ORDER BY id"
+        ids, ordinals = db.columns(connection, f"SELECT id, subject {after}", self.last_id)
         if not len(ids):
             return
-        found = db.blob_column(connection, after.with_only_columns(table.c.pseudonym))
+        found = db.blob_column(connection, f"SELECT pseudonym {after}", self.last_id)
         self.add(np.frombuffer(found, np.uint8).reshape(-1, 32), ordinals)
         self.last_id = int(ids[-1])
 
