@@ -1,6 +1,7 @@
 """The embedded consent center: one directory, used by several processes at once.
 
-    home/center.db      SQLite (WAL)            home/keys/      the three secrets, mode 0600
+    home/center.db      SQLite (WAL), or home/database.url, which names a PostgreSQL database
+    home/keys/          the three secrets, mode 0600
 
 Every call is safe from several threads. Errors are ConsentError; each method names its codes.
 """
@@ -8,6 +9,7 @@ Every call is safe from several threads. Errors are ConsentError; each method na
 from __future__ import annotations
 
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +24,8 @@ import sqlalchemy as sa
 
 from consent_center import batch as batches
 from consent_center import decide as deciding
-from consent_center import events, examine, integrity, registry, snapshot
-from consent_center.collection import settings
-from consent_center.collection.public import PublicCollection
-from consent_center.collection.service import Collection
-from consent_center.database import Database, entries
+from consent_center import events, examine, integrity, registry, schema, snapshot, storage
+from consent_center.database import Database, get_meta
 from consent_center.errors import ConsentError
 from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
@@ -51,7 +50,6 @@ from consent_center.preferences import check as preference_check
 from consent_center.preferences.consents import judge
 from consent_center.preferences.service import Preferences
 from consent_center.receipts import make as receipts
-from consent_center.room import Room
 from consent_center.signals import store as signal_store
 from consent_center.signals.mapping import parse as parse_mapping
 from consent_center.state import State, bitmap, ordinals_of
@@ -59,7 +57,7 @@ from consent_center.subjects import SQL_LOOKUP
 
 Clock = Callable[[], datetime]
 
-_DATABASE, _KEYS = "center.db", "keys"
+_KEYS = "keys"
 
 
 def utc_now() -> datetime:
@@ -87,25 +85,34 @@ class Center:
 
     @classmethod
     def create(
-        cls, home: Path, controller: str, clock: Clock = utc_now, rules: Sequence[deciding.Rule] = ()
+        cls,
+        home: Path,
+        controller: str,
+        clock: Clock = utc_now,
+        rules: Sequence[deciding.Rule] = (),
+        database: str | None = None,
     ) -> Center:
-        """Make a center for `controller` in `home` (made if absent). `center.exists`, `event.controller`."""
+        """Make a center for `controller` in `home` (made if absent); `database`: URL of an empty PostgreSQL
+        database, None for SQLite. `center.exists`, `.location`, `.unreachable`, `event.controller`.
+        """
         home = Path(home)
         if not registry.is_name(controller):
             raise ConsentError(
                 "event.controller", f"controller {controller!r} must be a name without blanks or , ; | * +"
             )
-        if (home / _DATABASE).exists() or (home / _KEYS).exists():
+        if storage.exists(home) or (home / _KEYS).exists():
             raise ConsentError(
                 "center.exists", f"{home} holds a consent center already; open it or choose another"
             )
         home.mkdir(parents=True, exist_ok=True)
         keys = create_keys(home / _KEYS, f"pec-consent/{controller}")
-        (home / _DATABASE).touch(mode=0o600)
-        database = Database(home / _DATABASE)
-        database.create(controller)
-        center = cls(database, keys, controller, clock, rules)
-        with database.write() as connection:
+        try:
+            made = storage.create(home, database, controller)
+        except BaseException:
+            shutil.rmtree(home / _KEYS)  # of a center that never was
+            raise
+        center = cls(made, keys, controller, clock, rules)
+        with made.write() as connection:
             payload = {"controller": controller, "keys": checks(keys)}
             log.append_entries(connection, [("center", payload)])
         return center
@@ -114,19 +121,23 @@ class Center:
     def open(cls, home: Path, clock: Clock = utc_now, rules: Sequence[deciding.Rule] = ()) -> Center:
         """Open the center in `home`. `center.missing`, `.version`, `.keys`, `.unreachable`."""
         home = Path(home)
-        if not (home / _DATABASE).is_file():
+        if not storage.exists(home):
             raise ConsentError(
                 "center.missing", f"{home} holds no consent center; make one: pec consent init"
             )
         keys = load_keys(home / _KEYS)
-        database = Database(home / _DATABASE)
-        controller = database.check()
-        with database.read() as connection:
-            told = integrity.key_checks(connection)
-        # With another pseudonym key everybody would be unknown, and a withdrawal a stranger's.
-        if told is not None and told != checks(keys):
+        database = storage.open_database(home)
+        try:
+            with database.read() as connection:
+                schema.check(connection)
+                controller = get_meta(connection, "controller") or ""
+                told = integrity.key_checks(connection)
+            # With another pseudonym key everybody would be unknown, and a withdrawal a stranger's.
+            if told is not None and told != checks(keys):
+                raise ConsentError("center.keys", f"the keys in {home / _KEYS} are not those of its database")
+        except BaseException:
             database.close()
-            raise ConsentError("center.keys", f"the keys in {home / _KEYS} are not those of its database")
+            raise
         return cls(database, keys, controller, clock, rules)
 
     @property
@@ -326,38 +337,6 @@ class Center:
                 return judge(self._state, self._controller, request, ordinals, as_of, self._rules)
 
         return Preferences(self._keys, self._read, self._write, self._now, consent, bool(self._rules))
-
-    # ---- collection ----------------------------------------------------------------------------------------
-
-    @property
-    def room(self) -> Room:
-        """What the parts of the center that have a package of their own work with."""
-        return Room(
-            self._keys,
-            self._controller,
-            self._read,
-            self._write,
-            self._now,
-            self._registry,
-            self._caught_up,
-            lambda _connection: self._rules,
-        )
-
-    @contextmanager
-    def _caught_up(self) -> Iterator[tuple[sa.Connection, State]]:
-        with self._lock, self._read() as connection:
-            self._catch_up(connection)
-            yield connection, self._state
-
-    @property
-    def collection(self) -> Collection:
-        """Forms, signed links, the preference page's contents, double opt-in, guardians."""
-        return Collection(self.room)
-
-    @property
-    def public_collection(self) -> PublicCollection:
-        """What the embedded script may ask."""
-        return PublicCollection(self.room)
 
     # ---- decisions -----------------------------------------------------------------------------------------
 
@@ -573,8 +552,7 @@ class Center:
         """
         with self._read() as connection:
             found = examine.fsck(connection, self._keys, checkpoint)
-            found = found or preference_check.fsck(connection, self._keys)
-            return found or settings.fsck(connection, entries)
+            return found or preference_check.fsck(connection, self._keys)
 
 
 def _raise_first(batch: batches.Batch, on_error: str) -> None:

@@ -178,23 +178,6 @@ def write_erasure(connection: sa.Connection, keys: Keys, batch: Batch, subject: 
     return first
 
 
-def write_known(
-    connection: sa.Connection, keys: Keys, batch: Batch, ordinals: Ints, now: int
-) -> tuple[int, int]:
-    """Write a checked batch about people who are known already; (first sequence number, first leaf).
-
-    For callers that hold a person's ordinal and no identifier (a signed link). Nobody erased may be among
-    them.
-    """
-    first = _next_sequence(connection)
-    salts = subjects.salts_of(connection, ordinals)
-    if subjects.is_erased(salts).any():
-        raise ConsentError("subject.unknown", "that person was erased")
-    _note_minors(connection, ordinals, batch.minor_until)
-    at = np.arange(batch.rows, dtype=np.int64)
-    return first, _insert(connection, keys, batch, at, ordinals, salts, first, now, assumed=False)
-
-
 def _next_sequence(connection: sa.Connection) -> int:
     return 1 + int(connection.execute(sa.select(sa.func.max(db.events.c.sequence))).scalar_one() or 0)
 
@@ -232,17 +215,7 @@ def fold(
         sequences,
     )
     rows = zip(*(column[win].tolist() for column in columns), strict=True)
-    db.write_many(
-        connection,
-        "INSERT INTO states "
-        "(context, subject, descriptor, explicit, rank, occurred_at, expires_at, sequence) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (context, subject) DO UPDATE SET "
-        "descriptor = excluded.descriptor, explicit = excluded.explicit, rank = excluded.rank, "
-        "occurred_at = excluded.occurred_at, expires_at = excluded.expires_at, sequence = excluded.sequence "
-        "WHERE (excluded.explicit, excluded.occurred_at, excluded.rank, excluded.sequence) "
-        "> (states.explicit, states.occurred_at, states.rank, states.sequence)",
-        rows,
-    )
+    db.upsert_many(connection, db.states, rows, ("explicit", "occurred_at", "rank", "sequence"))
 
 
 def _resolve(
@@ -284,13 +257,10 @@ def _note_minors(connection: sa.Connection, ordinals: Ints, until: Ints) -> None
     """Keep the latest birthday given for a person: of two claims, the one that protects longer."""
     told = np.flatnonzero(until != NEVER)
     if len(told):
-        rows = zip(ordinals[told].tolist(), until[told].tolist(), strict=True)
-        db.write_many(
-            connection,
-            "INSERT INTO minors (ordinal, until) VALUES (?, ?) ON CONFLICT (ordinal) "
-            "DO UPDATE SET until = max(until, excluded.until)",
-            rows,
-        )
+        latest: dict[int, int] = {}
+        for ordinal, day in zip(ordinals[told].tolist(), until[told].tolist(), strict=True):
+            latest[ordinal] = max(day, latest.get(ordinal, day))
+        db.upsert_many(connection, db.minors, latest.items(), ("until",))
 
 
 def _intern(connection: sa.Connection, batch: Batch, used: Ints) -> tuple[Ints, Bytes2, Ints]:

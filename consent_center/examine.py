@@ -103,9 +103,9 @@ def oldest_change(connection: sa.Connection, after: int, members: Ints, now: int
     """Seconds since the oldest event after `after` of one of those subjects was recorded; 0.0 if none."""
     if not len(members):
         return 0.0
-    subject, recorded = db.columns(
-        connection, "SELECT subject, recorded_at FROM events WHERE sequence > ?", after
-    )
+    table = db.events
+    query = sa.select(table.c.subject, table.c.recorded_at).where(table.c.sequence > after)
+    subject, recorded = db.columns(connection, query)
     hit = recorded[np.isin(subject, members)]
     return max(0.0, (now - int(hit.min())) / 1e6) if len(hit) else 0.0
 
@@ -113,7 +113,7 @@ def oldest_change(connection: sa.Connection, after: int, members: Ints, now: int
 def event_opening(connection: sa.Connection, index: int) -> dict[str, Any]:
     """The closed opening of a consent event's leaf. ConsentError `ledger.index`, `ledger.opening`."""
     stored = log.stored_hash(connection, index)
-    row = _rows(connection, "WHERE leaf = ? LIMIT 1", index)
+    row = _rows(connection, sa.select(db.events).where(db.events.c.leaf == index).limit(1))
     if not row.salts:
         raise ConsentError("ledger.opening", f"what leaf {index} committed to is missing; run fsck")
     body = _bodies(connection, row)
@@ -129,7 +129,7 @@ def event_opening(connection: sa.Connection, index: int) -> dict[str, Any]:
 
 
 #: The columns of an event that its leaf commits to, and those that place it.
-_NUMBERS = "sequence, subject, descriptor, leaf, occurred_at, recorded_at, expires_at"
+_NUMBERS = ("sequence", "subject", "descriptor", "leaf", "occurred_at", "recorded_at", "expires_at")
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,10 @@ class _Rows:
     sealed: list[bytes]
 
 
-def _rows(connection: sa.Connection, where: str, *parameters: int) -> _Rows:
-    numbers = db.columns(connection, f"SELECT {_NUMBERS} FROM events {where}", *parameters)  # noqa: S608 - ours
-    pairs = db.raw(connection, f"SELECT salt, sealed FROM events {where}", *parameters).fetchall()  # noqa: S608
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> _Rows:
+    table = db.events
+    numbers = db.columns(connection, query.with_only_columns(*(table.c[name] for name in _NUMBERS)))
+    pairs = db.raw(connection, query.with_only_columns(table.c.salt, table.c.sealed)).fetchall()
     a, b, c, d, e, f, g = numbers
     return _Rows(a, b, c, d, e, f, g, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
@@ -235,7 +236,9 @@ def _check_leaves(connection: sa.Connection, keys: Keys, stored: Bytes2) -> Find
     salts = subjects.all_salts(connection)
     last = 0
     while True:
-        rows = _rows(connection, "WHERE sequence > ? ORDER BY sequence LIMIT ?", last, _STEP)
+        table = db.events
+        query = sa.select(table).where(table.c.sequence > last).order_by(table.c.sequence).limit(_STEP)
+        rows = _rows(connection, query)
         sequences = rows.sequence
         if not len(sequences):
             break
@@ -283,15 +286,13 @@ def _unbound(keys: Keys, salts: Bytes2, rows: _Rows, commitment: Bytes2) -> list
 
 def _check_states(connection: sa.Connection) -> Finding | None:
     """States equal the fold of the events of all subjects that are not erased."""
-    columns = db.columns(
-        connection, "SELECT sequence, subject, descriptor, occurred_at, expires_at FROM events"
-    )
+    names = ("sequence", "subject", "descriptor", "occurred_at", "expires_at")
+    columns = db.columns(connection, sa.select(*(db.events.c[name] for name in names)))
     live = ~subjects.is_erased(subjects.all_salts(connection))
     sequence, subject, descriptor, occurred, expires = [column[live[columns[1]]] for column in columns]
     found = db.columns(
         connection,
-        "SELECT context, subject, descriptor, explicit, rank, occurred_at, expires_at, sequence FROM states "
-        "ORDER BY context, subject",
+        sa.select(db.states).order_by(db.states.c.context, db.states.c.subject),
     )
     catalogue = list(connection.execute(sa.select(db.descriptors)))
     size = max((int(row.id) for row in catalogue), default=0) + 1

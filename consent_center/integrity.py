@@ -16,7 +16,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from consent_center import database as db
-from consent_center import events, registry, snapshot, subjects
+from consent_center import dialects, events, registry, snapshot, subjects
 from consent_center.batch import descriptor_hash
 from consent_center.errors import ConsentError
 from consent_center.events import ERASURE_CONTEXT
@@ -65,9 +65,9 @@ def check(connection: sa.Connection, keys: Keys) -> Finding | None:
 
 
 def physical(connection: sa.Connection) -> Finding | None:
-    """SQLite's own check of its pages and indexes."""
-    answer = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one())
-    return None if answer == "ok" else Finding("changed", "database", answer.strip().replace("\n", " "))
+    """The database's own check of its pages and indexes."""
+    answer = dialects.physical(connection, db.metadata.tables)
+    return None if answer is None else Finding("changed", "database", answer)
 
 
 def key_checks(connection: sa.Connection) -> Any:
@@ -162,8 +162,9 @@ def _snapshots(connection: sa.Connection, _keys: Keys) -> Finding | None:
             whole = canonical(opened) == row.disclosure
         except ConsentError:
             whole = False
-        query = "SELECT chunk, length(tokens) FROM snapshot_tokens WHERE snapshot = ? ORDER BY chunk"
-        chunks, sizes = db.columns(connection, query, row.id)
+        table = db.snapshot_tokens
+        sized = sa.select(table.c.chunk, sa.func.length(table.c.tokens)).where(table.c.snapshot == row.id)
+        chunks, sizes = db.columns(connection, sized.order_by(table.c.chunk))
         if not _in_order(chunks, sizes, snapshot.CHUNK * 32, 32):
             return Finding("changed", f"snapshot_tokens {row.id}", "a row is missing or has another length")
         tokens = snapshot.load_tokens(connection, row.id)
@@ -201,11 +202,13 @@ def _descriptors(connection: sa.Connection, _keys: Keys) -> Finding | None:
 def _erasures(connection: sa.Connection, _keys: Keys) -> Finding | None:
     """Salts stand in their places; a subject has none exactly if an event says that it was erased."""
     full = subjects.SALTS_A_ROW * subjects.SALT_SIZE
-    chunks, sizes = db.columns(connection, "SELECT chunk, length(salts) FROM salts ORDER BY chunk")
+    sized = sa.select(db.salts.c.chunk, sa.func.length(db.salts.c.salts)).order_by(db.salts.c.chunk)
+    chunks, sizes = db.columns(connection, sized)
     if not _in_order(chunks, sizes, full, subjects.SALT_SIZE):
         return Finding("changed", "salts", "its rows are not numbered from 0 or have another length")
-    query = "SELECT e.subject FROM events e JOIN descriptors d ON d.id = e.descriptor WHERE d.context = ?"
-    told = np.unique(db.columns(connection, query, ERASURE_CONTEXT)[0])
+    joined = db.events.join(db.descriptors, db.descriptors.c.id == db.events.c.descriptor)
+    query = sa.select(db.events.c.subject).select_from(joined)
+    told = np.unique(db.columns(connection, query.where(db.descriptors.c.context == ERASURE_CONTEXT))[0])
     gone = np.flatnonzero(subjects.is_erased(subjects.all_salts(connection)))
     odd = np.setxor1d(told, gone)
     if len(odd):
@@ -219,11 +222,13 @@ def _identifiers(connection: sa.Connection, keys: Keys) -> Finding | None:
     known = np.zeros(len(gone), bool)
     last = 0
     while True:
-        after = "FROM identifiers WHERE id > ? ORDER BY id LIMIT ?"
-        ids, kinds, whose = db.columns(connection, f"SELECT id, kind, subject {after}", last, _STEP)
+        table = db.identifiers
+        after = sa.select(table.c.id, table.c.kind, table.c.subject).where(table.c.id > last)
+        after = after.order_by(table.c.id).limit(_STEP)
+        ids, kinds, whose = db.columns(connection, after)
         if not len(ids):
             break
-        cursor = db.raw(connection, f"SELECT pseudonym, tag {after}", last, _STEP)
+        cursor = db.raw(connection, after.with_only_columns(table.c.pseudonym, table.c.tag))
         hashed, tags = zip(*cursor, strict=True)
         fits = (whose >= 0) & (whose < len(known)) & (kinds >= 0) & (kinds < 256)
         fits &= np.array(
@@ -257,8 +262,9 @@ def _minors(connection: sa.Connection, keys: Keys) -> Finding | None:
     salts = subjects.all_salts(connection)
     gone = subjects.is_erased(salts)
     wanted: dict[int, int] = {}
-    query = "SELECT sequence, subject, sealed FROM events WHERE length(sealed) > 0"
-    rows = db.raw(connection, query)
+    table = db.events
+    query = sa.select(table.c.sequence, table.c.subject, table.c.sealed)
+    rows = db.raw(connection, query.where(sa.func.length(table.c.sealed) > 0))
     while part := rows.fetchmany(_STEP):
         live = [row for row in part if not gone[row[1]]]
         if not live:

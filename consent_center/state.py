@@ -27,10 +27,8 @@ from consent_center.subjects import SubjectIndex, all_salts, is_erased
 
 Ints = npt.NDArray[np.int64]
 
-_MINORS_STATES = (
-    "SELECT s.subject, s.descriptor, s.expires_at, s.occurred_at, m.until FROM minors m "
-    "CROSS JOIN states s ON s.context = ? AND s.subject = m.ordinal WHERE m.ordinal IN ({which})"
-)
+#: From so many subjects on, a range of the states is read instead of asking for each.
+_MANY = 20_000
 
 _EMPTY: Ints = np.empty(0, np.int64)
 
@@ -106,6 +104,7 @@ class State:
     subjects: SubjectIndex = field(default_factory=SubjectIndex)
     contexts: dict[int, Context] = field(default_factory=dict)
     descriptors: dict[int, dict[str, Any]] = field(default_factory=dict)
+    context_of: dict[int, int] = field(default_factory=dict)
     minor_subject: Ints = field(default_factory=lambda: _EMPTY)  # ascending
     minor_until: Ints = field(default_factory=lambda: _EMPTY)  # days
     erased: BitMap = field(default_factory=BitMap)
@@ -136,6 +135,7 @@ class State:
         seen = max(self.descriptors, default=0)
         for row in connection.execute(sa.select(db.descriptors).where(db.descriptors.c.id > seen)):
             self.descriptors[int(row.id)] = json.loads(row.body)
+            self.context_of[int(row.id)] = int(row.context)
         seen = max(self.contexts, default=0)
         for row in connection.execute(sa.select(db.contexts).where(db.contexts.c.id > seen)):
             self.contexts[int(row.id)] = Context(row.controller, row.recipient, row.purpose, row.regulation)
@@ -143,67 +143,48 @@ class State:
     def _load(self, connection: sa.Connection) -> None:
         self.subjects.catch_up(connection)
         self.erased = bitmap(np.flatnonzero(is_erased(all_salts(connection))))
+        table = db.states
         for id in self.contexts:
-            query = "SELECT subject, descriptor, expires_at FROM states WHERE context = ?"
-            self._put(id, *db.columns(connection, query, id))
-        self._put_minors(connection, "SELECT ordinal FROM minors")
+            query = sa.select(table.c.subject, table.c.descriptor, table.c.expires_at)
+            self._put(id, *db.columns(connection, query.where(table.c.context == id)))
+        self._put_minors(connection, *db.columns(connection, sa.select(db.minors)))
 
     def _follow(self, connection: sa.Connection) -> None:
         self.subjects.catch_up(connection)
-        after = self.sequence
-        # CROSS JOIN keeps the order of the tables: few new events first, not millions of states.
-        found = db.columns(
-            connection,
-            "SELECT DISTINCT s.context, s.subject, s.descriptor, s.expires_at FROM events e "
-            "CROSS JOIN descriptors d ON d.id = e.descriptor "
-            "CROSS JOIN states s ON s.context = d.context AND s.subject = e.subject WHERE e.sequence > ?",
-            after,
-        )
-        for id in np.unique(found[0]).tolist():
-            at = found[0] == id
-            self._put(id, *(column[at] for column in found[1:]))
-        self._put_minors(
-            connection,
-            "SELECT subject FROM events WHERE sequence > ?",
-            after,
-        )
-        self._erase(
-            db.columns(
-                connection,
-                "SELECT e.subject FROM events e CROSS JOIN descriptors d ON d.id = e.descriptor "
-                "WHERE e.sequence > ? AND d.context = ?",
-                after,
-                ERASURE_CONTEXT,
-            )[0]
-        )
+        table = db.events
+        query = sa.select(table.c.subject, table.c.descriptor).where(table.c.sequence > self.sequence)
+        subjects, descriptors = db.columns(connection, query)
+        context = np.array([self.context_of[id] for id in np.unique(descriptors).tolist()], np.int64)
+        context = context[np.unique(descriptors, return_inverse=True)[1].reshape(-1)]
+        for id in np.unique(context).tolist():
+            if id != ERASURE_CONTEXT:
+                found = _states_of(connection, id, np.unique(subjects[context == id]))
+                self._put(id, *found[:3])
+        who = np.unique(subjects)
+        minors = [
+            db.columns(connection, query) for query in _among(sa.select(db.minors), db.minors.c.ordinal, who)
+        ]
+        self._put_minors(connection, *(np.concatenate(parts) for parts in zip(*minors, strict=True)))
+        self._erase(subjects[context == ERASURE_CONTEXT])
 
     def _put(self, context: int, subjects: Ints, descriptors: Ints, ends: Ints) -> None:
         if len(subjects):
             self.contexts[context].put(subjects, descriptors, ends)
 
-    def _put_minors(self, connection: sa.Connection, which: str, *parameters: Any) -> None:
+    def _put_minors(self, connection: sa.Connection, subjects: Ints, until: Ints) -> None:
         """Minors: their birthdays, and their grants of before it, which end on it at the latest."""
-        subjects, until = db.columns(
-            connection,
-            f"SELECT ordinal, until FROM minors WHERE ordinal IN ({which}) ORDER BY ordinal",  # noqa: S608 - ours
-            *parameters,
-        )
         if not len(subjects):
             return
+        order = np.argsort(subjects)
+        subjects, until = subjects[order], until[order]
         keep = ~np.isin(self.minor_subject, subjects)
         merged = np.concatenate([self.minor_subject[keep], subjects])
         order = np.argsort(merged, kind="stable")
         self.minor_subject = merged[order]
         self.minor_until = np.concatenate([self.minor_until[keep], until])[order]
         for id, context in self.contexts.items():
-            found = db.columns(
-                connection,
-                _MINORS_STATES.format(which=which),
-                id,
-                *parameters,
-            )
-            member, descriptor, end, occurred, day = found
-            birthday = day_start(day)
+            member, descriptor, end, occurred = _states_of(connection, id, subjects)
+            birthday = day_start(until[np.searchsorted(subjects, member)])
             early = occurred < birthday
             capped = np.where(early & ((end == NEVER) | (end > birthday)), birthday, end)
             if len(member):
@@ -215,3 +196,21 @@ class State:
             self.subjects.remove(subjects)
             for context in self.contexts.values():
                 context.remove(subjects)
+
+
+def _among(query: sa.Select[Any], column: sa.Column[Any], wanted: Ints) -> list[sa.Select[Any]]:
+    """Queries that together find the rows with those values (ascending), or a few more."""
+    if len(wanted) > _MANY:
+        return [query.where(column.between(int(wanted[0]), int(wanted[-1])))]
+    return [query.where(column.in_(part)) for part in db.chunks(wanted.tolist())] or [query.where(sa.false())]
+
+
+def _states_of(connection: sa.Connection, context: int, subjects: Ints) -> list[Ints]:
+    """(subject, descriptor, expires_at, occurred_at) of those subjects' states in a context."""
+    table = db.states
+    query = sa.select(table.c.subject, table.c.descriptor, table.c.expires_at, table.c.occurred_at)
+    query = query.where(table.c.context == context)
+    parts = [db.columns(connection, one) for one in _among(query, table.c.subject, subjects)]
+    found = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    keep = np.isin(found[0], subjects)
+    return [column[keep] for column in found]

@@ -56,11 +56,12 @@ class SubjectIndex:
 
     def catch_up(self, connection: sa.Connection) -> None:
         """Add the identifiers that were stored since the last call."""
-        after = "FROM identifiers WHERE id > ? ORDER BY id"
-        ids, ordinals = db.columns(connection, f"SELECT id, subject {after}", self.last_id)
+        table = db.identifiers
+        after = sa.select(table.c.id, table.c.subject).where(table.c.id > self.last_id).order_by(table.c.id)
+        ids, ordinals = db.columns(connection, after)
         if not len(ids):
             return
-        found = db.blob_column(connection, f"SELECT pseudonym {after}", self.last_id)
+        found = db.blob_column(connection, after.with_only_columns(table.c.pseudonym))
         self.add(np.frombuffer(found, np.uint8).reshape(-1, 32), ordinals)
         self.last_id = int(ids[-1])
 

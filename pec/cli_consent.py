@@ -17,7 +17,6 @@ from consent_center.client import CenterClient
 from consent_center.errors import ConsentError
 from consent_center.model import KINDS, REASONS, ConsentEvent, DecisionRequest
 from pec.cli_common import CliError, console, emit, json_option, note, progress, table
-from pec.cli_consent_collect import COMMANDS as COLLECT_COMMANDS
 from pec.cli_consent_registry import notice, purpose
 from pec.cli_consent_signals import receipt, signal, verify
 from pec.consent_options import actor, directory, facts, moment, open_at, plain, short, where
@@ -34,7 +33,7 @@ def consent() -> None:
 
 consent.add_command(purpose)
 consent.add_command(notice)
-for _command in (signal, receipt, verify, *COLLECT_COMMANDS):
+for _command in (signal, receipt, verify):
     consent.add_command(_command)
 
 
@@ -44,15 +43,46 @@ for _command in (signal, receipt, verify, *COLLECT_COMMANDS):
 @consent.command()
 @where
 @click.option("--controller", required=True, help="Name of the organisation that answers for the data.")
+@click.option(
+    "--database",
+    metavar="URL",
+    envvar="PEC_CONSENT_DATABASE",
+    help="postgresql://USER:PASSWORD@HOST:PORT/NAME of an empty database; default: SQLite in the directory.",
+)
 @json_option
-def init(location: str | None, controller: str, as_json: bool) -> None:
+def init(location: str | None, controller: str, database: str | None, as_json: bool) -> None:
     """Make a new consent center."""
     from consent_center.center import Center
 
     path = directory(location)
-    with Center.create(path, controller) as center:
+    with Center.create(path, controller, database=database or None) as center:
         data = {"center": str(path), "controller": center.controller, "verifier_key": center.verifier_key()}
     emit(data, as_json, facts)
+
+
+@consent.command()
+@where
+@click.option("--to", "revision", default="head", show_default=True, help="Revision to move up to.")
+@click.option("--down", metavar="REV", help="Move down to that revision; what newer ones added is lost.")
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit code 1 unless it is current.")
+@json_option
+def migrate(location: str | None, revision: str, down: str | None, only_check: bool, as_json: bool) -> int:
+    """Bring a center's database to this program's schema. Make a backup first; nobody can write meanwhile."""
+    from consent_center import schema
+    from consent_center.storage import open_database
+
+    database = open_database(directory(location))
+    try:
+        with database.read() if only_check else database.write() as connection:
+            if only_check:
+                before = after = schema.current(connection)
+            else:
+                before, after = schema.migrate(connection, down or revision)
+    finally:
+        database.close()
+    data = {"database": database.dialect, "before": before, "now": after, "newest": schema.head()}
+    emit(data, as_json, facts)
+    return EXIT_FAILED if only_check and after != schema.head() else 0
 
 
 @consent.command()

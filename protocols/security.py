@@ -61,3 +61,25 @@ PAILLIER_BITS = 3072
 #: Baldimtsi, "Efficient Noninteractive Certification of RSA Moduli and Beyond", eprint 2018/057.
 PAILLIER_LEAST_FACTOR = 1 << 16
 PAILLIER_ROOTS = 8
+
+# Oblivious key-value store (protocols/okvs/README.md, section 3), used by align's suite `vole`.
+
+#: Keys a bin: positions of one bin stay in a core's cache. Raghuraman and Rindal, eprint 2022/320
+#: ("clustering"), and the default of its authors' code (github.com/Visa-Research/volepsi, `mBinSize`).
+OKVS_BIN = 1 << 14
+
+#: Expansion e of the sparse part for n keys, weight 3, failure 2^-b:
+#: b = 2^(OKVS_SLOPE log2 n + OKVS_START) (e - OKVS_THRESHOLD) - 9.2. The authors' fit to their experiments
+#: (the paper's section 3.2 and appendix; `PaxosParam::init` of the same code, whose terms in log2(weight) are
+#: summed up here for weight 3: 0.093 w^3 - 1.01 w^2 + 2.925 w - 0.133 at w = log2 3).
+OKVS_THRESHOLD = 1.223
+OKVS_SLOPE = 0.555
+OKVS_START = 2.336
+
+# align, suite `vole` (protocols/align/vole/README.md, section 4).
+
+#: Bits of the subfield in which the store's values lie in the semi-honest variant. A row of the sender's that
+#: the receiver lacks is decoded by accident with 2^-64; over m rows of all runs that is 2^-40 up to m = 2^24,
+#: beyond which the whole field is used. Raghuraman and Rindal, eprint 2022/320 (low communication: the
+#: subfield needs lambda + log2(m) bits); as wide as VOLE's subfield.
+VOLE_SUBFIELD_BITS = 64

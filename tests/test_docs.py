@@ -92,3 +92,10 @@ def test_commands_in_the_documentation_exist(name: str) -> None:
         for word in words:
             option = word.partition("=")[0]
             assert not option.startswith("--") or option in options, f"docs/{name}: `{span}` has no {option}"
+
+
+def test_the_consent_centers_revisions_are_one_line() -> None:
+    """Two changes made side by side would each be a head: renumber the later, set its `down_revision`."""
+    from consent_center import schema
+
+    assert schema.script_directory().get_heads() == [schema.head()]

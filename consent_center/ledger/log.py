@@ -33,7 +33,6 @@ OWN_KINDS = frozenset(
         *("center", "purpose", "purpose.switch", "notice", "assessment", "snapshot", "decision", EVENT_KIND),
         *("preference", "contact.policy", "contact.term", "contact.decision", "contacts"),
         "signals.mapping",
-        *("collection.setting", "collection.link"),
     }
 )
 

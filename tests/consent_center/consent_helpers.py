@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ from consent_center.model import REASONS, ConsentEvent, DecisionRequest, Notice,
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 REQUEST = DecisionRequest("ads", "provider", ("contact",))
+
+
+def sqlite() -> str | None:
+    return None
+
+
+#: Makes the URL of an empty database for `make`, or None for SQLite; the fixture `store` sets it.
+storage: Callable[[], str | None] = sqlite
 
 
 class Clock:
@@ -60,7 +69,7 @@ def event(number: int = 1, **changes: Any) -> ConsentEvent:
 
 
 def make(home: Path, clock: Clock | None = None, rules: tuple[Any, ...] = ()) -> Center:
-    center = Center.create(home, "brand", clock or Clock(), rules)
+    center = Center.create(home, "brand", clock or Clock(), rules, storage())
     center.put_purpose(ads())
     center.put_notice(notice())
     return center
