@@ -13,7 +13,7 @@ from parties.documents import JobSpec, Secret
 from parties.errors import NodeError, PeerFailed
 from parties.identity import Peer
 from parties.jobs import Jobs, check_clock
-from parties.runner import for_peer
+from parties.runner import for_peer, shared_part
 from parties.store import FINAL, Job
 from parties.transport import node_pb2
 from parties.transport.client import Connection
@@ -107,6 +107,53 @@ class BrandSide(Jobs):
         )
         self._spawn(job.job_id, self._brand)
         return job.job_id
+
+    def estimate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Seconds and bytes of the alignment of a job as `submit` takes it, before anybody is asked.
+
+        This side's people are the rows of its file: an upper bound, as the gate has decided about nobody yet.
+        The peer's are what the request's `peer_rows` says, or what its data set had in this side's last job
+        with it, or as many as here; `basis` says which. {"cost": None, "why"} for a kind without alignment.
+        """
+        from parties import cost  # imports numerical kernels, which only a forecast and a job need
+        from parties.gate import Gate
+
+        peer = self._peer_of(request)
+        agreement = self.home.agreement(request["agreement"])
+        params = dict(request.get("params") or {})
+        kind = self.kinds.get(str(request.get("kind")))
+        if kind is None or params.get("method") not in (None, "align") or not kind.aligned:
+            return {"cost": None, "why": f"there is no forecast for {request.get('kind')!r}"}
+        datasets = request["datasets"]
+        own = Gate(self.center, self.home).count(datasets["brand"])
+        rows, basis = self._peer_rows(request, peer.party, own)
+        asked = str(params.get("suite", cost.AUTO))
+        allowed = [s for s in cost.SUITES if s in agreement.suites and asked in (s, cost.AUTO)]
+        if not allowed:
+            raise NodeError("agreement.suite", f"suite {asked!r} is not in agreement {agreement.id}")
+        receiver, sender = (own, rows) if kind.aligned == "brand" else (rows, own)
+        work = cost.Work.of(receiver, sender, self.home.settings.bucket_rows)
+        choice = cost.choose(asked, allowed, work, cost.local_rates(self.home.settings.bandwidth_mbit))
+        return {
+            "cost": choice.cost.to_document(),
+            "why": choice.why,
+            "own_rows": own,
+            "peer_rows": rows,
+            "basis": basis,
+            "alternatives": [c.to_document() for c in choice.costs if c.suite != choice.suite],
+        }
+
+    def _peer_rows(self, request: Mapping[str, Any], party: str, own: int) -> tuple[int, str]:
+        told = request.get("peer_rows")
+        if isinstance(told, int) and told >= 0:
+            return told, "as given"
+        for job in self.store.all():
+            found = job.result.get("alignment")
+            same = job.signed["document"]["datasets"]["provider"] == request["datasets"]["provider"]
+            if job.peer == party and same and isinstance(found, dict):
+                side = "sender_rows" if found.get("role") == "receiver" else "receiver_rows"
+                return int(found[side]), f"as in job {job.job_id}"
+        return own, "assumed to be as many as here"
 
     def _peer_of(self, request: Mapping[str, Any]) -> Peer:
         party = request.get("peer")
@@ -214,7 +261,9 @@ class BrandSide(Jobs):
             "transport.name",
         ):
             return
-        told = for_peer(error)
+        # The first end counts: a cancelled job makes this thread fail in its own way afterwards.
+        ended = self.store.get(job.job_id).error
+        told = for_peer(error) if ended is None else shared_part(ended)
         request = node_pb2.JobRequest(
             job_id=job.job_id, spec_hash=self._spec(job.job_id).hash, code=told["code"], detail=told["detail"]
         )

@@ -108,6 +108,13 @@ class NodeClient:
         """
         return str(self._call("submit", request=dict(request))["job_id"])
 
+    def estimate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What `submit` of the same request would cost: cost {suite, buckets, seconds, bytes, …},
+        why, own_rows, peer_rows (`peer_rows` of the request, else a guess), basis, alternatives; `cost` is
+        None for a kind without alignment. Counts the rows of the own file.
+        """
+        return dict(self._call("estimate", timeout=3600.0, request=dict(request)))
+
     def approve(self, job_id: str, note: str = "") -> dict[str, Any]:
         return dict(self._call("approve", job_id=job_id, note=note))
 

@@ -40,7 +40,10 @@ class Settings:
     `silence_seconds`: how long a peer may send nothing at all before the job ends; `heartbeat_seconds`: how
     often this side shows that it lives; `poll_seconds`: how often a brand asks whether its job was approved;
     `max_jobs`: jobs at a time; `spool_mib`: how much of a peer's messages is kept on disk while this side
-    sends; `lease_seconds`: how long a stage may last after this side has looked at the consent.
+    sends; `lease_seconds`: how long a stage may last after this side has looked at the consent;
+    `bucket_rows`: items in a bucket of a set that is aligned in several; `bandwidth_mbit`: the line to the
+    peers in megabits a second, 0 to have it measured; `resume_seconds`: how long an interrupted job waits
+    for the other side; `resume_attempts`: how often a job may be taken up again.
     """
 
     party: str
@@ -53,6 +56,10 @@ class Settings:
     max_jobs: int = 4
     spool_mib: int = 8192
     lease_seconds: float = 3600.0
+    bucket_rows: int = 1 << 20
+    bandwidth_mbit: float = 0.0
+    resume_seconds: float = 900.0
+    resume_attempts: int = 5
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Operator:
             "add_dataset": lambda b: home.add_dataset(Dataset.from_json(_object(b, "dataset"))).to_json(),
             "preflight": self._preflight,
             "submit": lambda b: {"job_id": engine.submit(_object(b, "request"))},
+            "estimate": lambda b: engine.estimate(_object(b, "request")),
             "approve": lambda b: self._view(engine.approve(_text(b, "job_id"), str(b.get("note", "")))),
             "reject": lambda b: self._view(engine.reject(_text(b, "job_id"), str(b.get("reason", "")))),
             "cancel": lambda b: self._view(engine.cancel(_text(b, "job_id"), str(b.get("reason", "")))),

@@ -209,6 +209,7 @@ class Runner:
             channel=StageChannel(self.session, "open", self._report),
             workdir=self.work,
             record=self._record,
+            settings=self.home.settings,
         )
 
     # -- stages ----------------------------------------------------------------------------------------------

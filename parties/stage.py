@@ -27,7 +27,7 @@ from parties.documents import Agreement, JobSpec
 from protocols.machine import MAX_MESSAGE, Machine
 
 if TYPE_CHECKING:
-    from parties.home import Dataset, Home
+    from parties.home import Dataset, Home, Settings
 
 Role = Literal["brand", "provider"]
 R = TypeVar("R")
@@ -50,10 +50,11 @@ class Channel(Protocol):
         """
         ...
 
-    def run(self, machine: Machine[R], label: str = "") -> R:
+    def run(self, machine: Machine[R], label: str = "", part: tuple[int, int] | None = None) -> R:
         """Drive a machine to its end against the peer's and return what this side learned.
 
-        `label` names the run in progress and log. Raises ProtocolError (what the machine found) or NodeError
+        `label` names the run in progress and log; `part` (i, n): it is the i-th of n such runs, from 0.
+        Raises ProtocolError (what the machine found) or NodeError
         (`transport.*`, or what the peer reported).
         """
         ...
@@ -133,8 +134,9 @@ class StageContext:
     `carry` lives through the whole job and stays on this side; `dropped` are rows of the view that must not
     be in any output any more (the engine refreshes it before each stage); results are written below
     `workdir`, which is renamed into place when the job succeeds; `record` appends a fact to the
-    organisation's ledger and returns the leaf's index. What a stage puts in `result` (plain JSON) is shown by
-    the operator's `job()`.
+    organisation's ledger and returns the leaf's index. `state` is a private directory that outlives a killed
+    node: a stage keeps there what it needs to go on, and the job's end removes it. What a stage puts in
+    `result` (plain JSON) is shown by the operator's `job()`.
     """
 
     job_id: str
@@ -149,15 +151,22 @@ class StageContext:
     carry: dict[str, Any] = field(default_factory=dict, repr=False)
     result: dict[str, Any] = field(default_factory=dict)
     dropped: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+    settings: Settings | None = None
+    state: Path | None = None
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what each role does in it. `name` is shown to people and sent in every frame."""
+    """One stage: what each role does in it. `name` is shown to people and sent in every frame.
+
+    `repeatable`: the stage may run again after an interruption, although a part of it has run: its messages
+    then say nothing more than those of a single run. A stage that draws noise is not (two draws average out).
+    """
 
     name: str
     brand: Callable[[StageContext], None]
     provider: Callable[[StageContext], None]
+    repeatable: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,8 @@ class JobKind:
     `check(spec, agreement)` raises NodeError if the spec is not what the kind needs or the agreement forbids
     it; both sides call it before anything runs. `leakage` has what each role learns, shown before approval
     and kept in the audit bundle: {"brand": ("…",), "provider": ("…",)}. `methods`: other ways to the same
-    result with stages, checks and leakage of their own, by the spec's parameter `method`.
+    result with stages, checks and leakage of their own, by the spec's parameter `method`. `aligned`: who is
+    the receiver of its align stage, for the forecast; empty if it has none.
     """
 
     name: str
@@ -176,6 +186,7 @@ class JobKind:
     open_view: Callable[[ViewRequest], Any]
     leakage: Mapping[str, tuple[str, ...]]
     methods: Mapping[str, JobKind] = field(default_factory=dict)
+    aligned: Literal["", "brand", "provider"] = ""
 
     def of(self, spec: JobSpec) -> JobKind:
         """The kind as this spec asks for it; an unknown method is left to `check`."""

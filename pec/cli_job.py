@@ -53,10 +53,27 @@ def job() -> None:
 @click.option("--param", "params", multiple=True, metavar="NAME=JSON", help="Parameter that both sides see.")
 @click.option("--private", "private", multiple=True, metavar="NAME=JSON", help="Parameter that stays here.")
 @click.option("--hold-before", help="Stop before this stage until `pec job resume`.")
+@click.option(
+    "--suite",
+    type=click.Choice(["auto", "ecdh", "vole"]),
+    help="How to align; auto (the default) takes the one that is forecast to end first.",
+)
+@click.option("--peer-rows", type=click.IntRange(0), help="People of the partner, for the forecast.")
+@click.option("--estimate-only", is_flag=True, help="Print the forecast of time and bytes; ask for nothing.")
+@click.option("--no-estimate", is_flag=True, help="Do not count the rows of the own file beforehand.")
 @click.option("--watch", is_flag=True, help="Stay until the job has ended.")
 @home_option
 @json_option
-def submit(request_file: Path | None, watch: bool, home: Path, as_json: bool, **options: Any) -> None:
+def submit(
+    request_file: Path | None,
+    watch: bool,
+    peer_rows: int | None,
+    estimate_only: bool,
+    no_estimate: bool,
+    home: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Ask for a job, from a REQUEST file (JSON, - for standard input) or from options, which win over the
     file.
 
@@ -65,11 +82,31 @@ def submit(request_file: Path | None, watch: bool, home: Path, as_json: bool, **
     """
     request = _request(read_json(request_file) if request_file else {}, options)
     with client_of(home) as client:
+        forecast: dict[str, Any] | None = None
+        if estimate_only or not no_estimate:
+            asked = request if peer_rows is None else {**request, "peer_rows": peer_rows}
+            forecast = client.estimate(asked)
+        if estimate_only:
+            emit(forecast, as_json, _forecast)
+            return
+        if forecast and forecast["cost"]:
+            note(_forecast(forecast))
         job_id = client.submit(request)
         if watch:
             _watch(client, job_id, as_json)
             return
-    emit({"job_id": job_id}, as_json, lambda d: d["job_id"])
+    emit({"job_id": job_id, "estimate": forecast}, as_json, lambda d: d["job_id"])
+
+
+def _forecast(found: dict[str, Any]) -> str:
+    cost = found["cost"]
+    if not cost:
+        return str(found["why"])
+    return (
+        f"forecast of the alignment: {cost['suite']}, {wording.seconds_text(cost['seconds'])}, "
+        f"{wording.bytes_text(cost['bytes'])} in {cost['buckets']} bucket(s) ({found['why']}; "
+        f"own rows {found['own_rows']:,}, the partner's {found['peer_rows']:,}, {found['basis']})"
+    )
 
 
 def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +130,9 @@ def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
         made[name] = list(options[name]) or made.get(name, [])
     for name in ("params", "private"):
         made[name] = {**made.get(name, {}), **dict(_pair(text, name) for text in options[name])}
-    if options["method"] is not None:
-        made["params"]["method"] = options["method"]
+    for name in ("method", "suite"):
+        if options.get(name) is not None:
+            made["params"][name] = options[name]
     for key, option in (("kind", "kind"), ("agreement", "agreement"), ("categories", "category")):
         if not made.get(key):
             raise PecError(
@@ -171,13 +209,25 @@ def _show(found: dict[str, Any]) -> Any:
             for s in found["stages"]
         ]
         parts.append(table(("stage", "seconds", "bytes sent", "bytes received"), rows))
+    alignment = (found.get("result") or {}).get("alignment")
+    if alignment:
+        parts.append(_alignment(alignment))
     error = found.get("error")
     if error:
         told = [(k, error[k]) for k in ("code", "detail", "hint", "origin") if error.get(k)]
         parts.append(table(("error", ""), told))
     elif found.get("result"):
-        parts.append(_figures(found["result"]))
+        parts.append(_figures({k: v for k, v in found["result"].items() if k != "alignment"}))
     return Group(*parts)
+
+
+def _alignment(found: dict[str, Any]) -> Any:
+    """The forecast beside what happened; a sender makes none."""
+    guess = found.get("estimate") or {}
+    fact = {**found, "bytes": found["bytes_sent"] + found["bytes_received"]}
+    rows = [(name, guess.get(name), fact[name]) for name in ("suite", "buckets", "seconds", "bytes")]
+    rows.append(("why", found.get("why"), None))
+    return table(("alignment", "forecast", "happened"), rows)
 
 
 def _time(value: Any) -> Any:

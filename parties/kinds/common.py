@@ -6,35 +6,32 @@ A *view row* is a row of one side's `ConsentedView`. The provider's view rows ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from parties.cost import AUTO
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView, Gate
-from parties.kinds import transfer
+from parties.kinds import aligning, transfer
 from parties.stage import StageContext, ViewRequest
-from protocols import align
 
 #: A column list of one star asks for every column that has an allowed category.
 ALL = ("*",)
 
-#: The suite that this version runs.
+#: The suite of jobs that have only one: `enrich`.
 SUITE = "ecdh"
 
 #: The suite of `overlap` by method private_join.
 PRIVATE_JOIN = "private_join"
 
-#: Largest set that one job aligns; larger ones have to be split into several jobs.
-MAX_ROWS = 1 << 24
+#: Largest set that one job aligns.
+MAX_ROWS = aligning.MAX_ROWS
 
-
-def limits() -> align.Limits:
-    """The sizes that both sides accept."""
-    return align.Limits(max_receiver=MAX_ROWS, max_sender=MAX_ROWS)
+#: Largest set of the protocols that run in one piece, in memory: `enrich` and `private_join`.
+MEMORY_ROWS = 1 << 24
 
 
 # -- checks of the spec --------------------------------------------------------------------------------------
@@ -49,11 +46,17 @@ def check_params(spec: JobSpec, allowed: Mapping[str, Callable[[Any], bool]]) ->
             raise NodeError("job.spec", f"parameter {name!r} can't be {str(value)[:60]!r}", share=True)
 
 
-def check_suite(spec: JobSpec, agreement: Agreement) -> None:
-    """The protocol suite must be one that this version runs and that the parties agreed to."""
-    suite = spec.params.get("suite", SUITE)
-    if suite != SUITE:
-        raise NodeError("job.spec", f"this version runs suite {SUITE!r}, not {suite!r}", share=True)
+def check_suite(spec: JobSpec, agreement: Agreement, runs: tuple[str, ...] = aligning.SUITES) -> None:
+    """The protocol suite must be one that this version runs and that the parties agreed to.
+
+    `auto` (also if the job names none) leaves the choice to the receiver, among the agreed ones.
+    """
+    suite = spec.params.get("suite", AUTO)
+    if suite not in (AUTO, *runs):
+        known = ", ".join((AUTO, *runs))
+        raise NodeError("job.spec", f"suite {str(suite)[:40]!r} is none of {known}", share=True)
+    if suite == AUTO and set(runs) & set(agreement.suites):
+        return
     if suite not in agreement.suites:
         raise NodeError("agreement.suite", f"suite {suite!r} is not in agreement {agreement.id}", share=True)
 
@@ -186,36 +189,18 @@ def chosen_people(ctx: StageContext) -> np.ndarray:
 # -- stages that several kinds have --------------------------------------------------------------------------
 
 
-def items_of(ctx: StageContext) -> np.ndarray:
-    """uint8[m, 32]: the provider's items; who withdrew since the snapshot is replaced by random bytes.
-
-    So row numbers stay those of the view, and a withdrawn person matches nobody.
-    """
-    gone = ~alive(ctx)
-    items: np.ndarray = ctx.view.items
-    if not gone.any():
-        return items
-    items = items.copy()
-    count = int(gone.sum())
-    items[gone] = np.frombuffer(os.urandom(32 * count), dtype=np.uint8).reshape(count, 32)
-    return items
-
-
 def align_brand(ctx: StageContext, people: np.ndarray) -> None:
     """Learn the provider's row of each of `people` (brand's view rows): carry `people`, `rows`,
     `sender_rows`.
 
     `rows` is int64[n], -1 where the provider does not have the person.
     """
-    machine = align.Receiver(ctx.view.items[people], ctx.channel.session("align"), limits(), os.urandom)
-    found = ctx.channel.run(machine, "align")
-    ctx.carry.update(people=people, rows=found.rows, sender_rows=int(found.sender_rows))
+    found = aligning.receive(ctx, ctx.view.items[people])
+    ctx.carry.update(people=people, rows=found.rows, sender_rows=found.sender_rows)
 
 
 def align_provider(ctx: StageContext) -> None:
-    machine = align.Sender(items_of(ctx), ctx.channel.session("align"), limits(), os.urandom)
-    learned = ctx.channel.run(machine, "align")
-    record_asked(ctx, learned.padded_receiver_size)
+    aligning.send(ctx, ctx.view.items, alive(ctx))
 
 
 def record_asked(ctx: StageContext, size: int) -> None:

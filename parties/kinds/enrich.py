@@ -36,13 +36,13 @@ ROW = "row"
 
 
 def limits() -> enrich.Limits:
-    most = common.MAX_ROWS
+    most = common.MEMORY_ROWS
     return enrich.Limits(max_receiver=most, max_sender=most, max_width=1 << 14)
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
     common.check_params(spec, {"suite": common.is_text})
-    common.check_suite(spec, agreement)
+    common.check_suite(spec, agreement, (common.SUITE,))
     if spec.columns == common.ALL:
         raise NodeError("job.spec", "enrich needs the names of the tags", share=True)
     common.check_columns(spec.columns, agreement.tags, "tag", agreement)
@@ -72,7 +72,7 @@ def enrich_provider(ctx: StageContext) -> None:
 def enrich_brand(ctx: StageContext) -> None:
     message = ctx.channel.receive_json()
     total = message.get("rows")
-    if set(message) != {"tags", "rows"} or not common.is_whole(0, common.MAX_ROWS)(total):
+    if set(message) != {"tags", "rows"} or not common.is_whole(0, common.MEMORY_ROWS)(total):
         raise NodeError("kind.message", "the provider's schema message is malformed", share=True)
     schema = tags.Schema.from_document(message["tags"], ctx.spec.columns)
     people = common.chosen_people(ctx)

@@ -327,4 +327,5 @@ LOOKALIKE = JobKind(
             "自己的模型；不知道哪些人是种子",
         ),
     },
+    aligned="brand",
 )

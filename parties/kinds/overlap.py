@@ -94,8 +94,8 @@ def terms_of(agreement: Agreement) -> private_join.Terms:
         return private_join.Terms(
             epsilon=min(epsilon, MOST_EPSILON),
             delta=min(delta, MOST_DELTA),
-            max_holder=common.MAX_ROWS,
-            max_valuer=common.MAX_ROWS,
+            max_holder=common.MEMORY_ROWS,
+            max_valuer=common.MEMORY_ROWS,
         )
     except LocalError as error:
         what = f"no join has the privacy of agreement {agreement.id}: {error.detail}"
@@ -186,4 +186,5 @@ OVERLAP = JobKind(
         "provider.zh": ("品牌方人数（填充后）",),
     },
     methods={common.PRIVATE_JOIN: PRIVATE_OVERLAP},
+    aligned="brand",
 )

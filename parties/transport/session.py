@@ -166,14 +166,18 @@ class StageChannel:
     def session(self, label: str) -> bytes:
         return hashlib.sha256(make_label("stage", self._stage, label, self._session.binding)).digest()
 
-    def run(self, machine: Machine[R], label: str = "") -> R:
+    def run(self, machine: Machine[R], label: str = "", part: tuple[int, int] | None = None) -> R:
         what = label or self._stage
+        at, of = part or (0, 1)
+        if of > 1:
+            what += f" {at + 1} of {of}"
         for message in machine.start():
             self._link.send("payload", message)
         while not machine.finished:
             for message in machine.receive(self._link.receive("payload")[1]):
                 self._link.send("payload", message)
-            self._on_progress(what, *machine.progress)
+            done, total = machine.progress
+            self._on_progress(what, at * total + done, of * total)
         return machine.result
 
     def send_json(self, value: Mapping[str, Any]) -> None:

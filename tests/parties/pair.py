@@ -50,7 +50,7 @@ class QueueChannel:
         self.bytes_received += len(data)
         return data
 
-    def run(self, machine: Any, label: str = "") -> Any:
+    def run(self, machine: Any, label: str = "", part: tuple[int, int] | None = None) -> Any:
         for message in machine.start():
             self._send(message)
         while not machine.finished:

@@ -1,0 +1,185 @@
+"""What an align job will cost, before it runs: bytes by counting messages, seconds by measured rates.
+
+Pure functions of sizes, suite and rates; nothing here reads a clock, except `calibrate`, which measures this
+machine once. Bytes follow from the specification (protocols/align/README.md, section 2) and are exact but for
+the transport's signs of life; seconds are a forecast. A job records the forecast beside what then happened.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from protocols.align import buckets as bucketing
+from protocols.align.tags import NUMBER_BYTES, tag_bytes
+from protocols.oprf.padding import CHUNK, padded_size, rows_per_message
+
+#: What a frame adds to a message: job id, stage, sequence number, protobuf's and gRPC's heads, in bytes.
+FRAME = 96
+
+#: Control messages of the stage and its boundary, both ways together, in bytes.
+CONTROL = 2400
+
+#: Megabits a second that are assumed where nobody set or measured them: a line between two data centres.
+DEFAULT_MBIT = 1000.0
+
+#: Seconds of processor time of `ecdh`, before `calibrate` has measured this machine: `pec bench align --suite
+#: ecdh` on a 2024 server (README of align, section 8): an element at the receiver, one at the sender, a row.
+ECDH_RECEIVER, ECDH_SENDER, ECDH_ROW = 112e-6, 48e-6, 62e-6
+
+#: The three costs in units of one hash to the group with its multiplication (`calibrate` measures that unit).
+_SHARES = (ECDH_RECEIVER / ECDH_ROW, ECDH_SENDER / ECDH_ROW)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One align job. `receiver`, `sender`: items a side (the receiver's rounded up); `buckets`: runs."""
+
+    receiver: int
+    sender: int
+    buckets: int = 1
+
+    @classmethod
+    def of(cls, receiver: int, sender: int, bucket_rows: int) -> Work:
+        """As the two sides would cut it."""
+        size = padded_size(receiver)
+        return cls(size, sender, bucketing.count(size, sender, bucket_rows))
+
+    @property
+    def receiver_run(self) -> int:
+        """The receiver's padded size in one run."""
+        if self.buckets == 1:
+            return padded_size(self.receiver)
+        return bucketing.capacity(self.receiver, self.buckets)
+
+    @property
+    def sender_run(self) -> int:
+        """The sender's rows in one run."""
+        return self.sender if self.buckets == 1 else bucketing.capacity(self.sender, self.buckets)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one machine does: seconds of processor time an item, and its cores; `mbit` between the two."""
+
+    ecdh_unit: float = ECDH_ROW
+    cores: int = 2
+    mbit: float = DEFAULT_MBIT
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A forecast. `sent` and `received` are the receiver's bytes; `seconds` are those of the stage."""
+
+    suite: str
+    buckets: int
+    seconds: float
+    sent: int
+    received: int
+
+    @property
+    def bytes(self) -> int:
+        return self.sent + self.received
+
+    def to_document(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": round(self.seconds, 3), "bytes": self.bytes}
+
+
+def ecdh(work: Work, rates: Rates) -> Cost:
+    """32 bytes an element each way, t bytes a row; scalar multiplications on all cores of both sides."""
+    size, rows = work.receiver_run, work.sender_run
+    width = tag_bytes(size, rows, work.buckets) + (NUMBER_BYTES if work.buckets > 1 else 0)
+    parts = -(-size // CHUNK)
+    row_messages = sum(
+        -(-(rows * (part + 1) // parts - rows * part // parts) // rows_per_message(width))
+        for part in range(parts)
+    )
+    sent = 41 + 32 * size + 13 * parts + FRAME * (1 + parts)
+    received = 45 + 32 * size + 13 * parts + width * rows + 13 * row_messages
+    received += FRAME * (1 + parts + row_messages)
+    unit = rates.ecdh_unit / rates.cores
+    # Both sides work at the same time; the slower one decides, and the first chunk is waited for.
+    busy = unit * max(_SHARES[0] * size, _SHARES[1] * size + rows)
+    return Cost(
+        "ecdh",
+        work.buckets,
+        work.buckets * (busy + 0.02) + wire_seconds(work.buckets * (sent + received), rates.mbit),
+        work.buckets * sent + CONTROL // 2,
+        work.buckets * received + CONTROL // 2,
+    )
+
+
+def wire_seconds(count: int, mbit: float) -> float:
+    """Seconds that so many bytes take on the line."""
+    return 8e-6 * count / mbit
+
+
+#: The forecast of each suite that this version runs.
+SUITES: dict[str, Callable[[Work, Rates], Cost]] = {"ecdh": ecdh}
+
+#: Suites that `auto` must not take where both sides know no better: none yet.
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The suite that was taken, why, and the forecasts of every one that was allowed, the best first."""
+
+    suite: str
+    why: str
+    costs: tuple[Cost, ...]
+
+    @property
+    def cost(self) -> Cost:
+        return next(c for c in self.costs if c.suite == self.suite)
+
+
+def choose(asked: str, allowed: Iterable[str], work: Work, rates: Rates) -> Choice:
+    """The suite for this work: the one that was asked for, or the one that is forecast to end first.
+
+    `allowed`: the suites that the agreement and both sides have. The caller has checked that there is one.
+    """
+    usable = [name for name in SUITES if name in set(allowed)]
+    costs = sorted((SUITES[name](work, rates) for name in usable), key=lambda c: (c.seconds, c.bytes))
+    if asked != AUTO:
+        return Choice(asked, "the job asks for it", tuple(costs))
+    best = costs[0]
+    sizes = f"{work.receiver:,} × {work.sender:,} at {rates.mbit:,.0f} Mbit/s"
+    if len(costs) == 1:
+        return Choice(best.suite, f"the only suite that the agreement and both sides have ({sizes})", (best,))
+    other = costs[1]
+    why = (
+        f"{sizes}: about {best.seconds:.1f} s and {best.bytes / 1e6:.1f} MB, "
+        f"{other.suite} {other.seconds:.1f} s and {other.bytes / 1e6:.1f} MB"
+    )
+    return Choice(best.suite, why, tuple(costs))
+
+
+@functools.cache
+def calibrate() -> float:
+    """Seconds of one hash to the group with its multiplication on one core here; measured once a process.
+
+    The best of three short runs (about 20 ms each): a loaded machine must not look slow for ever.
+    """
+    from protocols.oprf import suite
+
+    key = suite.generate_key(os.urandom)
+    count = 256
+    import numpy as np
+
+    items = np.frombuffer(os.urandom(32 * count), dtype=np.uint8).reshape(count, 32)
+    best = float("inf")
+    for _ in range(3):
+        start = time.process_time()
+        suite.evaluate(key, items)
+        best = min(best, time.process_time() - start)
+    return max(best / count, 1e-7)
+
+
+def local_rates(mbit: float) -> Rates:
+    """This machine's rates; `mbit` 0 means that nobody knows the line."""
+    return Rates(calibrate(), max(1, len(os.sched_getaffinity(0))), mbit or DEFAULT_MBIT)

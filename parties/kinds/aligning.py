@@ -1,0 +1,442 @@
+"""The align stage at any size: choose the suite, cut both sides into buckets, run them one after the other.
+
+Both roles can be the receiver (who learns) or the sender. The receiver leads:
+
+    receiver   hello: its padded size, bucket size, suites, where its files stand
+    sender     hello: its rows, bucket size, suites, where its files stand
+    receiver   plan: suite, number of buckets, key of the buckets, the first bucket that is still to do
+    …          one run of the protocol a bucket, each bound to a session of its own
+
+With more than one bucket the items lie in Parquet files of the job's state directory, one a bucket, beside a
+manifest; a bucket is the unit of memory, progress, checkpoint and retry. After a node was killed the two
+sides compare their manifests and go on with the first bucket that one of them has not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from parties import cost, private_files
+from parties.errors import NodeError
+from parties.stage import StageContext
+from protocols import align
+from protocols.align import buckets as bucketing
+from protocols.errors import LocalError
+from protocols.oprf.padding import ITEM, padded_size
+
+#: Largest set that one job aligns.
+MAX_ROWS = 100_000_000
+
+#: Items in a bucket, unless node.toml says otherwise; a test uses far fewer.
+BUCKET_ROWS = 1 << 20
+
+#: Bytes that are timed to learn the line's speed, and the sizes from which that is worth it.
+PROBE, PROBE_FROM = 1 << 18, 1 << 15
+
+#: The suites that this node runs, by name.
+SUITES = tuple(cost.SUITES)
+
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What both sides agreed to before the first message of the protocol."""
+
+    suite: str
+    buckets: int
+    key: str
+    size: int  # the receiver's, padded
+    rows: int  # the sender's
+
+    def to_document(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def read(cls, value: Any) -> Plan:
+        """A peer's or a file's plan; `kind.message` if it is none."""
+        try:
+            made = cls(**value)
+            good = (
+                isinstance(made.suite, str)
+                and all(type(n) is int for n in (made.buckets, made.size, made.rows))
+                and 1 <= made.buckets <= bucketing.MOST
+                and made.buckets & (made.buckets - 1) == 0
+                and len(bytes.fromhex(made.key)) == 32
+                and 0 <= made.size <= 2 * MAX_ROWS
+                and 0 <= made.rows <= MAX_ROWS
+            )
+        except (TypeError, ValueError) as error:
+            raise NodeError("kind.message", "the plan of the alignment is malformed", share=True) from error
+        if not good:
+            raise NodeError("kind.message", "the plan of the alignment is out of range", share=True)
+        return made
+
+
+@dataclass(frozen=True)
+class Learned:
+    """`rows: int64[n]`, the sender's row of item i or -1, and the sender's rows."""
+
+    rows: Ints
+    sender_rows: int
+
+
+def allowed_suites(ctx: StageContext) -> list[str]:
+    """What the agreement and the job allow of the suites that this node runs."""
+    asked = ctx.spec.params.get("suite", cost.AUTO)
+    return [s for s in SUITES if s in ctx.agreement.suites and asked in (s, cost.AUTO)]
+
+
+# -- the two sides -------------------------------------------------------------------------------------------
+
+
+def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | None = None) -> Learned:
+    """Learn the sender's row of each of `items: uint8[n, 32]`, distinct.
+
+    `usable: bool[n]`: who is still in; others are replaced by random items. In a job that goes on after an
+    interruption `items` must be the same ones in the same order. Writes choice, forecast and what happened
+    into the result (`alignment`).
+    """
+    began, before = time.monotonic(), (ctx.channel.bytes_sent, ctx.channel.bytes_received)
+    store = _Store(ctx, "receiver")
+    size = padded_size(len(items))
+    mbit = float(_setting(ctx, "bandwidth_mbit", 0.0))
+    probe = not mbit and size >= PROBE_FROM
+    hello = {"size": size, "probe": probe, **_hello(ctx, store)}
+    ctx.channel.send_json(hello)
+    theirs = _checked(ctx.channel.receive_json(), "rows", MAX_ROWS)
+    rates = cost.local_rates(_probe(ctx) if probe else mbit)
+    plan, choice, first = _plan(ctx, store, hello, theirs, rates)
+    ctx.channel.send_json({"plan": plan.to_document(), "first": first})
+    limits = align.Limits(max_receiver=2 * MAX_ROWS, max_sender=2 * MAX_ROWS)
+    if plan.buckets == 1:
+        items = _replaced(items, usable)
+        machine = align.Receiver(items, ctx.channel.session("align"), limits, os.urandom)
+        found = ctx.channel.run(machine, "align")
+        rows = found.rows
+        if int(found.sender_rows) != plan.rows:
+            raise NodeError("kind.message", "the sender has other rows than it said", share=True)
+    else:
+        store.split(plan, items)
+        cap = bucketing.capacity(size, plan.buckets)
+        for bucket in range(first, plan.buckets):
+            held, index = store.bucket(bucket)
+            held = _replaced(held, None if usable is None else usable[index])
+            machine = align.Receiver(
+                bucketing.fill(held, cap, os.urandom),
+                _session(ctx, bucket),
+                limits,
+                os.urandom,
+                numbered=True,
+                runs=plan.buckets,
+            )
+            found = ctx.channel.run(machine, "align", (bucket, plan.buckets))
+            hit = found.rows[: len(index)]
+            if len(hit) and int(hit.max()) >= plan.rows:
+                raise NodeError("kind.message", "a matched row has a number outside the sender's", share=True)
+            store.finish(bucket, index, hit)
+        rows = store.rows(len(items))
+    store.remove()
+    _report(ctx, plan, choice, time.monotonic() - began, before)
+    return Learned(rows, plan.rows)
+
+
+def send(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_]) -> int:
+    """The other side of `receive`: row j is `items[j]`; who is not `usable` matches nobody.
+
+    Returns how many items the receiver asked about at most.
+    """
+    began, before = time.monotonic(), (ctx.channel.bytes_sent, ctx.channel.bytes_received)
+    store = _Store(ctx, "sender")
+    theirs = _checked(ctx.channel.receive_json(), "size", 2 * MAX_ROWS)
+    hello = {"rows": len(items), **_hello(ctx, store)}
+    ctx.channel.send_json(hello)
+    if theirs["probe"]:
+        for _ in range(2):
+            ctx.channel.send_json({"probe": len(str(ctx.channel.receive_json().get("fill")))})
+    message = ctx.channel.receive_json()
+    plan, first = _agreed(ctx, store, message, theirs, len(items))
+    cap = bucketing.capacity(plan.size, plan.buckets)
+    asked = _asking(ctx, cap * (plan.buckets - first))
+    limits = align.Limits(max_receiver=2 * MAX_ROWS, max_sender=2 * MAX_ROWS)
+    if plan.buckets == 1:
+        machine = align.Sender(_replaced(items, usable), ctx.channel.session("align"), limits, os.urandom)
+        _same_size(ctx.channel.run(machine, "align").padded_receiver_size, cap)
+    else:
+        store.split(plan, items)
+        own_cap = bucketing.capacity(len(items), plan.buckets)
+        for bucket in range(first, plan.buckets):
+            held, index = store.bucket(bucket)
+            held = bucketing.fill(_replaced(held, usable[index]), own_cap, os.urandom)
+            # Rows in a bucket stand in view order, the filling behind; the order is secret, but the boundary
+            # would tell the bucket's size.
+            order = np.argsort(np.frombuffer(os.urandom(8 * own_cap), dtype=np.uint64), kind="stable")
+            numbers = np.zeros(own_cap, dtype=np.int64)
+            numbers[: len(index)] = index
+            machine = align.Sender(
+                np.ascontiguousarray(held[order]),
+                _session(ctx, bucket),
+                limits,
+                os.urandom,
+                numbers=numbers[order],
+                runs=plan.buckets,
+            )
+            learned = ctx.channel.run(machine, "align", (bucket, plan.buckets))
+            _same_size(learned.padded_receiver_size, cap)
+            store.finish(bucket)
+    store.remove()
+    _report(ctx, plan, None, time.monotonic() - began, before)
+    return asked
+
+
+def _same_size(asked: int, due: int) -> None:
+    # A bucket of another size could ask about more people than were announced, and than the ledger has.
+    if asked != due:
+        raise NodeError("kind.message", f"{asked} items were asked about, {due} were announced", share=True)
+
+
+def _asking(ctx: StageContext, count: int) -> int:
+    """Into ledger, bundle and result, before any answer is given: how many items may be asked about.
+
+    Nothing in the protocols ties them to the receiver's snapshot; this number is what an auditor can compare.
+    An attempt that was broken off counts: its answers may have arrived. Returns the sum of all attempts.
+    """
+    total, path = count, None
+    if ctx.state is not None:
+        path = private_files.folder(ctx.state) / "asked.json"
+        if path.exists():
+            total += int(json.loads(path.read_text()))
+    ctx.record("job.asked", {"job": ctx.job_id, "asked_at_most": count})
+    if path is not None:
+        with private_files.writing(path) as file:
+            file.write(str(total).encode())
+    ctx.result["asked_at_most"] = total
+    return total
+
+
+def _session(ctx: StageContext, bucket: int) -> bytes:
+    """A session for each attempt and bucket: a transcript of one can't be played in another."""
+    return ctx.channel.session(f"align bucket {bucket}")
+
+
+def _replaced(items: Bytes, usable: npt.NDArray[np.bool_] | None) -> Bytes:
+    """Items with those that are not usable replaced by random bytes, so that rows keep their numbers."""
+    if usable is None or usable.all():
+        return items
+    items = items.copy()
+    count = int((~usable).sum())
+    items[~usable] = np.frombuffer(os.urandom(ITEM * count), dtype=np.uint8).reshape(count, ITEM)
+    return items
+
+
+# -- agreeing on a plan --------------------------------------------------------------------------------------
+
+
+def _setting(ctx: StageContext, name: str, default: Any) -> Any:
+    return default if ctx.settings is None else getattr(ctx.settings, name)
+
+
+def _hello(ctx: StageContext, store: _Store) -> dict[str, Any]:
+    return {
+        "bucket_rows": int(_setting(ctx, "bucket_rows", BUCKET_ROWS)),
+        "suites": allowed_suites(ctx),
+        "plan": store.plan.to_document() if store.plan else None,
+        "done": store.done,
+    }
+
+
+def _checked(message: dict[str, Any], name: str, most: int) -> dict[str, Any]:
+    """The peer's hello. `kind.message` for anything that this side could not act on."""
+    size, per, done = message.get(name), message.get("bucket_rows"), message.get("done")
+    whole = all(type(v) is int and v >= 0 for v in (size, per, done))
+    names = message.get("suites")
+    known = {name, "bucket_rows", "suites", "plan", "done", "probe"}
+    if (
+        not whole
+        or not isinstance(names, list)
+        or not all(isinstance(s, str) for s in names)
+        or not set(message) <= known
+        or int(per or 0) < 1
+        or int(done or 0) > bucketing.MOST
+    ):
+        raise NodeError("kind.message", "the greeting of the alignment is malformed", share=True)
+    if int(size or 0) > most:
+        raise NodeError("kind.message", f"a set of {size} people; {most} is the most", share=True)
+    return {**message, "probe": bool(message.get("probe"))}
+
+
+def _probe(ctx: StageContext) -> float:
+    """The line's speed in megabits a second, by the time that a larger message takes beyond a small one."""
+    took = []
+    for size in (16, PROBE):
+        start = time.monotonic()
+        ctx.channel.send_json({"fill": "x" * size})
+        ctx.channel.receive_json()
+        took.append(time.monotonic() - start)
+    return float(8e-6 * PROBE / max(took[1] - took[0], 1e-4))
+
+
+def _plan(
+    ctx: StageContext, store: _Store, hello: dict[str, Any], theirs: dict[str, Any], rates: cost.Rates
+) -> tuple[Plan, cost.Choice, int]:
+    """The receiver's decision: the plan of an earlier attempt that both still have, or a new one."""
+    suites = [s for s in hello["suites"] if s in theirs["suites"]]
+    if not suites:
+        asked = ctx.spec.params.get("suite", cost.AUTO)
+        raise NodeError(
+            "agreement.suite",
+            f"suite {asked!r}: the agreement has {', '.join(ctx.agreement.suites)}, "
+            f"this side runs {', '.join(hello['suites']) or 'none of them'}",
+            "sign an agreement with a suite that both sides run",
+            share=True,
+        )
+    per = min(hello["bucket_rows"], theirs["bucket_rows"])
+    try:
+        count = bucketing.count(hello["size"], theirs["rows"], per)
+    except LocalError as error:
+        raise NodeError("job.spec", f"{error.detail}: raise bucket_rows in node.toml", share=True) from error
+    choice = cost.choose(
+        str(ctx.spec.params.get("suite", cost.AUTO)),
+        suites,
+        cost.Work(hello["size"], theirs["rows"], count),
+        rates,
+    )
+    if store.plan is not None and theirs["plan"] == store.plan.to_document() and store.plan.suite in suites:
+        return store.plan, choice, min(store.done, theirs["done"])
+    store.forget()
+    key = os.urandom(32).hex()
+    return Plan(choice.suite, count, key, hello["size"], theirs["rows"]), choice, 0
+
+
+def _agreed(
+    ctx: StageContext, store: _Store, message: dict[str, Any], theirs: dict[str, Any], rows: int
+) -> tuple[Plan, int]:
+    """The sender's check of the plan: nothing that it did not offer, and no bucket that it has not done."""
+    plan, first = Plan.read(message.get("plan")), message.get("first")
+    if plan.suite not in allowed_suites(ctx):
+        raise NodeError("agreement.suite", f"suite {plan.suite[:40]!r} is not agreed", share=True)
+    if (plan.size, plan.rows) != (theirs["size"], rows):
+        raise NodeError("kind.message", "the plan has other sizes than the greetings", share=True)
+    same = store.plan == plan
+    if type(first) is not int or not 0 <= first <= (min(store.done, theirs["done"]) if same else 0):
+        raise NodeError("kind.message", "the plan begins where the two sides do not stand", share=True)
+    if not same:
+        store.forget()
+    return plan, first
+
+
+def _report(
+    ctx: StageContext, plan: Plan, choice: cost.Choice | None, seconds: float, before: tuple[int, int]
+) -> None:
+    """Forecast beside fact, for `pec job show` and for whoever checks the model."""
+    sent = ctx.channel.bytes_sent - before[0]
+    received = ctx.channel.bytes_received - before[1]
+    found: dict[str, Any] = {
+        "role": "sender" if choice is None else "receiver",
+        "suite": plan.suite,
+        "buckets": plan.buckets,
+        "receiver_rows": plan.size,
+        "sender_rows": plan.rows,
+        "seconds": round(seconds, 3),
+        "bytes_sent": sent,
+        "bytes_received": received,
+    }
+    if choice is not None:
+        found["why"] = choice.why
+        found["estimate"] = choice.cost.to_document()
+        found["alternatives"] = [c.to_document() for c in choice.costs if c.suite != plan.suite]
+    ctx.result["alignment"] = found
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+class _Store:
+    """Buckets of one side in the job's state directory: items, results, and a manifest of what is done.
+
+    `plan` and `done` (finished buckets, from 0) are those of an earlier attempt, or None and 0.
+    """
+
+    def __init__(self, ctx: StageContext, what: str) -> None:
+        root = ctx.state if ctx.state is not None else ctx.workdir
+        self.path = root / f"align-{what}"
+        self.plan: Plan | None = None
+        self.done = 0
+        manifest = self.path / "manifest.json"
+        if manifest.exists():
+            try:
+                kept = json.loads(manifest.read_text())
+                self.plan, self.done = Plan.read(kept["plan"]), int(kept["done"])
+            except (OSError, ValueError, KeyError, TypeError, NodeError):
+                self.forget()  # a manifest that can't be read is worth no trust: begin with the first bucket
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.plan, self.done = None, 0
+        self.remove()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def split(self, plan: Plan, items: Bytes) -> None:
+        """One Parquet file a bucket (`item`, `index`: where it stands in `items`), unless they are there."""
+        if self.plan == plan:
+            return
+        self.remove()
+        private_files.folder(self.path)
+        assigned = bucketing.assign(items, plan.buckets, bytes.fromhex(plan.key))
+        for bucket, index in enumerate(bucketing.split(assigned, plan.buckets)):
+            held = np.ascontiguousarray(items[index])
+            column = pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(ITEM), len(index), [None, pa.py_buffer(held)]
+            )
+            with private_files.writing(self._file("bucket", bucket, "parquet")) as file:
+                pq.write_table(pa.table({"item": column, "index": pa.array(index)}), file, compression="none")
+        self.plan, self.done = plan, 0
+        self._write()
+
+    def bucket(self, number: int) -> tuple[Bytes, Ints]:
+        """(items uint8[k, 32], index int64[k]) of one bucket."""
+        table = pq.read_table(self._file("bucket", number, "parquet"))
+        item = table.column("item").combine_chunks()
+        chunk = item.chunk(0) if isinstance(item, pa.ChunkedArray) else item
+        raw = np.frombuffer(chunk.buffers()[1], dtype=np.uint8)[ITEM * chunk.offset :]
+        return raw[: ITEM * len(table)].reshape(len(table), ITEM), table.column("index").to_numpy()
+
+    def finish(self, number: int, index: Ints | None = None, rows: Ints | None = None) -> None:
+        """Bucket `number` is done; the receiver keeps what it learned: (index, row) of the matches."""
+        if index is not None and rows is not None:
+            hit = np.flatnonzero(rows >= 0)
+            with private_files.writing(self._file("rows", number, "npy")) as file:
+                np.save(file, np.stack([index[hit], rows[hit]]), allow_pickle=False)
+        self.done = number + 1
+        self._write()
+
+    def rows(self, count: int) -> Ints:
+        """int64[count]: the rows of all buckets."""
+        out = np.full(count, -1, dtype=np.int64)
+        for number in range(self.done):
+            index, rows = np.load(self._file("rows", number, "npy"), allow_pickle=False)
+            out[index] = rows
+        return out
+
+    def _file(self, what: str, number: int, ending: str) -> Path:
+        return self.path / f"{what}-{number:05d}.{ending}"
+
+    def _write(self) -> None:
+        plan = self.plan.to_document() if self.plan else None
+        text = json.dumps({"plan": plan, "done": self.done})
+        with private_files.writing(self.path / "manifest.json") as file:
+            file.write(text.encode())
