@@ -25,7 +25,10 @@ import sqlalchemy as sa
 from consent_center import batch as batches
 from consent_center import decide as deciding
 from consent_center import events, examine, integrity, registry, schema, snapshot, storage
-from consent_center.database import Database, get_meta
+from consent_center.collection import settings
+from consent_center.collection.public import PublicCollection
+from consent_center.collection.service import Collection
+from consent_center.database import Database, entries, get_meta
 from consent_center.errors import ConsentError
 from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
@@ -50,6 +53,7 @@ from consent_center.preferences import check as preference_check
 from consent_center.preferences.consents import judge
 from consent_center.preferences.service import Preferences
 from consent_center.receipts import make as receipts
+from consent_center.room import Room
 from consent_center.signals import store as signal_store
 from consent_center.signals.mapping import parse as parse_mapping
 from consent_center.state import State, bitmap, ordinals_of
@@ -338,6 +342,38 @@ class Center:
 
         return Preferences(self._keys, self._read, self._write, self._now, consent, bool(self._rules))
 
+    # ---- collection ----------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> Room:
+        """What the parts of the center that have a package of their own work with."""
+        return Room(
+            self._keys,
+            self._controller,
+            self._read,
+            self._write,
+            self._now,
+            self._registry,
+            self._caught_up,
+            lambda _connection: self._rules,
+        )
+
+    @contextmanager
+    def _caught_up(self) -> Iterator[tuple[sa.Connection, State]]:
+        with self._lock, self._read() as connection:
+            self._catch_up(connection)
+            yield connection, self._state
+
+    @property
+    def collection(self) -> Collection:
+        """Forms, signed links, the preference page's contents, double opt-in, guardians."""
+        return Collection(self.room)
+
+    @property
+    def public_collection(self) -> PublicCollection:
+        """What the embedded script may ask."""
+        return PublicCollection(self.room)
+
     # ---- decisions -----------------------------------------------------------------------------------------
 
     def decide(self, request: DecisionRequest, values: pa.Array, kind: str) -> Decisions:
@@ -552,7 +588,8 @@ class Center:
         """
         with self._read() as connection:
             found = examine.fsck(connection, self._keys, checkpoint)
-            return found or preference_check.fsck(connection, self._keys)
+            found = found or preference_check.fsck(connection, self._keys)
+            return found or settings.fsck(connection, entries)
 
 
 def _raise_first(batch: batches.Batch, on_error: str) -> None:

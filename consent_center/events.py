@@ -178,6 +178,23 @@ def write_erasure(connection: sa.Connection, keys: Keys, batch: Batch, subject: 
     return first
 
 
+def write_known(
+    connection: sa.Connection, keys: Keys, batch: Batch, ordinals: Ints, now: int
+) -> tuple[int, int]:
+    """Write a checked batch about people who are known already; (first sequence number, first leaf).
+
+    For callers that hold a person's ordinal and no identifier (a signed link). Nobody erased may be among
+    them.
+    """
+    first = _next_sequence(connection)
+    salts = subjects.salts_of(connection, ordinals)
+    if subjects.is_erased(salts).any():
+        raise ConsentError("subject.unknown", "that person was erased")
+    _note_minors(connection, ordinals, batch.minor_until)
+    at = np.arange(batch.rows, dtype=np.int64)
+    return first, _insert(connection, keys, batch, at, ordinals, salts, first, now, assumed=False)
+
+
 def _next_sequence(connection: sa.Connection) -> int:
     return 1 + int(connection.execute(sa.select(sa.func.max(db.events.c.sequence))).scalar_one() or 0)
 

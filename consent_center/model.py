@@ -68,6 +68,15 @@ class Purpose:
     duration_days: int | None = None  # how long a grant lasts when the event names no end
     needs_guardian: bool = True  # people under GUARDIAN_AGE need a guardian's grant
     active: bool = True
+    methods: tuple[str, ...] = ()  # how data is processed, e.g. "private_join": PIPL 14, 17
+    recipients: tuple[str, ...] = ()  # named recipients; empty: whatever fits `recipient_kinds`
+    retention_days: int | None = None  # how long data is kept for it; None: as long as the consent lasts
+    sensitive: tuple[str, ...] = ()  # those of `categories` that are sensitive (PIPL 28)
+
+
+#: Fields of Purpose that came later: left out of the stored text while they say nothing, so that older
+#: entries stay the same.
+LATER_FIELDS: dict[str, object] = {"methods": (), "recipients": (), "retention_days": None, "sensitive": ()}
 
 
 @dataclass(frozen=True)

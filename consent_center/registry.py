@@ -19,7 +19,7 @@ from consent_center import database as db
 from consent_center.errors import ConsentError
 from consent_center.ledger.log import append_entries
 from consent_center.ledger.verify import canonical
-from consent_center.model import Assessment, Notice, Purpose
+from consent_center.model import LATER_FIELDS, Assessment, Notice, Purpose
 
 #: Names of purposes, recipients, categories, channels ... : any script, no blanks, nothing that could bundle.
 NAME = re.compile(r"[^\s,;|*+\x00-\x1f\x7f]{1,128}")
@@ -75,8 +75,8 @@ def load(connection: sa.Connection) -> Registry:
     rows = sorted(connection.execute(sa.select(db.purposes)), key=lambda row: (row.id, row.version))
     for row in rows:
         body = json.loads(row.body)
-        for name in ("categories", "recipient_kinds"):
-            body[name] = tuple(body[name])
+        for name in ("categories", "recipient_kinds", "methods", "recipients", "sensitive"):
+            body[name] = tuple(body.get(name, ()))
         purpose = Purpose(**body, active=bool(row.active))
         purposes[purpose.id, purpose.version] = current[purpose.id] = purpose
     notices = [Notice(**json.loads(row.body)) for row in connection.execute(sa.select(db.notices))]
@@ -133,8 +133,15 @@ def put_purpose(connection: sa.Connection, purpose: Purpose, actor: str) -> Purp
     days = purpose.duration_days
     if days is not None and (not isinstance(days, int) or not 1 <= days <= 36_525):
         raise ConsentError("registry.purpose", "duration_days must be 1 to 36525, or null for no end")
-    body = asdict(purpose)
-    del body["active"]
+    _names(purpose.methods, "method", "registry.purpose")
+    _names(purpose.recipients, "recipient", "registry.purpose")
+    strange = [c for c in purpose.sensitive if c not in purpose.categories]
+    if strange:
+        raise ConsentError("registry.purpose", f"sensitive: {', '.join(strange)} is not among the categories")
+    kept = purpose.retention_days
+    if kept is not None and (not isinstance(kept, int) or not 1 <= kept <= 36_525):
+        raise ConsentError("registry.purpose", "retention_days must be 1 to 36525, or null")
+    body = purpose_body(purpose)
     text = canonical(body).decode()
     table = db.purposes
     rows = connection.execute(
@@ -155,6 +162,15 @@ def put_purpose(connection: sa.Connection, purpose: Purpose, actor: str) -> Purp
     )
     _changed(connection, "purpose", {**body, "active": purpose.active}, actor)
     return purpose
+
+
+def purpose_body(purpose: Purpose) -> dict[str, Any]:
+    """What is stored of a purpose: everything but the switch, and later fields only where they say
+    something.
+    """
+    body = asdict(purpose)
+    del body["active"]
+    return {k: v for k, v in body.items() if k not in LATER_FIELDS or v != LATER_FIELDS[k]}
 
 
 def switch_purpose(connection: sa.Connection, id: str, active: bool, actor: str) -> Purpose:

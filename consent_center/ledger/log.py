@@ -33,6 +33,7 @@ OWN_KINDS = frozenset(
         *("center", "purpose", "purpose.switch", "notice", "assessment", "snapshot", "decision", EVENT_KIND),
         *("preference", "contact.policy", "contact.term", "contact.decision", "contacts"),
         "signals.mapping",
+        *("collection.setting", "collection.link"),
     }
 )
 

@@ -16,10 +16,13 @@ from consent_center import i18n
 from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
 from consent_center.rest import (
+    collection,
     decisions,
     docs_page,
+    embed,
     events,
     ledger,
+    pages,
     preferences,
     problems,
     receipts,
@@ -66,7 +69,18 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
     app.before_request(_guard)
     app.after_request(_headers)
     _errors(app)
-    for module in (registry, events, signals, decisions, preferences, receipts, ledger):
+    for module in (
+        registry,
+        events,
+        signals,
+        decisions,
+        preferences,
+        receipts,
+        ledger,
+        collection,
+        embed,
+        pages,
+    ):
         app.register_blueprint(module.bp)
     app.spec_processor(docs_page.complete)
     app.get("/docs", endpoint="docs")(app.doc(hide=True)(docs_page.view))

@@ -11,6 +11,7 @@ from apiflask import APIBlueprint
 from flask import Response, request
 
 from consent_center import importer
+from consent_center.collection import shown
 from consent_center.errors import ConsentError
 from consent_center.model import Purpose
 from consent_center.rest import schemas, wire
@@ -28,10 +29,13 @@ def record(json_data: dict[str, Any]) -> Any:
     """Record one event.
 
     One person, one purpose, one recipient. Separate consent (PIPL 23) can't be bundled: for a second
-    recipient send a second event.
+    recipient send a second event. `shown` says what the person saw: it becomes evidence with the event.
     """
-    data = {**json_data, "actor": actor(json_data.get("actor", ""))}
-    return answer(wire.plain(center().record(wire.event_from_json(data, _now()))), 201)
+    data, now = {**json_data, "actor": actor(json_data.get("actor", ""))}, _now()
+    if "shown" in data:
+        notices = {(n.id, n.version): n for n in center().notices()}
+        data["evidence"] = shown.from_json(data.pop("shown"), data, notices, now)
+    return answer(wire.plain(center().record(wire.event_from_json(data, now))), 201)
 
 
 @bp.post("/withdrawals")

@@ -93,6 +93,15 @@ class Purpose(Schema):
     )
     needs_guardian = fields.Boolean(metadata={"description": "Under 14 a guardian must consent (PIPL 31)."})
     active = fields.Boolean(metadata={"description": "Off: every decision for it is no."})
+    methods = texts("How the data is processed, for instance `private_join`.")
+    recipients = texts("Named recipients, where there are some.")
+    retention_days = fields.Integer(
+        allow_none=True,
+        strict=True,
+        validate=validate.Range(1, 36_500),
+        metadata={"description": "How long data is kept; default: as long as the consent lasts."},
+    )
+    sensitive = texts("Those of the categories that are sensitive (PIPL 28).")
     actor = text(what="Who registers it.", least=0)
 
 
@@ -143,6 +152,19 @@ class Withdrawal(Identifiers):
     actor = text(what="Who entered it.", least=0)
 
 
+class Shown(Schema):
+    notice_hash = text(what="Hash of the notice; if given, it must be that of the registered one.", least=0)
+    layout_hash = text(what="SHA-256 (hex) of how it was laid out.", required=True)
+    language = text(what="Language that it was shown in.", required=True)
+    shown_at = fields.AwareDateTime(
+        required=True,
+        format="iso",
+        default_timezone=None,
+        validate=_in_range,
+        metadata={"description": "When. ISO 8601 with its offset."},
+    )
+
+
 class Event(Withdrawal):
     action = fields.String(
         required=True, validate=validate.OneOf(ACTIONS), metadata={"description": "What the person did."}
@@ -152,6 +174,9 @@ class Event(Withdrawal):
     notice = text(what="Notice that the person saw; required for a grant.", least=0)
     notice_version = number("Its version.", least=0)
     controller = text(what="Default: this center's.", least=0)
+    shown = fields.Nested(
+        Shown, metadata={"description": "What the person was shown; kept as evidence with the event."}
+    )
     expires_at = time("End of the consent, if it has one.")
     birth_date = fields.Date(
         validate=_in_range, metadata={"description": "Needed where the person is under 14."}

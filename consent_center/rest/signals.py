@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,14 +68,27 @@ def record(json_data: dict[str, Any]) -> Any:
     `Sec-GPC: 1` in the body (`gpc`) or as this request's own header is an opt-out. The raw strings are kept
     as evidence, encrypted under the person's key; the table (`/v1/signals/mapping`) says what they mean.
     """
-    found = signal.read_request(
-        json_data.get("tc_string", "").strip(),
-        json_data.get("gpp_string", "").strip(),
-        True if json_data.get("gpc") else request.headers.get("Sec-GPC"),
-    )
     who = [(kind, value) for kind in KINDS for value in json_data.get(kind, ())]
     if not who:
         raise ConsentError("event.identifier", f"no identifier: give one of {', '.join(KINDS)}")
+    given = (json_data.get("tc_string", ""), json_data.get("gpp_string", ""))
+    gpc = True if json_data.get("gpc") else request.headers.get("Sec-GPC")
+    channel = json_data.get("channel", "web")
+    return answer(read_and_record(*given, gpc, who, channel, actor(json_data.get("actor", ""))), 201)
+
+
+def read_and_record(
+    tc_string: str,
+    gpp_string: str,
+    gpc: bool | str | None,
+    who: Sequence[tuple[str, str]],
+    channel: str,
+    by: str,
+) -> dict[str, Any]:
+    """Decode the signals, judge them by the table in force, record what they mean: {understood,
+    outcomes, events}.
+    """
+    found = signal.read_request(tc_string.strip(), gpp_string.strip(), gpc)
     made, outcomes = events.to_events(
         found,
         mapping.parse(center().signal_mapping()),
@@ -82,15 +96,14 @@ def record(json_data: dict[str, Any]) -> Any:
         center().purposes(),
         center().notices(),
         datetime.now(UTC),
-        json_data.get("channel", "web"),
-        actor(json_data.get("actor", "")),
+        channel,
+        by,
     )
-    body = {
+    return {
         "understood": [one.to_json() for one in found],
         "outcomes": events.outcomes_to_json(outcomes),
         "events": events.record(center(), made),
     }
-    return answer(body, 201)
 
 
 @bp.post("/mapping")

@@ -1,0 +1,3 @@
+"""Rules of the house: a declarative file that allows, denies and limits by purpose, recipient, region,
+category, time.
+"""
