@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from consent_center.center import Center
 from consent_center.model import DecisionRequest, Notice, Purpose
-from protocols import align, enrich, lookalike
+from protocols import align, enrich, lookalike, vole
 from protocols.machine import pump
 
 ROWS, COLUMNS, SEEDS = 512, 4, 128
@@ -32,6 +32,11 @@ def protocols() -> None:
         align.Receiver(items[:SEEDS], session, limits, os.urandom),
         align.Sender(items, session, limits, os.urandom),
     )
+    for field in ("gf64", "gf128"):
+        receiver = vole.Receiver(ROWS, session, os.urandom, field=field, malicious=True)
+        sender = vole.Sender(ROWS, session, os.urandom, field=field, malicious=True)
+        pump(receiver, sender)
+        vole.multiply_add(receiver.result.a, sender.result.delta, receiver.result.c)
     records = np.zeros((ROWS, 16), dtype=np.uint8)
     wide = enrich.Limits(max_receiver=1 << 16, max_sender=1 << 16, max_width=64)
     pump(

@@ -106,6 +106,9 @@ def _parallel(function: int, bases: Any, strides: Any, status: Any) -> None:  # 
 #: Rough cost of a call in µs on one core of a 2024 server; what isn't listed costs about one.
 _COST = {
     "crypto_scalarmult_ristretto255": 50.0,
+    "crypto_scalarmult_ristretto255_base": 20.0,
+    "crypto_core_ristretto255_add": 15.0,
+    "crypto_core_ristretto255_sub": 15.0,
     "crypto_core_ristretto255_from_hash": 14.0,
     "crypto_core_ristretto255_is_valid_point": 5.0,
     "crypto_core_ristretto255_scalar_mul": 0.1,

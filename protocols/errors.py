@@ -23,6 +23,10 @@ CODES: dict[str, str] = {
     "enrich.size": "a table's or a request's size differs from what was announced or agreed",
     "enrich.order": "the rows of the encrypted table are not in the order of their tags",
     "enrich.tampered": "a record of the encrypted table fails authentication",
+    # ot, vole
+    "ot.bad_point": "a base OT's point that is no ristretto255 element, or gives the identity",
+    "ot.check": "the columns of an OT extension are not those of one vector of choices",
+    "vole.check": "the sender's trees are not those of one VOLE",
     # private_join
     "private_join.size": "a set's size is not a padded size with dummies, or not what was announced",
     "private_join.key": "the peer's Paillier modulus fails a check",

@@ -57,6 +57,36 @@ def multiply(scalars: Bytes, points: Bytes) -> tuple[Bytes, Mask]:
     return out, good
 
 
+def multiply_base(scalars: Bytes) -> Bytes:
+    """scalar · the group's generator, row by row; none of the scalars may be zero."""
+    scalars = rows(scalars, SCALAR)
+    out = np.zeros((len(scalars), POINT), dtype=np.uint8)
+    bad = each("crypto_scalarmult_ristretto255_base", len(scalars), At(out, POINT), At(scalars, SCALAR))
+    if bad.any():
+        raise LocalError("protocol.argument", "a scalar of zero gives the identity")
+    return out
+
+
+def add(left: Bytes, right: Bytes) -> tuple[Bytes, Mask]:
+    """left + right, row by row, and which rows are good: both are canonical encodings (the identity is)."""
+    return _combine("crypto_core_ristretto255_add", left, right)
+
+
+def subtract(left: Bytes, right: Bytes) -> tuple[Bytes, Mask]:
+    """left − right, as `add`."""
+    return _combine("crypto_core_ristretto255_sub", left, right)
+
+
+def _combine(function: str, left: Bytes, right: Bytes) -> tuple[Bytes, Mask]:
+    left, right = rows(left, POINT), rows(right, POINT)
+    if len(left) != len(right):
+        raise LocalError("protocol.argument", f"{len(left)} points and {len(right)}")
+    out = np.zeros((len(left), POINT), dtype=np.uint8)
+    good = each(function, len(left), At(out, POINT), At(left, POINT), At(right, POINT)) == 0
+    out[~good] = 0
+    return out, good
+
+
 def is_valid(points: Bytes) -> Mask:
     """Which rows are canonical encodings of elements (RFC 9496, section 4.3.1); the identity is one."""
     points = rows(points, POINT)

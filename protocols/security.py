@@ -5,6 +5,8 @@ A number that decides how hard an attack is stands here and nowhere else.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 #: Computational security in bits; NIST SP 800-57 part 1 rev. 5, table 2 (128 bits: acceptable beyond 2031).
 COMPUTATIONAL_BITS = 128
 
@@ -83,3 +85,32 @@ OKVS_START = 2.336
 #: beyond which the whole field is used. Raghuraman and Rindal, eprint 2022/320 (low communication: the
 #: subfield needs lambda + log2(m) bits); as wide as VOLE's subfield.
 VOLE_SUBFIELD_BITS = 64
+
+# OT and VOLE (protocols/ot/README.md, section 4; protocols/vole/README.md, sections 5 and 6).
+
+#: Base OTs of an extension, one for each bit of Δ. Ishai, Kilian, Nissim, Petrank, CRYPTO 2003; with the
+#: check of Roy, SoftSpokenOT, eprint 2022/192 (k = 1).
+OT_COLUMNS = 128
+
+
+class Lpn(NamedTuple):
+    """Dual LPN with regular noise: `blocks` unknown positions, one a block of at least `floor` leaves, and a
+    block-accumulate code of rate 1/2 with `accumulations` rounds of accumulating and permuting."""
+
+    blocks: int
+    floor: int
+    accumulations: int
+    feistel_rounds: int
+
+
+#: 128 blocks and two accumulations before a block-diagonal code of 32 × 32 bits: libOTe's default BlkAcc3x32
+#: (osu-crypto/libOTe, libOTe/TwoChooseOne/ConfigureCode.h, commit a0871f69; its depth 3 counts the diagonal
+#: code). Prange's algorithm against rate 1/2 guesses right with probability 2^-128. The floor of 64 leaves
+#: is ours.
+LPN_STANDARD = Lpn(blocks=128, floor=64, accumulations=2, feistel_rounds=4)
+
+#: Half as many blocks again, and one accumulation more.
+LPN_CONSERVATIVE = Lpn(blocks=192, floor=64, accumulations=3, feistel_rounds=6)
+
+#: What both sides use: the one line to change.
+VOLE_LPN = LPN_STANDARD

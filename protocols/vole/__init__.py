@@ -1,8 +1,20 @@
 """Vector oblivious linear evaluation: a = b + Δ·c, a and c at the receiver, b and Δ at the sender.
 
-`README.md` is the specification.
+`README.md` is the specification, `roles.py` the interface for machines that embed a VOLE.
 """
 
+from protocols.ot.field import multiply_add
+from protocols.vole.machines import Receiver, Sender
+from protocols.vole.receiver import VoleReceiver
 from protocols.vole.results import ReceiverVole, SenderVole
+from protocols.vole.sender import VoleSender
 
-__all__ = ["ReceiverVole", "SenderVole"]
+__all__ = [
+    "Receiver",
+    "ReceiverVole",
+    "Sender",
+    "SenderVole",
+    "VoleReceiver",
+    "VoleSender",
+    "multiply_add",
+]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from protocols.errors import LocalError
+from protocols.ot.field import WIDTH, Words, multiply_add
 from protocols.ristretto import Rng, random_bytes
-from protocols.vole.field import WIDTH, Words, multiply_add
 from protocols.vole.results import ReceiverVole, SenderVole
 
 

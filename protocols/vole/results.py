@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from protocols.vole.field import Words
+from protocols.ot.field import Words
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oprf_helpers import stream
 
 from protocols.errors import LocalError
-from protocols.vole.field import CONSTANT, REDUCTION, multiply64, multiply128, multiply_add, tables
+from protocols.ot.field import CONSTANT, REDUCTION, multiply64, multiply128, multiply_add, tables
 from protocols.vole.ideal import vole
 
 WORD = st.integers(0, 2**64 - 1)

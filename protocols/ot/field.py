@@ -4,7 +4,7 @@
     GF(2^128) = GF(2^64)[Y] / (Y^2 + Y + x^61)              two uint64 (u, v), the element u + v·Y
 
 Addition is XOR. An element of GF(2^64) is (u, 0), so a subfield's scalar multiplies both words alike, which
-is what a tower is for. README section 2 has the reasons.
+is what a tower is for. vole's README, section 2, has the reasons.
 """
 
 from __future__ import annotations
