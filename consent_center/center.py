@@ -25,6 +25,8 @@ import sqlalchemy as sa
 from consent_center import batch as batches
 from consent_center import decide as deciding
 from consent_center import events, examine, integrity, registry, schema, snapshot, storage
+from consent_center.accounts.login import Logins
+from consent_center.accounts.service import Accounts
 from consent_center.collection import settings
 from consent_center.collection.public import PublicCollection
 from consent_center.collection.service import Collection
@@ -373,6 +375,18 @@ class Center:
     def public_collection(self) -> PublicCollection:
         """What the embedded script may ask."""
         return PublicCollection(self.room)
+
+    # ---- accounts ------------------------------------------------------------------------------------------
+
+    @property
+    def accounts(self) -> Accounts:
+        """Who may use the service, with which role; their API tokens."""
+        return Accounts(self._keys, self._controller, self._read, self._write, self._now)
+
+    @property
+    def logins(self) -> Logins:
+        """Passwords, second factors, sessions of the console."""
+        return Logins(self._keys, self._controller, self._read, self._write, self._now)
 
     # ---- decisions -----------------------------------------------------------------------------------------
 

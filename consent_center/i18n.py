@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import flask_babel
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.support import NullTranslations, Translations
 from flask import Flask, Response, request
-from flask_babel import Babel, Domain, get_locale, gettext, lazy_gettext, ngettext
+from flask_babel import Babel, Domain, get_locale, lazy_gettext
 
-__all__ = ["gettext", "install", "language", "lazy_gettext", "localised", "ngettext"]
+__all__ = ["N_", "gettext", "install", "language", "lazy_gettext", "localised", "ngettext"]
 
 #: Language -> its own name. English is the source.
 LANGUAGES = {"zh": "中文", "en": "English"}
@@ -62,6 +63,21 @@ class _Texts(Domain):  # type: ignore[misc]
 
 class _Babel(Babel):  # type: ignore[misc]
     domain_instance = _Texts()
+
+
+def gettext(text: str, **values: object) -> str:
+    """The text in the reader's language, with `%(name)s` filled in."""
+    return str(flask_babel.gettext(text, **values))
+
+
+def ngettext(one: str, many: str, num: int, **values: object) -> str:
+    """The text for `num` things; `%(num)s` is filled in too."""
+    return str(flask_babel.ngettext(one, many, num, **values))
+
+
+def N_(text: str) -> str:
+    """Marks a text that is translated later, by `gettext(variable)`."""
+    return text
 
 
 def language() -> str:

@@ -20,6 +20,7 @@ from pec.cli_common import CliError, console, emit, json_option, note, progress,
 from pec.cli_consent_collect import COMMANDS as COLLECT_COMMANDS
 from pec.cli_consent_registry import notice, purpose
 from pec.cli_consent_signals import receipt, signal, verify
+from pec.cli_consent_user import user
 from pec.consent_options import actor, directory, facts, moment, open_at, plain, short, where
 from pec.errors import EXIT_FAILED
 
@@ -34,7 +35,7 @@ def consent() -> None:
 
 consent.add_command(purpose)
 consent.add_command(notice)
-for _command in (signal, receipt, verify, *COLLECT_COMMANDS):
+for _command in (signal, receipt, verify, user, *COLLECT_COMMANDS):
     consent.add_command(_command)
 
 

@@ -34,6 +34,7 @@ OWN_KINDS = frozenset(
         *("preference", "contact.policy", "contact.term", "contact.decision", "contacts"),
         "signals.mapping",
         *("collection.setting", "collection.link"),
+        "admin.action",
     }
 )
 

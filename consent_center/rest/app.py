@@ -14,6 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consent_center import i18n
 from consent_center.client import CenterClient, open_center
+from consent_center.console import install as console
+from consent_center.console.security import check_form
 from consent_center.errors import ConsentError
 from consent_center.rest import (
     collection,
@@ -22,6 +24,7 @@ from consent_center.rest import (
     embed,
     events,
     ledger,
+    limits,
     pages,
     preferences,
     problems,
@@ -85,6 +88,8 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
     app.spec_processor(docs_page.complete)
     app.get("/docs", endpoint="docs")(app.doc(hide=True)(docs_page.view))
     i18n.install(app)
+    limits.install(app)
+    console.install(app, opened)
     roles.check(app)
     return app
 
@@ -94,6 +99,7 @@ def _guard() -> None:
     roles.enforce(request.endpoint)
     limit = UPLOAD_LIMIT if request.path in _UPLOADS else BULK_LIMIT if request.path in _BULK else JSON_LIMIT
     request.max_content_length = limit
+    check_form(request.endpoint)
     if request.mimetype == "application/json" and request.path not in _UPLOADS:
         try:
             json.loads(request.get_data(cache=True), parse_constant=_no_constant)

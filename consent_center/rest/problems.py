@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from flask import Response, request
+from flask import Response, current_app, request
 
 from consent_center.errors import CODES, ConsentError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:pec:problem:"
+PAGES = "pec.pages"
 
 _STATUS = {
     "request.invalid": 400,
@@ -33,6 +34,15 @@ _STATUS = {
     "link.expired": 410,
     "link.ticket": 409,
     "request.too_large": 413,
+    "request.csrf": 400,
+    "request.rate": 429,
+    "account.unknown": 404,
+    "account.exists": 409,
+    "account.last_admin": 409,
+    "account.refused": 403,
+    "account.locked": 429,
+    "account.session": 403,
+    "account.oidc": 502,
     "center.busy": 503,
     "center.closed": 503,
     "center.unreachable": 503,
@@ -44,6 +54,7 @@ _CODES = {
     403: "request.forbidden",
     404: "request.not_found",
     413: "request.too_large",
+    429: "request.rate",
 }
 
 
@@ -65,7 +76,13 @@ def body_of(code: str, detail: str, status: int, **more: Any) -> dict[str, Any]:
 
 
 def respond(body: dict[str, Any]) -> Response:
-    headers = {"WWW-Authenticate": "Bearer"} if body["status"] == 401 else {}
+    """As problem details; below the paths of pages (`PAGES`: prefix -> renderer) as a page."""
+    for prefix, page in current_app.extensions.get(PAGES, {}).items():
+        if request.path == prefix or request.path.startswith(f"{prefix}/"):
+            shown: Response = page(body)
+            return shown
+    more = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
+    headers = more.get(body["status"], {})
     text = json.dumps(body, ensure_ascii=True)
     return Response(text, body["status"], headers, content_type=MEDIA_TYPE)
 

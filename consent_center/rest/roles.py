@@ -99,6 +99,14 @@ ENDPOINTS: dict[str, str] = {
     "ledger.append": "service",
     "ledger.append_many": "service",
     "ledger.fsck": "officer|service",
+    # console: logging in is everybody's, and looks at the session itself
+    "console.static": "public",
+    "console.login": "public",
+    "console.second_factor": "public",
+    "console.password": "public",
+    "console.logout": "public",
+    # console: pages
+    "console.dashboard": "viewer",
 }
 
 

@@ -64,6 +64,11 @@ def test_the_whole_table(app: Flask) -> None:
             response = client.open(path, method=method, headers=headers, data=b"{")
             if allowed(role, ENDPOINTS[endpoint]):
                 assert response.status_code not in (401, 403), (endpoint, role, response.text)
+            elif path.startswith("/console"):
+                if role == "public":
+                    assert response.status_code == 303 and "/console/login" in response.location, endpoint
+                else:
+                    assert response.status_code == 403 and "request.forbidden" in response.text, endpoint
             else:
                 assert response.status_code == (401 if role == "public" else 403), (endpoint, role)
                 code = "request.unauthorised" if role == "public" else "request.forbidden"

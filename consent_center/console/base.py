@@ -1,0 +1,157 @@
+"""What every page of the console needs: the blueprint, the center, rendering, messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flask import Blueprint, Response, current_app, flash, g, make_response, render_template, request
+from markupsafe import Markup
+
+from consent_center.center import Center
+from consent_center.errors import CODES, ConsentError
+from consent_center.i18n import gettext, language
+from consent_center.rest.context import center
+from consent_center.rest.roles import Principal, principal
+
+PREFIX = "/console"
+bp = Blueprint(
+    "console",
+    __name__,
+    url_prefix=PREFIX,
+    template_folder="templates",
+    static_folder="static",
+    static_url_path="/static",
+)
+
+
+def embedded() -> Center:
+    """The center in this process; pages look into its database, which a remote one does not offer."""
+    found = center()
+    if not isinstance(found, Center):
+        raise ConsentError("center.location", "the console runs where the center is, not on a remote one")
+    return found
+
+
+def zone() -> ZoneInfo:
+    """In which pages show times: PEC_CONSOLE_TIMEZONE, or China's."""
+    return ZoneInfo(os.environ.get("PEC_CONSOLE_TIMEZONE", "Asia/Shanghai"))
+
+
+def who() -> Principal:
+    return principal()
+
+
+def say(text: str, kind: str = "good") -> None:
+    """A message on the next page: `good`, `bad` or `note`."""
+    flash(text, kind)
+
+
+def page(template: str, status: int = 200, **values: Any) -> Response:
+    return make_response(render_template(f"console/{template}", **values), status)
+
+
+def field(name: str, limit: int = 1_000, default: str = "") -> str:
+    """A text field of the form, without NUL and lone surrogates, which no database takes."""
+    text = request.form.get(name, default)
+    if len(text) > limit:
+        raise ConsentError("request.invalid", f"{name} has over {limit:,} characters")
+    if any(c == "\0" or 0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise ConsentError("request.invalid", f"{name} has characters that are no text")
+    return text
+
+
+def moment(value: Any) -> datetime | None:
+    """Microseconds, an ISO text or a datetime as a datetime in the console's zone; None for "no time"."""
+    if value in (None, "", 0, -1):
+        return None
+    if isinstance(value, int):
+        value = datetime.fromtimestamp(value / 1e6, UTC)
+    elif isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value.astimezone(zone()) if isinstance(value, datetime) else None
+
+
+def time_tag(value: Any, seconds: bool = False) -> Markup:
+    """A `<time>` element in the console's zone; an en dash for none."""
+    at = moment(value)
+    if at is None:
+        return Markup("–")
+    shown = at.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        at.isoformat(), at.strftime("%Y-%m-%d %H:%M:%S %z"), shown
+    )
+
+
+def short(text: Any, keep: int = 12) -> Markup:
+    """The beginning of a hash or id, whole in its title."""
+    text = str(text)
+    if len(text) <= keep + 1:
+        return Markup('<code class="hash">{}</code>').format(text)
+    return Markup('<code class="hash" title="{}">{}…</code>').format(text, text[:keep])
+
+
+def protect(response: Response) -> Response:
+    """Headers of a page: only this origin's files, no inline script or style, no framing."""
+    response.headers["Content-Security-Policy"] = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    response.headers["X-Frame-Options"] = "DENY"
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    if request.endpoint == "console.static":
+        response.headers["Cache-Control"] = "private, max-age=3600"
+    return response
+
+
+def error_page(body: Mapping[str, Any]) -> Response:
+    """A problem as a page: what it is, its code, what to do."""
+    from consent_center.console.login import where_to_log_in
+
+    if body["status"] == 401:
+        return protect(where_to_log_in())
+    # Not asked anew: what failed may be the database that knows who asks.
+    known = g.get("pec_principal")
+    response = page("error.html", int(body["status"]), problem=body, advice=_advice(body), known=known)
+    return protect(response)
+
+
+def _advice(body: Mapping[str, Any]) -> str:
+    status = int(body["status"])
+    if status == 403:
+        return gettext("Ask an administrator for the role, or go back.")
+    if status == 404:
+        return gettext("Check the address, or begin again at the dashboard.")
+    if status == 429:
+        return gettext("Wait a minute and try again.")
+    if status >= 500:
+        return gettext("Try again in a minute. If it stays, show the code to whoever runs the center.")
+    return gettext("Go back, correct the entry and send it again.")
+
+
+@bp.app_context_processor
+def _globals() -> dict[str, Any]:
+    from consent_center.console import nav, words
+    from consent_center.i18n import LANGUAGES, localised
+
+    return {
+        "codes": CODES,
+        "nav_items": nav.items,
+        "who": who,
+        "time": time_tag,
+        "word": words.word,
+        "tone": words.tone,
+        "short": short,
+        "localised": localised,
+        "language": language,
+        "languages": LANGUAGES,
+        "controller": current_app.extensions["pec.center"].controller,
+        "zone_name": zone().key,
+    }
+
+
+bp.after_request(protect)

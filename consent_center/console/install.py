@@ -1,0 +1,26 @@
+"""Puts the console on the application: blueprint, error pages, sessions, navigation."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from consent_center.center import Center
+from consent_center.client import CenterClient
+from consent_center.console import (  # noqa: F401 - each adds its pages to the blueprint
+    base,
+    dashboard,
+    login,
+    nav,
+    security,
+)
+from consent_center.rest import problems
+
+
+def install(app: Flask, center: CenterClient) -> None:
+    """Only on a center in this process: pages look into its database."""
+    if not isinstance(center, Center):
+        return
+    security.install(app, center)
+    app.extensions[problems.PAGES] = {base.PREFIX: base.error_page}
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.register_blueprint(base.bp)

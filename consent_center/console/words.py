@@ -1,0 +1,73 @@
+"""Words of the data that pages show translated: roles, actions, reasons, states."""
+
+from __future__ import annotations
+
+from consent_center.i18n import N_, gettext
+
+_ROLES = (N_("public"), N_("viewer"), N_("officer"), N_("admin"), N_("service"))
+#: Action of an event -> what it is called, and whether it is good or bad for whoever wants to use the data.
+ACTIONS = {
+    "granted": (N_("granted"), "good"),
+    "guardian_granted": (N_("granted by the guardian"), "good"),
+    "renewed": (N_("renewed"), "good"),
+    "denied": (N_("denied"), "bad"),
+    "withdrawn": (N_("withdrawn"), "bad"),
+    "expired": (N_("expired"), "note"),
+    "erased": (N_("erased"), "bad"),
+}
+REASONS = {
+    "eligible": N_("eligible"),
+    "identifier_null": N_("no identifier in the row"),
+    "identifier_invalid": N_("not an identifier of that kind"),
+    "identifier_duplicate": N_("identifier repeated in the file"),
+    "unreachable": N_("the consent center did not answer"),
+    "stale": N_("the center was behind its events"),
+    "purpose_inactive": N_("purpose switched off or not registered"),
+    "unknown_subject": N_("person unknown here, or erased"),
+    "minor_without_guardian": N_("under 14 without a guardian's consent"),
+    "no_event": N_("nothing recorded for the purpose"),
+    "denied": N_("denied"),
+    "withdrawn": N_("withdrawn"),
+    "expired": N_("expired"),
+    "outdated_notice": N_("given under an outdated notice or purpose"),
+    "recipient_out_of_scope": N_("consent is for other recipients"),
+    "category_out_of_scope": N_("consent lacks a data category"),
+    "blocked_by_rule": N_("blocked by a rule"),
+    "withdrawn_midway": N_("withdrawn while the job ran"),
+}
+STATES = {
+    "draft": (N_("draft"), ""),
+    "proposed": (N_("proposed"), ""),
+    "awaiting_approval": (N_("awaiting approval"), "note"),
+    "approved": (N_("approved"), "note"),
+    "running": (N_("running"), "note"),
+    "held": (N_("held"), "note"),
+    "succeeded": (N_("succeeded"), "good"),
+    "failed": (N_("failed"), "bad"),
+    "rejected": (N_("rejected"), "bad"),
+    "cancelled": (N_("cancelled"), "bad"),
+    "stopped_by_consent": (N_("stopped by consent"), "bad"),
+    "": (N_("no state recorded"), ""),
+}
+KINDS = {
+    "phone": N_("phone number"),
+    "email": N_("e-mail address"),
+    "device": N_("device id"),
+    "opaque": N_("other id"),
+}
+
+
+def word(text: str) -> str:
+    """A word of the tables above in the reader's language; what is in none of them stays as it is."""
+    for table in (ACTIONS, STATES):
+        if text in table:
+            return gettext(table[text][0])
+    return gettext(REASONS.get(text) or KINDS.get(text) or text) if text else ""
+
+
+def tone(text: str) -> str:
+    """`good`, `bad`, `note` or nothing: the colour beside the word."""
+    for table in (ACTIONS, STATES):
+        if text in table:
+            return table[text][1]
+    return ""

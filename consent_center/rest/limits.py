@@ -1,0 +1,34 @@
+"""Rate limits by address, for what everybody may call. The windows are a process's own.
+
+The library below Flask-Limiter, without its hook: that would run on every decision too.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from flask import Flask, current_app, request
+from limits import RateLimitItem, parse_many
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from consent_center.errors import ConsentError
+
+_EXTENSION = "pec.limits"
+_parse = cache(parse_many)
+
+
+def install(app: Flask) -> None:
+    app.extensions[_EXTENSION] = MovingWindowRateLimiter(MemoryStorage())
+
+
+def limit_rate(scope: str, rules: str) -> None:
+    """Counts this request; raises `request.rate` over any of `rules`, such as `20 per minute; 100 per hour`.
+
+    Behind a proxy the address is the client's only with PEC_CONSENT_PROXIES (docs/console.md).
+    """
+    limiter: MovingWindowRateLimiter = current_app.extensions[_EXTENSION]
+    address = request.remote_addr or "unknown"
+    over: list[RateLimitItem] = [r for r in _parse(rules) if not limiter.hit(r, scope, address)]
+    if over:
+        raise ConsentError("request.rate", f"more than {over[0]} from {address}: wait and try again")
