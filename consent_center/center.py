@@ -55,6 +55,8 @@ from consent_center.preferences import check as preference_check
 from consent_center.preferences.consents import judge
 from consent_center.preferences.service import Preferences
 from consent_center.receipts import make as receipts
+from consent_center.requests import check as rights_check
+from consent_center.requests.service import Rights
 from consent_center.room import Room
 from consent_center.signals import store as signal_store
 from consent_center.signals.mapping import parse as parse_mapping
@@ -336,13 +338,17 @@ class Center:
     @property
     def preferences(self) -> Preferences:
         """Whether people may be contacted: channels, topics, frequency caps, quiet hours."""
+        return Preferences(self._keys, self._read, self._write, self._now, self._judge, bool(self._rules))
 
-        def consent(connection: sa.Connection, request: DecisionRequest, ordinals: Any, as_of: int) -> Any:
-            with self._lock:
-                self._catch_up(connection)
-                return judge(self._state, self._controller, request, ordinals, as_of, self._rules)
+    def _judge(self, connection: sa.Connection, request: DecisionRequest, ordinals: Any, as_of: int) -> Any:
+        with self._lock:
+            self._catch_up(connection)
+            return judge(self._state, self._controller, request, ordinals, as_of, self._rules)
 
-        return Preferences(self._keys, self._read, self._write, self._now, consent, bool(self._rules))
+    @property
+    def rights(self) -> Rights:
+        """Requests of people about their data: access, correction, deletion, restriction …"""
+        return Rights(self._keys, self._controller, self._read, self._write, self._now, self._judge)
 
     # ---- collection ----------------------------------------------------------------------------------------
 
@@ -603,6 +609,7 @@ class Center:
         with self._read() as connection:
             found = examine.fsck(connection, self._keys, checkpoint)
             found = found or preference_check.fsck(connection, self._keys)
+            found = found or rights_check.fsck(connection, self._keys)
             return found or settings.fsck(connection, entries)
 
 

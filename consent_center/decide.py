@@ -151,6 +151,7 @@ def classify(
     by_action = _by_action(state, mine)
 
     refuse("unknown_subject", state.erased)
+    refuse("restricted", state.restricted)
     if purpose.needs_guardian:
         others = _union([who for action, who in by_action.items() if action != "guardian_granted"])
         guarded = by_action.get("guardian_granted", BitMap()) - others

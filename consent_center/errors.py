@@ -34,6 +34,7 @@ CODES: dict[str, str] = {
     "event.categories": "categories are missing, malformed or not among the purpose's",
     "event.controller": "the event names another controller than this center's",
     "event.guardian": "a guardian's event needs the birth date of a person under the age limit",
+    "event.erased": "the person was erased after the event happened",
     "event.text": "a text field is too long, empty, or has characters that are not allowed",
     "event.batch": "a batch of events has a missing, unknown or mistyped column",
     # identifiers and decisions
@@ -98,6 +99,14 @@ CODES: dict[str, str] = {
     "account.token": "there is no such API token, or its label or duration is not allowed",
     "account.last_admin": "the last administrator can't be disabled or given another role",
     "account.oidc": "the identity provider's settings or its answer can't be used",
+    # rights requests
+    "rights.unknown": "no rights request of that number",
+    "rights.request": "a field of a rights request is not allowed",
+    "rights.state": "the request's state does not allow this step",
+    "rights.identity": "the person's identity is not proven, so nothing may be disclosed or done",
+    "rights.clock": "a rule of the legal clock, or an extension, is not allowed",
+    "rights.task": "no such task is open, or tasks are still open",
+    "rights.fulfil": "the request can't be carried out like this",
     # receipts
     "receipt.event": "no receipt can be made of that event",
     "receipt.identifier": "the identifier is not of the person of that event",

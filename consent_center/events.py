@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from consent_center import database as db
-from consent_center import subjects
+from consent_center import erased, subjects
 from consent_center.batch import NEVER, Batch, descriptor_hash
 from consent_center.errors import ConsentError
 from consent_center.hashing import as_rows, big_endian, blobs, hmac_keyed, hmac_rows
@@ -106,7 +106,7 @@ def write(
     `index` is the caught-up index of identifiers, or None to look them up by SQL. `assumed` events never
     outweigh a person's own word, and one a person is enough: repeated rows are left out.
     """
-    resolved, ignored = _resolve(connection, keys, batch, index)
+    resolved, ignored = _resolve(connection, keys, batch, index, assumed)
     wanted = resolved.ordinals >= 0
     wanted[np.fromiter(batch.bad, np.int64, len(batch.bad))] = False
     at = np.flatnonzero(wanted)
@@ -124,7 +124,7 @@ def write(
     subjects.store(connection, resolved, salts, tags)
     ordinals = resolved.ordinals[at]
     salts = subjects.salts_of(connection, ordinals)
-    _note_minors(connection, ordinals, batch.minor_until[at])
+    note_minors(connection, ordinals, batch.minor_until[at])
     leaf = _insert(connection, keys, batch, at, ordinals, salts, sequence, now, assumed)
     kept = np.where(wanted, resolved.ordinals, -1)
     result = RecordedMany(int(sequence), int(leaf), len(at), kept, batch.errors(), len(ignored))
@@ -171,10 +171,18 @@ def _insert(
 
 def write_erasure(connection: sa.Connection, keys: Keys, batch: Batch, subject: int, now: int) -> int:
     """Write the event that a subject was erased; its sequence number."""
+    return write_for(connection, keys, batch, subject, now, assumed=False)
+
+
+def write_for(
+    connection: sa.Connection, keys: Keys, batch: Batch, subject: int, now: int, assumed: bool
+) -> int:
+    """Write every row of a checked batch as an event of one known subject; the first sequence number."""
     first = _next_sequence(connection)
-    who = np.array([subject], np.int64)
+    who = np.full(batch.rows, subject, np.int64)
     salts = subjects.salts_of(connection, who)
-    _insert(connection, keys, batch, np.zeros(1, np.int64), who, salts, first, now, assumed=False)
+    note_minors(connection, who, batch.minor_until)
+    _insert(connection, keys, batch, np.arange(batch.rows), who, salts, first, now, assumed)
     return first
 
 
@@ -190,7 +198,7 @@ def write_known(
     salts = subjects.salts_of(connection, ordinals)
     if subjects.is_erased(salts).any():
         raise ConsentError("subject.unknown", "that person was erased")
-    _note_minors(connection, ordinals, batch.minor_until)
+    note_minors(connection, ordinals, batch.minor_until)
     at = np.arange(batch.rows, dtype=np.int64)
     return first, _insert(connection, keys, batch, at, ordinals, salts, first, now, assumed=False)
 
@@ -236,7 +244,7 @@ def fold(
 
 
 def _resolve(
-    connection: sa.Connection, keys: Keys, batch: Batch, index: subjects.SubjectIndex | None
+    connection: sa.Connection, keys: Keys, batch: Batch, index: subjects.SubjectIndex | None, assumed: bool
 ) -> tuple[subjects.Resolved, list[str]]:
     rows, kinds, found, known, ignored = [], [], [], [], []
     usable = np.zeros(batch.rows, bool)
@@ -252,6 +260,7 @@ def _resolve(
         found.append(hashed)
         known.append(index.lookup(hashed) if index is not None else subjects.sql_lookup(connection, hashed))
     batch.refuse(np.flatnonzero(~usable), "event.identifier", "no identifier of the row can be used")
+    _refuse_erased(connection, keys, batch, rows, found, known, assumed)
     usable[np.fromiter(batch.bad, np.int64, len(batch.bad))] = False
     resolved = subjects.resolve(
         np.concatenate(rows),
@@ -270,7 +279,28 @@ def _resolve(
     return resolved, ignored
 
 
-def _note_minors(connection: sa.Connection, ordinals: Ints, until: Ints) -> None:
+def _refuse_erased(
+    connection: sa.Connection,
+    keys: Keys,
+    batch: Batch,
+    rows: list[Ints],
+    found: list[Bytes2],
+    known: list[Ints],
+    assumed: bool,
+) -> None:
+    """An old event must not bring an erased person back; nor may anybody assume that one agrees."""
+    at, new = np.concatenate(rows), np.concatenate(known) < 0
+    gone = erased.erased_at(connection, keys, np.concatenate(found)[new])
+    if assumed:
+        hit = at[new][gone != erased.NOT_ERASED]
+    else:
+        hit = at[new][(gone != erased.NOT_ERASED) & (batch.occurred_at[at[new]] <= gone)]
+    batch.refuse(
+        np.unique(hit), "event.erased", "the person was erased after this; only what was said later counts"
+    )
+
+
+def note_minors(connection: sa.Connection, ordinals: Ints, until: Ints) -> None:
     """Keep the latest birthday given for a person: of two claims, the one that protects longer."""
     told = np.flatnonzero(until != NEVER)
     if len(told):

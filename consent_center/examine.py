@@ -13,7 +13,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from consent_center import database as db
-from consent_center import events, integrity, subjects
+from consent_center import erased, events, integrity, subjects
 from consent_center.batch import NEVER, Batch, descriptor_hash, moment
 from consent_center.errors import ConsentError
 from consent_center.hashing import Bytes2, as_rows, blobs
@@ -23,6 +23,7 @@ from consent_center.ledger import log, tree
 from consent_center.ledger.verify import SALT_SIZE
 from consent_center.ledger.verify import checkpoint as open_checkpoint
 from consent_center.model import KINDS, RANK, Explanation, Finding
+from consent_center.requests import restriction
 
 Ints = npt.NDArray[np.int64]
 
@@ -94,6 +95,8 @@ def erase(connection: sa.Connection, keys: Keys, subject: int, controller: str, 
         {},
     )
     sequence = events.write_erasure(connection, keys, batch, subject, now)
+    erased.remember(connection, keys, subject, sequence, now)
+    restriction.lift(connection, subject)
     connection.execute(db.states.delete().where(db.states.c.subject == subject))
     subjects.destroy(connection, subject)
     return sequence

@@ -36,7 +36,9 @@ REASONS: tuple[str, ...] = (
     "unreachable",  # the consent center did not answer (given by the remote client)
     "stale",  # the center could not catch up with its own event sequence
     "purpose_inactive",  # the purpose is switched off or was never registered
+    "recipient_inactive",  # the recipient is switched off
     "unknown_subject",  # the center has never heard of that identifier, or erased it
+    "restricted",  # the person's data may only be kept, not used (PIPL 44, GDPR 18)
     "minor_without_guardian",  # under the age limit at as_of, and no guardian's grant in force
     "no_event",  # nothing was ever recorded for this purpose
     "denied",

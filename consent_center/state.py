@@ -23,6 +23,7 @@ from consent_center import registry as registry_of
 from consent_center.batch import NEVER, day_start
 from consent_center.events import ERASURE_CONTEXT
 from consent_center.registry import Registry
+from consent_center.requests import restriction
 from consent_center.subjects import SubjectIndex, all_salts, is_erased
 
 Ints = npt.NDArray[np.int64]
@@ -108,12 +109,18 @@ class State:
     minor_subject: Ints = field(default_factory=lambda: _EMPTY)  # ascending
     minor_until: Ints = field(default_factory=lambda: _EMPTY)  # days
     erased: BitMap = field(default_factory=BitMap)
+    restricted: BitMap = field(default_factory=BitMap)
+    people: int = 0  # restriction.counter when `restricted` and the index of identifiers were read
 
     def catch_up(self, connection: sa.Connection) -> None:
         """Read what other transactions have committed, in one consistent view."""
         newest = int(connection.execute(sa.select(sa.func.max(db.events.c.sequence))).scalar_one() or 0)
         if newest < self.sequence:  # the database was put back from a backup: what it lost must not count
             self.__init__()  # type: ignore[misc]
+        people = restriction.counter(connection)
+        if people != self.people:  # a restriction, or an identifier that moved to another person
+            self.restricted = bitmap(np.array(restriction.subjects(connection), np.int64))
+            self.subjects, self.people = SubjectIndex(), people
         version = registry_of.counter(connection)
         if self.registry is None or self.registry.version != version:
             self.registry = registry_of.load(connection)

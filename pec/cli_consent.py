@@ -19,6 +19,7 @@ from consent_center.model import KINDS, REASONS, ConsentEvent, DecisionRequest
 from pec.cli_common import CliError, console, emit, json_option, note, progress, table
 from pec.cli_consent_collect import COMMANDS as COLLECT_COMMANDS
 from pec.cli_consent_registry import notice, purpose
+from pec.cli_consent_rights import request
 from pec.cli_consent_signals import receipt, signal, verify
 from pec.cli_consent_user import user
 from pec.consent_options import actor, directory, facts, moment, open_at, plain, short, where
@@ -35,6 +36,7 @@ def consent() -> None:
 
 consent.add_command(purpose)
 consent.add_command(notice)
+consent.add_command(request)
 for _command in (signal, receipt, verify, user, *COLLECT_COMMANDS):
     consent.add_command(_command)
 

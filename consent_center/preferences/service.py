@@ -103,7 +103,8 @@ class Preferences:
             book = store.rulebook(connection)
             for wish in ready:
                 _declared(book, wish.channel, wish.topic)
-            subject = store.subject_for(connection, self.keys, identifiers)
+            said_at = min(micros(wish.occurred_at) for wish in ready if wish.occurred_at)
+            subject = store.subject_for(connection, self.keys, identifiers, said_at)
             first, leaves = store.write_preferences(connection, self.keys, subject, ready, now)
         return Written(first, tuple(leaves), subject)
 

@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from consent_center import database as db
-from consent_center import events, subjects
+from consent_center import erased, events, subjects
 from consent_center.batch import micros, moment
 from consent_center.errors import ConsentError
 from consent_center.hashing import Bytes2, blobs
@@ -100,8 +100,12 @@ def _hashed(keys: Keys, kind: str, values: Sequence[str]) -> tuple[Ints, Bytes2]
     return rows, subjects.pseudonyms(keys.pseudonym, kind, normal.values.take(rows))
 
 
-def subject_for(connection: sa.Connection, keys: Keys, identifiers: Sequence[tuple[str, str]]) -> int:
-    """The one person with those identifiers, made if new. `event.identifier`, `.identifier_conflict`."""
+def subject_for(
+    connection: sa.Connection, keys: Keys, identifiers: Sequence[tuple[str, str]], said_at: int | None = None
+) -> int:
+    """The one person with those identifiers, made if new. `event.identifier`, `.identifier_conflict`, and
+    `event.erased` for who was erased after `said_at` (microseconds; None: it is said now).
+    """
     kinds, found = [], []
     for kind, value in identifiers:
         if kind not in KINDS:
@@ -115,11 +119,16 @@ def subject_for(connection: sa.Connection, keys: Keys, identifiers: Sequence[tup
             "event.identifier", "no identifier of the person can be used; check kind and spelling"
         )
     all_found = np.concatenate(found)
+    known = subjects.sql_lookup(connection, all_found)
+    if said_at is not None and (erased.erased_at(connection, keys, all_found[known < 0]) >= said_at).any():
+        raise ConsentError(
+            "event.erased", "the person was erased after this; only what was said later counts"
+        )
     resolved = subjects.resolve(
         np.zeros(len(kinds), np.int64),
         np.array(kinds, np.int64),
         all_found,
-        subjects.sql_lookup(connection, all_found),
+        known,
         1,
         np.ones(1, bool),
         subjects.count(connection),

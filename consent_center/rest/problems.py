@@ -23,6 +23,8 @@ _STATUS = {
     "snapshot.unknown": 404,
     "ledger.index": 404,
     "receipt.event": 404,
+    "rights.unknown": 404,
+    "rights.state": 409,
     "registry.version": 409,
     "event.identifier_conflict": 409,
     "preference.contact_conflict": 409,

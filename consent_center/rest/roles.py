@@ -87,6 +87,17 @@ ENDPOINTS: dict[str, str] = {
     "pages.confirm_answer": "public",
     "pages.guardian": "public",
     "pages.guardian_answer": "public",
+    # rights requests
+    "rights.open_request": "officer|service",
+    "rights.list_requests": "viewer",
+    "rights.show": "officer",
+    "rights.step": "officer",
+    "rights.fulfil": "officer",
+    "rights.letter": "officer",
+    "rights.deadlines": "viewer",
+    "rights.rules": "viewer",
+    "rights.put_rule": "admin",
+    "rights.sweep": "officer",
     # receipts
     "receipts.receipt": "officer|service",
     "receipts.receipt_with_identifiers": "officer|service",

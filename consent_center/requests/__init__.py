@@ -1,0 +1,1 @@
+"""Rights requests: access, copy, portability, correction, deletion, restriction, explanation."""
