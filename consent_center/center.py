@@ -440,8 +440,12 @@ class Center:
                 ) from error
             raise
 
-    def snapshot(self, request: DecisionRequest, values: pa.Array, kind: str, job_id: str) -> Snapshot:
+    def snapshot(
+        self, request: DecisionRequest, values: pa.Array, kind: str | pa.Array, job_id: str
+    ) -> Snapshot:
         """Decide, and sign the outcome for a job. Ends are judged at `as_of` or now, whichever is later.
+
+        `kind` is that of all rows, or a column of text with the kind of each (people known by several kinds).
 
         Unlike `decide` it raises when the center is stale (`center.unreachable`, `center.busy`): a job
         without a snapshot must not start. Also `decision.request`, `identifier.*`.
@@ -477,7 +481,7 @@ class Center:
             "controller": self._controller,
             **_asked(request, as_of),
             "purpose_version": purpose.version if purpose else 0,
-            "kind": kind,
+            "kind": kind if isinstance(kind, str) else "+".join(sorted(set(kind.to_pylist()))),
             "sequence": decisions.sequence,
             "disclosure_hash": disclosure_hash(disclosure),
             "rules_hash": deciding.rules_hash(self._rules),

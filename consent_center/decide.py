@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyroaring import BitMap
 
 from consent_center.batch import local_day
@@ -72,8 +73,10 @@ def check_request(request: DecisionRequest) -> None:
         raise ConsentError("decision.request", "as_of has no time zone; add one (UTC: +00:00)")
 
 
-def candidates(key: bytes, values: pa.Array, kind: str) -> Candidates:
-    """Normalise and pseudonymise a column."""
+def candidates(key: bytes, values: pa.Array, kind: str | pa.Array) -> Candidates:
+    """Normalise and pseudonymise a column; `kind` is that of all rows, or a column with the kind of each."""
+    if not isinstance(kind, str):
+        return _mixed(key, values, kind)
     normal = normalise(values, kind)
     codes = np.zeros(len(normal.status), np.uint8)
     codes[normal.status == NULL] = CODE["identifier_null"]
@@ -81,6 +84,26 @@ def candidates(key: bytes, values: pa.Array, kind: str) -> Candidates:
     rows = np.flatnonzero(normal.status == OK)
     usable = normal.values if len(rows) == len(codes) else normal.values.take(rows)
     return Candidates(codes, rows, pseudonyms(key, kind, usable))
+
+
+def _mixed(key: bytes, values: pa.Array, kinds: pa.Array) -> Candidates:
+    """`candidates` of rows whose identifiers are of several kinds."""
+    if len(kinds) != len(values) or kinds.null_count:
+        raise ConsentError("identifier.kind", "every row needs the kind of its identifier")
+    codes = np.zeros(len(values), np.uint8)
+    rows: list[Ints] = []
+    hashed: list[Bytes2] = []
+    for kind in sorted(pc.unique(kinds).to_pylist()):
+        at = np.flatnonzero(np.asarray(pc.equal(kinds, kind)))
+        part = candidates(key, values.take(pa.array(at)), str(kind))
+        codes[at] = part.codes
+        rows.append(at[part.rows])
+        hashed.append(part.hashed)
+    if not rows:
+        return Candidates(codes, np.empty(0, np.int64), np.empty((0, 32), np.uint8))
+    where = np.concatenate(rows)
+    order = np.argsort(where, kind="stable")
+    return Candidates(codes, where[order], np.concatenate(hashed)[order])
 
 
 def refused(found: Candidates, reason: str, detail: str) -> Decisions:

@@ -101,6 +101,8 @@ CODES: dict[str, str] = {
     "rows.filter": "a filter expression is wrong, or uses what is not allowed",
     "rows.label": "a label column holds something else than yes and no",
     # the consent gate (parties.gate)
+    "gate.nulls": "rows without a valid identifier, which the data set declares not to have",
+    "gate.duplicates": "rows with a repeated identifier, which the data set declares not to have",
     "gate.identifiers": "a data set has no valid identifier in its id column",
     "gate.snapshot": "the consent center's snapshot does not answer what the gate asked",
     "gate.column": "a column is not among those that the job was opened with",

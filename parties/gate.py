@@ -16,21 +16,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from consent_center import identifiers
 from consent_center.model import REASONS, DecisionRequest
+from parties import persons
 from parties.errors import PartyError
+from parties.persons import Identifier, People, digests
 from parties.rows import Column, Rows
 from parties.stage import Recheck
 
-__all__ = ["Column", "ConsentedView", "Gate", "Preflight"]
+__all__ = ["Column", "ConsentedView", "Gate", "Preflight", "digests"]
 
-#: Reasons of the gate's own, before any person is asked about, and after.
-NULL, INVALID, DUPLICATE = "identifier_null", "identifier_invalid", "identifier_duplicate"
+#: The gate's own reason, after people were asked about; those from before are in `persons`.
 MIDWAY = "withdrawn_midway"
 
 
@@ -42,16 +42,20 @@ class Dataset(Protocol):
     @property
     def path(self) -> str: ...
     @property
-    def id_column(self) -> str: ...
+    def identifiers(self) -> tuple[tuple[str, str], ...]: ...
     @property
-    def id_kind(self) -> str: ...
+    def duplicates(self) -> str: ...
+    @property
+    def nulls(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found in the identifier column, before any cryptography. Counts of rows, no identifier.
+    """What was found in the identifier columns, before any cryptography. Counts of rows, no identifier.
 
-    `read` = `normalised` + `null` + `invalid`; of the normalised ones `duplicate` repeat an earlier row.
+    `read` = `normalised` + `null` + `invalid`, by a row's best identifier; of the normalised ones `duplicate`
+    have an identifier of an earlier row. `id_column`, `id_kind` are the first; `identifiers` has the counts
+    of each, in the declared order.
     """
 
     dataset: str
@@ -64,15 +68,20 @@ class Preflight:
     invalid: int
     columns: tuple[str, ...]
     notes: tuple[str, ...]
+    identifiers: tuple[dict[str, Any], ...] = ()
 
     def to_document(self) -> dict[str, Any]:
-        return {**asdict(self), "columns": list(self.columns), "notes": list(self.notes)}
+        lists = {name: list(getattr(self, name)) for name in ("columns", "notes", "identifiers")}
+        return {**asdict(self), **lists}
 
 
 class ConsentedView:
     """Eligible, unique people of one data set for one purpose and one recipient, in a secret random order.
 
-    `items`    uint8[m, 32], SHA-256(kind ‖ 0x00 ‖ normalised identifier): a machine's input
+    `items`    uint8[q, 32], SHA-256(kind ‖ 0x00 ‖ normalised identifier): a machine's input; q = m with one
+               identifier a person, when item i is that of view row i
+    `owner`    int64[q], the view row whose item it is, rising; `rank` uint8[q], the number of its column in
+               the declared order, rising for each owner
     `allowed`  the columns that `read` may give
     `alive`    bool[m], false for who withdrew since the snapshot
     `snapshot` the signed document of the consent center: `document`, `signature`
@@ -88,13 +97,15 @@ class ConsentedView:
         allowed: Sequence[str],
         record_ids: np.ndarray,
         ordinals: np.ndarray,
-        items: np.ndarray,
+        items: tuple[np.ndarray, np.ndarray, np.ndarray],
+        further: tuple[np.ndarray, np.ndarray],
         counts: dict[str, Any],
     ) -> None:
         self._file, self._center = rows, center
         self.preflight, self.snapshot = preflight, snapshot
         self.allowed = tuple(rows.resolve(name) for name in allowed)
-        self._record_ids, self._ordinals, self.items = record_ids, ordinals, items
+        self._record_ids, self._ordinals, self._further = record_ids, ordinals, further
+        self.items, self.owner, self.rank = items
         self.alive = np.ones(len(record_ids), dtype=bool)
         self._counts = counts
 
@@ -122,6 +133,60 @@ class ConsentedView:
         """int64[m]: the file's row number (0 is the first row below the header) of every view row."""
         return self._record_ids
 
+    @property
+    def several(self) -> bool:
+        """Whether a person may have more than one item."""
+        return len(self.preflight.identifiers) > 1
+
+    def items_of(self, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(items uint8[k, 32], who int64[k]): all items of the view rows `people`, which are distinct.
+
+        `who` indexes `people` and rises; of one person the declared first identifier comes first.
+        """
+        chosen, who = self._chosen(people)
+        return self.items[chosen], who
+
+    def rank_of(self, people: np.ndarray) -> np.ndarray:
+        """uint8[k]: the declared number of the identifier of each item that `items_of` gives."""
+        ranks: np.ndarray = self.rank[self._chosen(people)[0]]
+        return ranks
+
+    def items_by(self, kind: str, people: np.ndarray) -> np.ndarray:
+        """uint8[k, 32]: the identifiers of one kind of the view rows `people`, the first of each one's.
+
+        `gate.column` if the data set has no identifier of that kind.
+        """
+        numbers = [n for n, i in enumerate(self.preflight.identifiers) if i["kind"] == kind]
+        if not numbers:
+            raise PartyError("gate.column", f"{self.preflight.dataset} has no identifier of kind {kind!r}")
+        chosen, who = self._chosen(people)
+        of_kind = np.isin(self.rank[chosen], numbers)
+        chosen, who = chosen[of_kind], who[of_kind]
+        first = np.diff(who, prepend=-1) > 0
+        items: np.ndarray = self.items[chosen[first]]
+        return items
+
+    def _chosen(self, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        place = np.full(self.rows, -1, dtype=np.int64)
+        place[people] = np.arange(len(people))
+        who = place[self.owner]
+        chosen = np.flatnonzero(who >= 0)
+        chosen = chosen[np.argsort(who[chosen], kind="stable")]
+        return chosen, who[chosen]
+
+    def lines(self, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(position int64[k] in `people`, line int64[k] of the file): where a result about them is written.
+
+        One line a person, or every row of the person's if the data set keeps duplicates ("all").
+        """
+        owner = np.concatenate([np.arange(self.rows), self._further[0]])
+        line = np.concatenate([self._record_ids, self._further[1]])
+        place = np.full(self.rows, -1, dtype=np.int64)
+        place[people] = np.arange(len(people))
+        at = place[owner]
+        keep = np.flatnonzero(at >= 0)
+        return at[keep], line[keep]
+
     def read(self, names: Sequence[str], rows: np.ndarray | None = None) -> Iterator[Column]:
         """Columns in view order, a bounded number in memory; `rows` are view row numbers, all if None.
 
@@ -140,13 +205,20 @@ class ConsentedView:
         return pa.table({column.name: _arrow(column) for column in self.read(names)})
 
     def where(self, expression: str) -> np.ndarray:
-        """bool[m]: where an SQL expression over this party's own columns holds; see `rows.filter`."""
-        found: np.ndarray = self._file.where(expression)[self._record_ids]
-        return found
+        """bool[m]: where an SQL expression over this party's own columns holds; see `rows.filter`.
+
+        For a person with several rows it is enough that one of them fits.
+        """
+        return self._any(self._file.where(expression))
 
     def label(self, name: str) -> np.ndarray:
-        """bool[m]: where a yes/no column of this party says yes."""
-        found: np.ndarray = self._file.flag(name)[self._record_ids]
+        """bool[m]: where a yes/no column of this party says yes, in any of a person's rows."""
+        return self._any(self._file.flag(name))
+
+    def _any(self, by_line: np.ndarray) -> np.ndarray:
+        found: np.ndarray = by_line[self._record_ids].copy()
+        owner, line = self._further
+        found[owner[by_line[line]]] = True
         return found
 
     def recheck(self) -> Recheck:
@@ -174,7 +246,7 @@ class Gate:
 
     def preflight(self, dataset: str) -> Preflight:
         """The report on a data set's identifiers; asks nobody and lets nobody in."""
-        return self._identify(dataset)[2]
+        return self._identify(dataset)[1]
 
     def count(self, dataset: str) -> int:
         """Rows of a data set, for a forecast; nothing of them is looked at."""
@@ -195,22 +267,31 @@ class Gate:
         `consent.unavailable` and `gate.snapshot` when the center can't decide, `consent.nobody` when nobody
         may take part.
         """
-        rows, values, preflight, first, counts = self._identify_all(dataset, columns)
+        rows, preflight, found = self._identify(dataset)
+        entry = self._home.dataset(dataset)
+        for name in columns:
+            rows.resolve(name)
+        _declared(entry, preflight)
         request = DecisionRequest(purpose, recipient, tuple(categories))
+        people = self._people(request, found)
+        counts: dict[str, Any] = {"in": 0, "out": {reason: n for reason, n in people.out.items() if n}}
         try:
-            snapshot = self._center.snapshot(request, values, preflight.id_kind, job_id)
+            snapshot = self._center.snapshot(request, people.values, people.kinds, job_id)
             codes = np.asarray(snapshot.decisions.codes)
             ordinals = np.asarray(snapshot.decisions.ordinals, dtype=np.int64)
         except Exception as error:
             raise _closed("the consent center could not decide", error) from error
-        if codes.shape != (len(values),) or ordinals.shape != (len(values),):
+        if codes.shape != (len(people),) or ordinals.shape != (len(people),):
             raise PartyError(
-                "gate.snapshot", f"{len(codes)} decisions for {len(values)} people; the job stops"
+                "gate.snapshot", f"{len(codes)} decisions for {len(people)} people; the job stops"
             )
         if snapshot.decisions.sequence < 0:
             raise PartyError(
                 "consent.unavailable", f"the center is behind its events: {snapshot.decisions.detail}"
             )
+        if people.ordinals is not None and (people.ordinals != ordinals).any():
+            # Somebody became known between two questions: whose identifiers are whose is not sure any more.
+            raise PartyError("gate.snapshot", "the center's people changed meanwhile; start the job again")
         chosen = np.flatnonzero(codes == 0)
         _check_snapshot(
             snapshot.document, snapshot.disclosure, purpose, recipient, categories, job_id, len(chosen)
@@ -232,84 +313,96 @@ class Gate:
         chosen = chosen[
             np.argsort(np.frombuffer(os.urandom(8 * len(chosen)), dtype=np.uint64), kind="stable")
         ]
-        items = digests(pc.take(values, pa.array(chosen)), preflight.id_kind)
+        place = np.full(len(people), -1, dtype=np.int64)
+        place[chosen] = np.arange(len(chosen))
+        further = (np.empty(0, np.int64), np.empty(0, np.int64))
+        if entry.duplicates == "all":
+            kept = place[people.further[0]] >= 0
+            further = place[people.further[0][kept]], people.further[1][kept]
         return ConsentedView(
-            rows, self._center, preflight, snapshot, columns, first[chosen], ordinals[chosen], items, counts
+            rows,
+            self._center,
+            preflight,
+            snapshot,
+            columns,
+            people.first[chosen],
+            ordinals[chosen],
+            persons.items_of(found, people.links, place),
+            further,
+            counts,
         )
 
-    def _identify(self, dataset: str) -> tuple[Rows, pa.Array, Preflight, np.ndarray]:
+    def _identify(self, dataset: str) -> tuple[Rows, Preflight, list[Identifier]]:
         entry = self._home.dataset(dataset)
         rows = Rows(entry.path)
-        id_column = rows.resolve(entry.id_column)
-        text = rows.text(id_column)
-        kind = entry.id_kind or identifiers.detect(text)
-        normalised = identifiers.normalise(text, kind)
-        status = np.asarray(normalised.status)
-        good = np.flatnonzero(status == 0)
-        values = pc.take(normalised.values, pa.array(good))
-        codes = np.asarray(pc.dictionary_encode(values).indices)
-        # Codes count up in order of first appearance, so a first one is where the running maximum grows.
-        first = (
-            np.diff(np.maximum.accumulate(codes), prepend=-1) > 0 if len(codes) else np.zeros(0, dtype=bool)
-        )
+        found = []
+        for name, declared in entry.identifiers:
+            column = rows.resolve(name)
+            text = rows.text(column)
+            kind = declared or identifiers.detect(text)
+            normalised = identifiers.normalise(text, kind)
+            found.append(Identifier(column, kind, normalised.values, np.asarray(normalised.status)))
+        usable, out = persons.missing(found)
         preflight = Preflight(
             dataset=dataset,
-            id_column=id_column,
-            id_kind=kind,
+            id_column=found[0].column,
+            id_kind=found[0].kind,
             read=rows.count,
-            normalised=len(good),
-            duplicate=int(np.count_nonzero(~first)),
-            null=int(np.count_nonzero(status == 1)),
-            invalid=int(np.count_nonzero(status == 2)),
+            normalised=int(np.count_nonzero(usable)),
+            duplicate=persons.repeated(found),
+            null=out[persons.NULL],
+            invalid=out[persons.INVALID],
             columns=rows.columns,
             notes=tuple(rows.notes),
+            identifiers=tuple(i.describe() for i in found),
         )
-        return rows, pc.filter(values, pa.array(first)), preflight, good[first].astype(np.int64)
+        return rows, preflight, found
 
-    def _identify_all(
-        self, dataset: str, columns: Sequence[str]
-    ) -> tuple[Rows, pa.Array, Preflight, np.ndarray, dict[str, Any]]:
-        rows, values, preflight, first = self._identify(dataset)
-        for name in columns:
-            rows.resolve(name)
-        out = {NULL: preflight.null, INVALID: preflight.invalid, DUPLICATE: preflight.duplicate}
-        counts: dict[str, Any] = {"in": 0, "out": {reason: n for reason, n in out.items() if n}}
-        if not len(values):
-            raise PartyError(
-                "gate.identifiers",
-                f"no row of {dataset!r} has a valid {preflight.id_kind} in column {preflight.id_column!r} "
-                f"({preflight.null} empty, {preflight.invalid} invalid); check the column and its kind",
-            )
-        return rows, values, preflight, first, counts
+    def _people(self, request: DecisionRequest, found: list[Identifier]) -> People:
+        """Who the rows are; with several identifiers the consent center says whose each one is."""
+        if len(found) == 1:
+            return persons.by_value(found[0])
+        ordinals = []
+        for identifier in found:
+            rows = np.flatnonzero(identifier.usable)
+            whose = np.full(len(identifier.status), -1, dtype=np.int64)
+            if len(rows):
+                encoded = pc.dictionary_encode(pc.take(identifier.values, pa.array(rows)))
+                try:
+                    answer = self._center.decide(request, encoded.dictionary, identifier.kind)
+                    known = np.asarray(answer.ordinals, dtype=np.int64)
+                except Exception as error:
+                    raise _closed("the consent center could not say whose identifiers are", error) from error
+                if answer.sequence < 0 or known.shape != (len(encoded.dictionary),):
+                    raise PartyError("consent.unavailable", f"the center is behind: {answer.detail}")
+                whose[rows] = known[np.asarray(encoded.indices)]
+            ordinals.append(whose)
+        return persons.by_subject(found, ordinals)
 
 
-def digests(values: pa.Array, kind: str) -> np.ndarray:
-    """uint8[n, 32]: SHA-256(kind ‖ 0x00 ‖ value) of every value, computed by DuckDB's vectorised kernel."""
-    if not len(values):
-        return np.zeros((0, 32), dtype=np.uint8)
-    with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
-        relation = connection.from_arrow(pa.table({"v": values}))
-        hashed = relation.project(
-            duckdb.FunctionExpression(
-                "unhex",
-                duckdb.FunctionExpression(
-                    "sha256",
-                    duckdb.FunctionExpression(
-                        "concat",
-                        duckdb.ConstantExpression(kind),
-                        duckdb.FunctionExpression("chr", duckdb.ConstantExpression(0)),
-                        duckdb.ColumnExpression("v"),
-                    ),
-                ),
-            ).alias("h")
+def _declared(entry: Dataset, found: Preflight) -> None:
+    """Hold the file to what the data set declares of it, before anybody is asked about anybody."""
+    if not found.normalised:
+        names = " or ".join(f"{i['kind']} in column {i['column']!r}" for i in found.identifiers)
+        raise PartyError(
+            "gate.identifiers",
+            f"no row of {found.dataset!r} has a valid {names} "
+            f"({found.null} empty, {found.invalid} invalid); check the column and its kind",
         )
-        blob = hashed.to_arrow_table().column("h").combine_chunks()
-    chunks = blob.chunks if isinstance(blob, pa.ChunkedArray) else [blob]
-    parts = [
-        np.frombuffer(c.buffers()[2], dtype=np.uint8)[32 * c.offset : 32 * (c.offset + len(c))]
-        for c in chunks
-    ]
-    return np.concatenate(parts).reshape(len(values), 32)
+    if entry.nulls == "refuse" and found.null + found.invalid:
+        raise PartyError(
+            "gate.nulls",
+            f"{found.null + found.invalid} rows of {found.dataset!r} have no valid identifier, and the data "
+            "set declares that there are none",
+            "mend the file, or register it with --nulls skip",
+        )
+    if entry.duplicates == "refuse" and found.duplicate:
+        raise PartyError(
+            "gate.duplicates",
+            f"{found.duplicate} rows of {found.dataset!r} repeat an identifier, and the data set declares "
+            "that none does",
+            "mend the file, or register it with --duplicates first or all",
+        )
 
 
 def _check_snapshot(

@@ -19,7 +19,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from parties.errors import NodeError
 from parties.identity import Identity, Peer
 
 ID_KINDS = ("phone", "email", "device", "opaque")
+#: Most identifiers that a data set may have.
+MAX_IDS = 8
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A registered data set: a file, the column that identifies people, and the data category of each column.
+    """A registered data set: a file, the columns that identify people, and the data category of each column.
 
-    A column without a category is covered by no consent, and can't be used.
+    A column without a category is covered by no consent, and can't be used. `further_ids`: (column, kind) of
+    more identifiers; the order is that in which a match is looked for. `duplicates`: what rows of a person
+    beyond the first are: left out ("first"), further rows of that person in its own organisation's results
+    ("all"), or an error ("refuse"). `nulls`: rows without any identifier are left out ("skip") or an error
+    ("refuse").
     """
 
     name: str
@@ -74,14 +80,28 @@ class Dataset:
     id_column: str
     id_kind: str
     categories: dict[str, str] = field(default_factory=dict)
+    further_ids: tuple[tuple[str, str], ...] = ()
+    duplicates: str = "first"
+    nulls: str = "skip"
 
     def __post_init__(self) -> None:
         documents.check_name(self.name, "the data set's name")
-        if self.id_kind not in ID_KINDS:
-            raise NodeError("document.type", f"id kind {self.id_kind!r} is none of {', '.join(ID_KINDS)}")
-        texts = (self.path, self.id_column, *self.categories, *self.categories.values())
+        for _, kind in self.identifiers:
+            if kind not in ID_KINDS:
+                raise NodeError("document.type", f"id kind {kind!r} is none of {', '.join(ID_KINDS)}")
+        columns = [column for column, _ in self.identifiers]
+        texts = (self.path, *columns, *self.categories, *self.categories.values())
         if not all(isinstance(t, str) and t for t in texts):
             raise NodeError("document.type", "path, id column and categories of a data set must be text")
+        if len(set(columns)) != len(columns) or len(columns) > MAX_IDS:
+            raise NodeError("document.type", f"id columns: each once, {MAX_IDS} at the most")
+        if self.duplicates not in ("first", "all", "refuse") or self.nulls not in ("skip", "refuse"):
+            raise NodeError("document.type", "duplicates is first, all or refuse; nulls is skip or refuse")
+
+    @property
+    def identifiers(self) -> tuple[tuple[str, str], ...]:
+        """(column, kind) of every identifier, in the order in which a match is looked for."""
+        return ((self.id_column, self.id_kind), *self.further_ids)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Dataset:
@@ -89,15 +109,26 @@ class Dataset:
         for name in value:
             if name not in known:
                 raise NodeError("document.unknown_field", f"Dataset.{name}")
-        for name in known - {"categories"}:
+        for name in ("name", "path", "id_column", "id_kind"):
             if not isinstance(value.get(name), str):
                 raise NodeError("document.missing_field", f"Dataset.{name} is missing or no text")
         if not isinstance(value.get("categories", {}), dict):
             raise NodeError("document.type", "Dataset.categories is no object")
-        return cls(**value)
+        further = value.get("further_ids", ())
+        if not isinstance(further, list | tuple) or not all(
+            isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
+            for pair in further
+        ):
+            raise NodeError("document.type", "Dataset.further_ids is no list of [column, kind]")
+        return cls(**{**value, "further_ids": tuple((c, k) for c, k in further)})
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON; what has its usual value is left out, so that older files stay equal."""
+        made = {**asdict(self), "further_ids": [list(pair) for pair in self.further_ids]}
+        for name, usual in (("further_ids", []), ("duplicates", "first"), ("nulls", "skip")):
+            if made[name] == usual:
+                del made[name]
+        return made
 
 
 class Home:
@@ -301,7 +332,7 @@ class Home:
         path = Path(dataset.path).absolute()
         if not path.exists():
             raise NodeError("dataset.file", f"{path} is not there", "check the path")
-        made = Dataset(dataset.name, str(path), dataset.id_column, dataset.id_kind, dict(dataset.categories))
+        made = replace(dataset, path=str(path), categories=dict(dataset.categories))
         target = self.path / "datasets" / f"{made.name}.json"
         if target.exists() and Dataset.from_json(_read_json(target)) != made:
             raise NodeError(

@@ -227,8 +227,31 @@ def data() -> None:
 @data.command("add")
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--id", "id_column", required=True, help="The column that identifies people.")
-@click.option("--id-kind", default="phone", show_default=True, help="phone, email, device or opaque.")
+@click.option(
+    "--id",
+    "ids",
+    multiple=True,
+    required=True,
+    metavar="COLUMN[:KIND]",
+    help="A column that identifies people; repeat for several, the first match in this order counts.",
+)
+@click.option(
+    "--id-kind", default="phone", show_default=True, help="Of ids without KIND: phone, email, device, opaque."
+)
+@click.option(
+    "--duplicates",
+    type=click.Choice(["first", "all", "refuse"]),
+    default="first",
+    show_default=True,
+    help="Further rows of a person: left out, kept in own results, or an error.",
+)
+@click.option(
+    "--nulls",
+    type=click.Choice(["skip", "refuse"]),
+    default="skip",
+    show_default=True,
+    help="Rows without any valid identifier: left out and counted, or an error.",
+)
 @click.option(
     "--category", "pairs", multiple=True, metavar="COLUMN=CATEGORY", help="Data category of a column."
 )
@@ -238,8 +261,10 @@ def data() -> None:
 def data_add(
     name: str,
     file: Path,
-    id_column: str,
+    ids: tuple[str, ...],
     id_kind: str,
+    duplicates: str,
+    nulls: str,
     pairs: tuple[str, ...],
     everything: str | None,
     home: Path,
@@ -248,9 +273,14 @@ def data_add(
     """Register FILE (CSV or Parquet) under NAME. A column without a category can't be used: no consent
     covers it.
     """
-    from parties.home import Dataset
+    from parties.home import ID_KINDS, Dataset
 
     opened = _home(home)
+    identifiers = []
+    for text in ids:
+        column, _, kind = text.rpartition(":")
+        identifiers.append((column, kind) if column and kind in ID_KINDS else (text, id_kind))
+    columns = [column for column, _ in identifiers]
     categories: dict[str, str] = {}
     for pair in pairs:
         column, sign, category = pair.partition("=")
@@ -261,12 +291,14 @@ def data_add(
         from pec import tables
 
         names = tables.header(file)
-        for column in (id_column, *categories):
+        for column in (*columns, *categories):
             tables.find(names, column, file)
         if everything:
-            rest = [c for c in names if c not in categories and c != tables.find(names, id_column, file)]
+            known = {tables.find(names, column, file) for column in columns}
+            rest = [c for c in names if c not in categories and c not in known]
             categories.update(dict.fromkeys(rest, everything))
-    made = opened.add_dataset(Dataset(name, str(file), id_column, id_kind, categories)).to_json()
+    dataset = Dataset(name, str(file), *identifiers[0], categories, tuple(identifiers[1:]), duplicates, nulls)
+    made = opened.add_dataset(dataset).to_json()
     emit(
         made,
         as_json,
@@ -280,13 +312,15 @@ def data_add(
 def data_list(home: Path, as_json: bool) -> None:
     """The registered data sets."""
     listed = [d.to_json() for d in _home(home).datasets()]
-    columns = ("name", "file", "id column", "kind", "columns")
+    columns = ("name", "file", "identifiers", "columns")
+
+    def ids(s: dict[str, Any]) -> str:
+        return ", ".join(f"{c}:{k}" for c, k in [(s["id_column"], s["id_kind"]), *s.get("further_ids", [])])
+
     emit(
         listed,
         as_json,
-        lambda d: table(
-            columns, [(s["name"], s["path"], s["id_column"], s["id_kind"], len(s["categories"])) for s in d]
-        ),
+        lambda d: table(columns, [(s["name"], s["path"], ids(s), len(s["categories"])) for s in d]),
     )
 
 
@@ -298,7 +332,16 @@ def data_preflight(name: str, home: Path, as_json: bool) -> None:
     """Count identifiers: read, normalised, duplicate, null, invalid. Needs the running node."""
     with client_of(home) as client:
         report = client.preflight(name)
-    emit(report, as_json, lambda d: table(("what", "rows"), [(k, _short(v)) for k, v in d.items()]))
+    emit(report, as_json, _preflight)
+
+
+def _preflight(d: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    by_id = d.get("identifiers") or []
+    names = ("column", "kind", "normalised", "null", "invalid", "distinct")
+    whole = [(k, _short(v)) for k, v in d.items() if k != "identifiers"]
+    return Group(table(("what", "rows"), whole), table(names, [tuple(i[n] for n in names) for i in by_id]))
 
 
 @node.group()

@@ -37,6 +37,7 @@ REASONS: dict[str, Text] = {
     "category_out_of_scope": ("数据类别不符", "category out of scope"),
     "blocked_by_rule": ("规则禁止", "blocked by a rule"),
     "identifier_duplicate": ("标识重复", "duplicate identifier"),
+    "identifier_conflict": ("一行的标识属于不同的人", "identifiers of different people in one row"),
     "withdrawn_midway": ("任务进行中撤回", "withdrew while the job ran"),
 }
 REFUSALS: dict[str, Text] = {

@@ -53,9 +53,9 @@ def snapshot() -> Response:
     """Issue a signed snapshot for a job: one Arrow stream each way.
 
     As `/v1/decisions/bulk`, with `job_id` beside `request`; the answer's metadata has the document and its
-    signature.
+    signature. With a column `kind` beside `value`, each row's identifier has a kind of its own.
     """
-    values, kind, meta = _values()
+    values, kind, meta = _values(mixed=True)
     job_id = meta.get("job_id")
     if not isinstance(job_id, str) or not 0 < len(job_id) <= 200:
         raise ConsentError(
@@ -86,9 +86,18 @@ def token_proof(snapshot_id: str, json_data: dict[str, Any]) -> Any:
     return answer(wire.plain(center().token_proof(snapshot_id, json_data["kind"], json_data["value"])))
 
 
-def _values() -> tuple[pa.Array, str, dict[str, Any]]:
+def _values(mixed: bool = False) -> tuple[pa.Array, Any, dict[str, Any]]:
     table, meta = wire.unpack(request.get_data(cache=False), ["value"])
     kind = meta.get("kind")
+    if mixed and kind is None and "kind" in table.column_names:
+        kinds = wire.one_array(table["kind"])
+        if (
+            not pa.types.is_string(kinds.type)
+            or kinds.null_count
+            or not set(kinds.unique().to_pylist()) <= set(KINDS)
+        ):
+            raise ConsentError("identifier.kind", f"column kind: each row must be one of {', '.join(KINDS)}")
+        return wire.one_array(table["value"]), kinds, meta
     if kind not in KINDS:
         raise ConsentError("identifier.kind", f"kind {kind!r} is none of {', '.join(KINDS)}")
     return wire.one_array(table["value"]), str(kind), meta

@@ -257,10 +257,17 @@ class RemoteCenter:
         detail = next((d for d in details if d), "")
         return Decisions(np.concatenate(codes), np.concatenate(ordinals), min(sequence), detail)
 
-    def snapshot(self, request: DecisionRequest, values: pa.Array, kind: str, job_id: str) -> Snapshot:
+    def snapshot(
+        self, request: DecisionRequest, values: pa.Array, kind: str | pa.Array, job_id: str
+    ) -> Snapshot:
         """In one request: a snapshot is signed over all its rows. Raises `center.unreachable`."""
-        meta = {"kind": kind, "request": wire.request_to_json(request), "job_id": job_id}
-        data = self._arrow("/v1/snapshots", wire.pack({"value": wire.one_array(values)}, meta), safe=False)
+        meta = {"request": wire.request_to_json(request), "job_id": job_id}
+        columns = {"value": wire.one_array(values)}
+        if isinstance(kind, str):
+            meta["kind"] = kind
+        else:
+            columns["kind"] = wire.one_array(kind)
+        data = self._arrow("/v1/snapshots", wire.pack(columns, meta), safe=False)
         decisions, more = wire.unpack_decisions(data)
         if len(decisions.codes) != len(values):
             raise ConsentError("center.unreachable", f"{self._url} answered for another number of rows")

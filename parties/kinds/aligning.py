@@ -16,27 +16,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from parties import cost, private_files
 from parties.errors import NodeError
+from parties.kinds.bucket_store import MAX_ITEMS, BucketStore, Plan
 from parties.stage import StageContext
 from protocols import align
 from protocols.align import buckets as bucketing
 from protocols.errors import LocalError
 from protocols.oprf.padding import ITEM, padded_size
-
-#: Largest set that one job aligns.
-MAX_ROWS = 100_000_000
 
 #: Items in a bucket, unless node.toml says otherwise; a test uses far fewer.
 BUCKET_ROWS = 1 << 20
@@ -52,42 +46,8 @@ Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What both sides agreed to before the first message of the protocol."""
-
-    suite: str
-    buckets: int
-    key: str
-    size: int  # the receiver's, padded
-    rows: int  # the sender's
-
-    def to_document(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    @classmethod
-    def read(cls, value: Any) -> Plan:
-        """A peer's or a file's plan; `kind.message` if it is none."""
-        try:
-            made = cls(**value)
-            good = (
-                isinstance(made.suite, str)
-                and all(type(n) is int for n in (made.buckets, made.size, made.rows))
-                and 1 <= made.buckets <= bucketing.MOST
-                and made.buckets & (made.buckets - 1) == 0
-                and len(bytes.fromhex(made.key)) == 32
-                and 0 <= made.size <= 2 * MAX_ROWS
-                and 0 <= made.rows <= MAX_ROWS
-            )
-        except (TypeError, ValueError) as error:
-            raise NodeError("kind.message", "the plan of the alignment is malformed", share=True) from error
-        if not good:
-            raise NodeError("kind.message", "the plan of the alignment is out of range", share=True)
-        return made
-
-
-@dataclass(frozen=True)
 class Learned:
-    """`rows: int64[n]`, the sender's row of item i or -1, and the sender's rows."""
+    """`rows: int64[n]`, the sender's view row whose item i is, or -1; and how many the sender has."""
 
     rows: Ints
     sender_rows: int
@@ -110,20 +70,21 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
     into the result (`alignment`).
     """
     began, before = time.monotonic(), (ctx.channel.bytes_sent, ctx.channel.bytes_received)
-    store = _Store(ctx, "receiver")
+    store = BucketStore(ctx.state or ctx.workdir, "receiver")
     size = padded_size(len(items))
     mbit = float(_setting(ctx, "bandwidth_mbit", 0.0))
     probe = not mbit and size >= PROBE_FROM
     hello = {"size": size, "probe": probe, **_hello(ctx, store)}
     ctx.channel.send_json(hello)
-    theirs = _checked(ctx.channel.receive_json(), "rows", MAX_ROWS)
+    theirs = _checked(ctx.channel.receive_json(), "rows", MAX_ITEMS)
     rates = cost.local_rates(_probe(ctx) if probe else mbit)
     plan, choice, first = _plan(ctx, store, hello, theirs, rates)
     ctx.channel.send_json({"plan": plan.to_document(), "first": first})
-    limits = align.Limits(max_receiver=2 * MAX_ROWS, max_sender=2 * MAX_ROWS)
+    limits = align.Limits(max_receiver=2 * MAX_ITEMS, max_sender=2 * MAX_ITEMS)
     if plan.buckets == 1:
         items = _replaced(items, usable)
-        machine = align.Receiver(items, ctx.channel.session("align"), limits, os.urandom)
+        session = ctx.channel.session("align")
+        machine = align.Receiver(items, session, limits, os.urandom, numbered=plan.numbered)
         found = ctx.channel.run(machine, "align")
         rows = found.rows
         if int(found.sender_rows) != plan.rows:
@@ -143,36 +104,41 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
                 runs=plan.buckets,
             )
             found = ctx.channel.run(machine, "align", (bucket, plan.buckets))
-            hit = found.rows[: len(index)]
-            if len(hit) and int(hit.max()) >= plan.rows:
-                raise NodeError("kind.message", "a matched row has a number outside the sender's", share=True)
-            store.finish(bucket, index, hit)
+            store.finish(bucket, index, found.rows[: len(index)])
         rows = store.rows(len(items))
+    if len(rows) and int(rows.max()) >= plan.people:
+        raise NodeError("kind.message", "a matched row has a number outside the sender's", share=True)
     store.remove()
     _report(ctx, plan, choice, time.monotonic() - began, before)
-    return Learned(rows, plan.rows)
+    return Learned(rows, plan.people)
 
 
-def send(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_]) -> int:
-    """The other side of `receive`: row j is `items[j]`; who is not `usable` matches nobody.
+def send(
+    ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_], owner: Ints | None = None, people: int = 0
+) -> int:
+    """The other side of `receive`: `items[j]` is of view row `owner[j]` of `people` (of row j if None).
 
-    Returns how many items the receiver asked about at most.
+    Items that are not `usable: bool[m]` match nobody. Returns how many items were asked about at most.
     """
+    if owner is not None and people == len(items) and bool((owner == np.arange(len(items))).all()):
+        owner = None  # one item a person: rows need no numbers of their own
     began, before = time.monotonic(), (ctx.channel.bytes_sent, ctx.channel.bytes_received)
-    store = _Store(ctx, "sender")
-    theirs = _checked(ctx.channel.receive_json(), "size", 2 * MAX_ROWS)
+    store = BucketStore(ctx.state or ctx.workdir, "sender")
+    theirs = _checked(ctx.channel.receive_json(), "size", 2 * MAX_ITEMS)
     hello = {"rows": len(items), **_hello(ctx, store)}
+    hello |= {"people": len(items) if owner is None else people, "numbered": owner is not None}
     ctx.channel.send_json(hello)
     if theirs["probe"]:
         for _ in range(2):
             ctx.channel.send_json({"probe": len(str(ctx.channel.receive_json().get("fill")))})
     message = ctx.channel.receive_json()
-    plan, first = _agreed(ctx, store, message, theirs, len(items))
+    plan, first = _agreed(ctx, store, message, theirs, hello)
     cap = bucketing.capacity(plan.size, plan.buckets)
     asked = _asking(ctx, cap * (plan.buckets - first))
-    limits = align.Limits(max_receiver=2 * MAX_ROWS, max_sender=2 * MAX_ROWS)
+    limits = align.Limits(max_receiver=2 * MAX_ITEMS, max_sender=2 * MAX_ITEMS)
     if plan.buckets == 1:
-        machine = align.Sender(_replaced(items, usable), ctx.channel.session("align"), limits, os.urandom)
+        session = ctx.channel.session("align")
+        machine = align.Sender(_replaced(items, usable), session, limits, os.urandom, numbers=owner)
         _same_size(ctx.channel.run(machine, "align").padded_receiver_size, cap)
     else:
         store.split(plan, items)
@@ -184,7 +150,7 @@ def send(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_]) -> int:
             # would tell the bucket's size.
             order = np.argsort(np.frombuffer(os.urandom(8 * own_cap), dtype=np.uint64), kind="stable")
             numbers = np.zeros(own_cap, dtype=np.int64)
-            numbers[: len(index)] = index
+            numbers[: len(index)] = index if owner is None else owner[index]
             machine = align.Sender(
                 np.ascontiguousarray(held[order]),
                 _session(ctx, bucket),
@@ -248,7 +214,7 @@ def _setting(ctx: StageContext, name: str, default: Any) -> Any:
     return default if ctx.settings is None else getattr(ctx.settings, name)
 
 
-def _hello(ctx: StageContext, store: _Store) -> dict[str, Any]:
+def _hello(ctx: StageContext, store: BucketStore) -> dict[str, Any]:
     return {
         "bucket_rows": int(_setting(ctx, "bucket_rows", BUCKET_ROWS)),
         "suites": allowed_suites(ctx),
@@ -262,7 +228,12 @@ def _checked(message: dict[str, Any], name: str, most: int) -> dict[str, Any]:
     size, per, done = message.get(name), message.get("bucket_rows"), message.get("done")
     whole = all(type(v) is int and v >= 0 for v in (size, per, done))
     names = message.get("suites")
-    known = {name, "bucket_rows", "suites", "plan", "done", "probe"}
+    known = {name, "bucket_rows", "suites", "plan", "done"}
+    if name == "rows":
+        known |= {"people", "numbered"}
+        whole &= type(message.get("people")) is int and type(message.get("numbered")) is bool
+    else:
+        known |= {"probe"}
     if (
         not whole
         or not isinstance(names, list)
@@ -289,7 +260,7 @@ def _probe(ctx: StageContext) -> float:
 
 
 def _plan(
-    ctx: StageContext, store: _Store, hello: dict[str, Any], theirs: dict[str, Any], rates: cost.Rates
+    ctx: StageContext, store: BucketStore, hello: dict[str, Any], theirs: dict[str, Any], rates: cost.Rates
 ) -> tuple[Plan, cost.Choice, int]:
     """The receiver's decision: the plan of an earlier attempt that both still have, or a new one."""
     suites = [s for s in hello["suites"] if s in theirs["suites"]]
@@ -316,18 +287,31 @@ def _plan(
     if store.plan is not None and theirs["plan"] == store.plan.to_document() and store.plan.suite in suites:
         return store.plan, choice, min(store.done, theirs["done"])
     store.forget()
-    key = os.urandom(32).hex()
-    return Plan(choice.suite, count, key, hello["size"], theirs["rows"]), choice, 0
+    made = Plan(
+        choice.suite,
+        count,
+        os.urandom(32).hex(),
+        hello["size"],
+        theirs["rows"],
+        theirs["people"],
+        theirs["numbered"] or count > 1,
+    )
+    return Plan.read(made.to_document()), choice, 0
 
 
 def _agreed(
-    ctx: StageContext, store: _Store, message: dict[str, Any], theirs: dict[str, Any], rows: int
+    ctx: StageContext,
+    store: BucketStore,
+    message: dict[str, Any],
+    theirs: dict[str, Any],
+    hello: dict[str, Any],
 ) -> tuple[Plan, int]:
     """The sender's check of the plan: nothing that it did not offer, and no bucket that it has not done."""
     plan, first = Plan.read(message.get("plan")), message.get("first")
     if plan.suite not in allowed_suites(ctx):
         raise NodeError("agreement.suite", f"suite {plan.suite[:40]!r} is not agreed", share=True)
-    if (plan.size, plan.rows) != (theirs["size"], rows):
+    own = (hello["rows"], hello["people"], hello["numbered"] or plan.buckets > 1)
+    if (plan.size, (plan.rows, plan.people, plan.numbered)) != (theirs["size"], own):
         raise NodeError("kind.message", "the plan has other sizes than the greetings", share=True)
     same = store.plan == plan
     if type(first) is not int or not 0 <= first <= (min(store.done, theirs["done"]) if same else 0):
@@ -358,85 +342,3 @@ def _report(
         found["estimate"] = choice.cost.to_document()
         found["alternatives"] = [c.to_document() for c in choice.costs if c.suite != plan.suite]
     ctx.result["alignment"] = found
-
-
-# -- files ---------------------------------------------------------------------------------------------------
-
-
-class _Store:
-    """Buckets of one side in the job's state directory: items, results, and a manifest of what is done.
-
-    `plan` and `done` (finished buckets, from 0) are those of an earlier attempt, or None and 0.
-    """
-
-    def __init__(self, ctx: StageContext, what: str) -> None:
-        root = ctx.state if ctx.state is not None else ctx.workdir
-        self.path = root / f"align-{what}"
-        self.plan: Plan | None = None
-        self.done = 0
-        manifest = self.path / "manifest.json"
-        if manifest.exists():
-            try:
-                kept = json.loads(manifest.read_text())
-                self.plan, self.done = Plan.read(kept["plan"]), int(kept["done"])
-            except (OSError, ValueError, KeyError, TypeError, NodeError):
-                self.forget()  # a manifest that can't be read is worth no trust: begin with the first bucket
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self.plan, self.done = None, 0
-        self.remove()
-
-    def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def split(self, plan: Plan, items: Bytes) -> None:
-        """One Parquet file a bucket (`item`, `index`: where it stands in `items`), unless they are there."""
-        if self.plan == plan:
-            return
-        self.remove()
-        private_files.folder(self.path)
-        assigned = bucketing.assign(items, plan.buckets, bytes.fromhex(plan.key))
-        for bucket, index in enumerate(bucketing.split(assigned, plan.buckets)):
-            held = np.ascontiguousarray(items[index])
-            column = pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(ITEM), len(index), [None, pa.py_buffer(held)]
-            )
-            with private_files.writing(self._file("bucket", bucket, "parquet")) as file:
-                pq.write_table(pa.table({"item": column, "index": pa.array(index)}), file, compression="none")
-        self.plan, self.done = plan, 0
-        self._write()
-
-    def bucket(self, number: int) -> tuple[Bytes, Ints]:
-        """(items uint8[k, 32], index int64[k]) of one bucket."""
-        table = pq.read_table(self._file("bucket", number, "parquet"))
-        item = table.column("item").combine_chunks()
-        chunk = item.chunk(0) if isinstance(item, pa.ChunkedArray) else item
-        raw = np.frombuffer(chunk.buffers()[1], dtype=np.uint8)[ITEM * chunk.offset :]
-        return raw[: ITEM * len(table)].reshape(len(table), ITEM), table.column("index").to_numpy()
-
-    def finish(self, number: int, index: Ints | None = None, rows: Ints | None = None) -> None:
-        """Bucket `number` is done; the receiver keeps what it learned: (index, row) of the matches."""
-        if index is not None and rows is not None:
-            hit = np.flatnonzero(rows >= 0)
-            with private_files.writing(self._file("rows", number, "npy")) as file:
-                np.save(file, np.stack([index[hit], rows[hit]]), allow_pickle=False)
-        self.done = number + 1
-        self._write()
-
-    def rows(self, count: int) -> Ints:
-        """int64[count]: the rows of all buckets."""
-        out = np.full(count, -1, dtype=np.int64)
-        for number in range(self.done):
-            index, rows = np.load(self._file("rows", number, "npy"), allow_pickle=False)
-            out[index] = rows
-        return out
-
-    def _file(self, what: str, number: int, ending: str) -> Path:
-        return self.path / f"{what}-{number:05d}.{ending}"
-
-    def _write(self) -> None:
-        plan = self.plan.to_document() if self.plan else None
-        text = json.dumps({"plan": plan, "done": self.done})
-        with private_files.writing(self.path / "manifest.json") as file:
-            file.write(text.encode())

@@ -15,7 +15,7 @@ from parties.cost import AUTO
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView, Gate
-from parties.kinds import aligning, transfer
+from parties.kinds import aligning, bucket_store, transfer
 from parties.stage import StageContext, ViewRequest
 
 #: A column list of one star asks for every column that has an allowed category.
@@ -28,7 +28,7 @@ SUITE = "ecdh"
 PRIVATE_JOIN = "private_join"
 
 #: Largest set that one job aligns.
-MAX_ROWS = aligning.MAX_ROWS
+MAX_ROWS = bucket_store.MAX_ROWS
 
 #: Largest set of the protocols that run in one piece, in memory: `enrich` and `private_join`.
 MEMORY_ROWS = 1 << 24
@@ -193,14 +193,34 @@ def align_brand(ctx: StageContext, people: np.ndarray) -> None:
     """Learn the provider's row of each of `people` (brand's view rows): carry `people`, `rows`,
     `sender_rows`.
 
-    `rows` is int64[n], -1 where the provider does not have the person.
+    `rows` is int64[n], -1 where the provider does not have the person. With several identifiers the first
+    match in the declared order of this side's data set counts.
     """
-    found = aligning.receive(ctx, ctx.view.items[people])
-    ctx.carry.update(people=people, rows=found.rows, sender_rows=found.sender_rows)
+    items, who = ctx.view.items_of(people)
+    found = aligning.receive(ctx, items, alive(ctx)[people][who])
+    rows, by = first_match(found.rows, who, len(people))
+    if ctx.view.several:
+        declared = ctx.view.preflight.identifiers
+        ranks = ctx.view.rank_of(people)
+        by_rank = np.bincount(ranks[by[by >= 0]], minlength=len(declared))
+        ctx.result["matched_by"] = {str(d["column"]): int(n) for d, n in zip(declared, by_rank, strict=True)}
+    ctx.carry.update(people=people, rows=rows, sender_rows=found.sender_rows)
+
+
+def first_match(rows: np.ndarray, who: np.ndarray, people: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int64[people]: the row of each one's first item that has one; int64[people]: that item), else -1.
+
+    `rows` int64[k] are those of items, `who` int64[k] (rising) whose item each is.
+    """
+    out, by = np.full(people, -1, dtype=np.int64), np.full(people, -1, dtype=np.int64)
+    hit = np.flatnonzero(rows >= 0)[::-1]  # backwards, so that the first one is written last
+    out[who[hit]] = rows[hit]
+    by[who[hit]] = hit
+    return out, by
 
 
 def align_provider(ctx: StageContext) -> None:
-    aligning.send(ctx, ctx.view.items, alive(ctx))
+    aligning.send(ctx, ctx.view.items, alive(ctx)[ctx.view.owner], ctx.view.owner, ctx.view.rows)
 
 
 def record_asked(ctx: StageContext, size: int) -> None:

@@ -63,7 +63,9 @@ def enrich_provider(ctx: StageContext) -> None:
     records[:, : tags.HANDLE] = rows.astype("<u4").view(np.uint8).reshape(len(rows), tags.HANDLE)
     ctx.channel.send_json({"tags": schema.to_document(), "rows": ctx.view.rows})
     session = ctx.channel.session("enrich")
-    machine = enrich.Sender(ctx.view.items[rows], records, session, limits(), os.urandom)
+    # With several identifiers a person's record stands under each of them.
+    items, who = ctx.view.items_of(rows)
+    machine = enrich.Sender(items, records[who], session, limits(), os.urandom)
     learned = ctx.channel.run(machine, "enrich")
     common.record_asked(ctx, learned.padded_receiver_size)
     ctx.result.update(rows=len(rows))
@@ -78,10 +80,12 @@ def enrich_brand(ctx: StageContext) -> None:
     people = common.chosen_people(ctx)
     # The schema fixes the width: a wider table would only take this side's memory.
     agreed = replace(limits(), max_width=min(limits().max_width, schema.width))
-    machine = enrich.Receiver(ctx.view.items[people], ctx.channel.session("enrich"), agreed, os.urandom)
+    items, who = ctx.view.items_of(people)
+    machine = enrich.Receiver(items, ctx.channel.session("enrich"), agreed, os.urandom)
     found = ctx.channel.run(machine, "enrich")
-    hit = np.flatnonzero(found.found)
-    handles, table = tags.decode(schema, found.records[hit])
+    _, by = common.first_match(np.where(found.found, 0, -1), who, len(people))
+    hit = np.flatnonzero(by >= 0)
+    handles, table = tags.decode(schema, found.records[by[hit]])
     if len(handles) and int(handles.max()) >= int(message["rows"]):
         raise NodeError("tags.record", "a record's handle is outside the provider's rows")
     ctx.carry.update(people=people[hit], rows=handles, sender_rows=total, table=table)
@@ -96,12 +100,12 @@ def release_brand(ctx: StageContext) -> None:
     provider_alive = common.receive_alive(ctx, "release")
     people = ctx.carry["people"]
     keep = common.alive(ctx)[people] & provider_alive[ctx.carry["rows"]]
-    lines = ctx.view.own_rows()[people[keep]]
-    table = ctx.carry["table"].filter(pa.array(keep))
+    at, lines = ctx.view.lines(people[keep])
+    table = ctx.carry["table"].filter(pa.array(keep)).take(pa.array(at))
     table = table.add_column(0, ROW, pa.array(lines, pa.int64())).sort_by(ROW)
     pq.write_table(table, ctx.workdir / "enriched.parquet")
     known = {name: table.num_rows - table[name].null_count for name in ctx.spec.columns}
-    ctx.result.update(found=table.num_rows, deleted=int(len(keep) - keep.sum()), known=known)
+    ctx.result.update(found=int(keep.sum()), deleted=int(len(keep) - keep.sum()), known=known)
     text = json.dumps(ctx.result, ensure_ascii=False, indent=1, sort_keys=True)
     (ctx.workdir / "result.json").write_text(text + "\n")
 

@@ -12,9 +12,12 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
+
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
+from parties.home import ID_KINDS
 from parties.kinds import common
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from protocols import private_join
@@ -73,7 +76,9 @@ def release_provider(ctx: StageContext) -> None:
 
 
 def check_private_join(spec: JobSpec, agreement: Agreement) -> None:
-    common.check_params(spec, {"method": lambda v: v == common.PRIVATE_JOIN})
+    common.check_params(
+        spec, {"method": lambda v: v == common.PRIVATE_JOIN, "identifier": lambda v: v in ID_KINDS}
+    )
     if common.PRIVATE_JOIN not in agreement.suites:
         raise NodeError(
             "agreement.suite",
@@ -102,19 +107,35 @@ def terms_of(agreement: Agreement) -> private_join.Terms:
         raise NodeError("job.spec", what, share=True) from error
 
 
+def items_of(ctx: StageContext, people: np.ndarray) -> np.ndarray:
+    """The items that are joined by: a person has one, of the kind that the job names."""
+    kind = ctx.spec.params.get("identifier")
+    if kind is None:
+        if ctx.view.several:
+            # Counting by several would count people twice, and not by the same identifier on both sides.
+            raise NodeError(
+                "job.spec",
+                "a private join needs one identifier, and a data set has several",
+                "name its kind: --param identifier=phone",
+                share=True,
+            )
+        return ctx.view.items_of(people)[0]  # type: ignore[no-any-return]
+    return ctx.view.items_by(kind, people)  # type: ignore[no-any-return]
+
+
 def join_brand(ctx: StageContext) -> None:
     people = common.chosen_people(ctx)
     session, terms = ctx.channel.session("join"), terms_of(ctx.agreement)
-    machine = private_join.Holder(ctx.view.items[people], session, terms, os.urandom)
+    machine = private_join.Holder(items_of(ctx, people), session, terms, os.urandom)
     learned = ctx.channel.run(machine, "join")
     ctx.result["asked"] = len(people)
     _give_out(ctx, learned, terms)
 
 
 def join_provider(ctx: StageContext) -> None:
-    people = common.alive(ctx)
+    people = np.flatnonzero(common.alive(ctx))
     session, terms = ctx.channel.session("join"), terms_of(ctx.agreement)
-    machine = private_join.Valuer(ctx.view.items[people], None, session, terms, os.urandom)
+    machine = private_join.Valuer(items_of(ctx, people), None, session, terms, os.urandom)
     learned = ctx.channel.run(machine, "join")
     common.record_asked(ctx, learned.peer_size)
     _give_out(ctx, learned, terms)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pec.demo.data import BRAND, PROVIDER_A, DemoData, loyal
 
 #: Reasons of the gate that are about identifiers and not about consent.
-IDENTIFIERS = {"identifier_null", "identifier_invalid", "identifier_duplicate"}
+IDENTIFIERS = {"identifier_null", "identifier_invalid", "identifier_duplicate", "identifier_conflict"}
 EXPECTED_CODES = {
     "no_consent": {"consent.nobody", "gate.nobody"},
     "no_agreement": {"agreement.unknown"},

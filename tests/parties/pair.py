@@ -207,18 +207,28 @@ def auc(scores: np.ndarray, positives: np.ndarray) -> float:
 class ScriptedCenter:
     """A consent center that says what a test wrote down: {normalised value: reason}; others are eligible."""
 
-    def __init__(self, reasons: dict[str, str] | None = None) -> None:
+    def __init__(self, reasons: dict[str, str] | None = None, subjects: dict[str, int] | None = None) -> None:
         self.reasons = reasons or {}
+        #: normalised value -> person; None: every value is a person of its own
+        self.subjects = subjects
         self.withdrawn: set[str] = set()
         self.active = True
         self._people: dict[str, int] = {}
 
-    def snapshot(self, request: Any, values: Any, kind: str, job_id: str) -> Snapshot:
+    def decide(self, request: Any, values: Any, kind: Any) -> Decisions:
         codes, ordinals = [], []
         for value in values.to_pylist():
-            codes.append(CODE[self.reasons.get(value, "eligible")])
-            ordinals.append(self._people.setdefault(value, len(self._people)))
-        decisions = Decisions(np.array(codes, np.uint8), np.array(ordinals, np.int64), 7)
+            if self.subjects is None:
+                ordinals.append(self._people.setdefault(value, len(self._people)))
+            else:
+                ordinals.append(self.subjects.get(value, -1))
+                self._people[value] = ordinals[-1]
+            known = "eligible" if ordinals[-1] >= 0 else "unknown_subject"
+            codes.append(CODE[self.reasons.get(value, known)])
+        return Decisions(np.array(codes, np.uint8), np.array(ordinals, np.int64), 7)
+
+    def snapshot(self, request: Any, values: Any, kind: Any, job_id: str) -> Snapshot:
+        decisions = self.decide(request, values, kind)
         document = {
             "id": f"s-{job_id}",
             "job_id": job_id,

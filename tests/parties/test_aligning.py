@@ -16,7 +16,7 @@ from pair import QueueChannel, agreement, spec
 from parties import cost
 from parties.errors import NodeError
 from parties.home import Settings
-from parties.kinds import aligning
+from parties.kinds import aligning, bucket_store
 from parties.stage import StageContext
 
 SETTINGS = Settings(party="x", bucket_rows=300, bandwidth_mbit=1000.0)
@@ -158,6 +158,7 @@ def test_forecasts_grow_with_the_work() -> None:
 
 GREETING = {"size": 256, "bucket_rows": 300, "suites": ["ecdh"], "plan": None, "done": 0, "probe": False}
 PLAN = {"suite": "ecdh", "buckets": 4, "key": "00" * 32, "size": 256, "rows": 900}
+PLAN |= {"people": 900, "numbered": True}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ PLAN = {"suite": "ecdh", "buckets": 4, "key": "00" * 32, "size": 256, "rows": 90
     [
         ({"size": -1}, {}, "kind.message"),
         ({"size": True}, {}, "kind.message"),
-        ({"size": 3 * aligning.MAX_ROWS}, {}, "kind.message"),
+        ({"size": 3 * bucket_store.MAX_ROWS}, {}, "kind.message"),
         ({"bucket_rows": 0}, {}, "kind.message"),
         ({"suites": [1]}, {}, "kind.message"),
         ({"more": 1}, {}, "kind.message"),
@@ -175,6 +176,8 @@ PLAN = {"suite": "ecdh", "buckets": 4, "key": "00" * 32, "size": 256, "rows": 90
         ({}, {"plan": {**PLAN, "key": "zz"}}, "kind.message"),
         ({}, {"plan": {**PLAN, "size": 512}}, "kind.message"),
         ({}, {"plan": {**PLAN, "more": 1}}, "kind.message"),
+        ({}, {"plan": {**PLAN, "numbered": False}}, "kind.message"),
+        ({}, {"plan": {**PLAN, "people": 901}}, "kind.message"),
         ({}, {"first": 2}, "kind.message"),
         ({}, {"first": -1}, "kind.message"),
         ({}, {"first": "0"}, "kind.message"),

@@ -1,0 +1,222 @@
+"""From rows with identifiers to people: which rows are one person, and which identifiers are that person's.
+
+Works on columns that the gate has read and on what the consent center said; reads nothing itself. With one
+identifier a person is a distinct value. With several, the center says whose each one is:
+
+- identifiers of one row that are of different people: the row is out (`identifier_conflict`), whoever it is
+- identifiers that the center does not know, beside one that it knows: not used (nobody's consent is recorded
+  under them), the row stays
+- rows of one person: the first one counts; the identifiers of all of them are that person's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+NULL, INVALID, DUPLICATE = "identifier_null", "identifier_invalid", "identifier_duplicate"
+CONFLICT = "identifier_conflict"
+
+
+@dataclass(frozen=True)
+class Identifier:
+    """One identifier column, normalised: `values` text[rows], null where unusable; `status` uint8[rows]."""
+
+    column: str
+    kind: str
+    values: pa.Array
+    status: npt.NDArray[np.uint8]
+
+    @property
+    def usable(self) -> Mask:
+        mask: Mask = self.status == 0
+        return mask
+
+    def describe(self) -> dict[str, int | str]:
+        """Counts of rows; no identifier."""
+        ok, null, invalid = np.bincount(self.status, minlength=3)[:3]
+        return {
+            "column": self.column,
+            "kind": self.kind,
+            "normalised": int(ok),
+            "null": int(null),
+            "invalid": int(invalid),
+            "distinct": len(pc.unique(self.values.drop_null())),
+        }
+
+
+@dataclass(frozen=True)
+class People:
+    """Candidates for a view, in the order of the file.
+
+    `first` int64[p]: the row that counts. `values`, `kinds`: the identifier that the center is asked about,
+    `kinds` one name or a column. `ordinals` int64[p]: whose it is by the center, -1 unknown; None if it was
+    not asked yet. `links`: (person, identifier's number, row), arrays of one length: every identifier that is
+    theirs. `further`: (person, row) of rows beyond the first. `out`: rows that are out already, by reason.
+    """
+
+    first: Ints
+    values: pa.Array
+    kinds: str | pa.Array
+    ordinals: Ints | None
+    links: tuple[Ints, Ints, Ints]
+    further: tuple[Ints, Ints]
+    out: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def missing(identifiers: Sequence[Identifier]) -> tuple[Mask, dict[str, int]]:
+    """bool[rows] with any usable identifier; and the others by reason: nothing at all, or something wrong."""
+    usable = np.logical_or.reduce([i.usable for i in identifiers])
+    empty = np.logical_and.reduce([i.status == 1 for i in identifiers])
+    return usable, {
+        NULL: int(np.count_nonzero(empty)),
+        INVALID: int(np.count_nonzero(~usable & ~empty)),
+    }
+
+
+def by_value(identifier: Identifier) -> People:
+    """People by one identifier: the rows of a value are one person."""
+    rows = np.flatnonzero(identifier.usable)
+    values = pc.take(identifier.values, pa.array(rows))
+    codes = np.asarray(pc.dictionary_encode(values).indices).astype(np.int64)
+    # Codes count up in order of first appearance, so a first one is where the running maximum grows.
+    first = np.diff(np.maximum.accumulate(codes), prepend=-1) > 0 if len(codes) else np.zeros(0, dtype=bool)
+    _, out = missing([identifier])
+    out[DUPLICATE] = int(np.count_nonzero(~first))
+    people = np.arange(int(np.count_nonzero(first)), dtype=np.int64)
+    return People(
+        rows[first].astype(np.int64),
+        pc.filter(values, pa.array(first)),
+        identifier.kind,
+        None,
+        (people, np.zeros(len(people), np.int64), rows[first].astype(np.int64)),
+        (codes[~first], rows[~first].astype(np.int64)),
+        out,
+    )
+
+
+def by_subject(identifiers: Sequence[Identifier], ordinals: Sequence[Ints]) -> People:
+    """People by several identifiers; `ordinals[k]` int64[rows]: whose identifier k is, -1 unknown or none."""
+    usable, out = missing(identifiers)
+    whose = np.stack(ordinals)
+    known = whose >= 0
+    subject = whose.max(axis=0)
+    conflict = usable & (known & (whose != subject)).any(axis=0)
+    out[CONFLICT] = int(np.count_nonzero(conflict))
+    rows = np.flatnonzero(usable & ~conflict)
+    # The identifier that stands for the row: the first that is known to be the subject's, else the first.
+    has = np.stack([i.usable for i in identifiers])[:, rows]
+    stands = np.where(known[:, rows].any(axis=0), known[:, rows].argmax(axis=0), has.argmax(axis=0))
+    values = _chosen([pc.take(i.values, pa.array(rows)) for i in identifiers], stands)
+    # Unknown people are told apart by that identifier; they are refused in any case, each once.
+    unknown = subject[rows] < 0
+    names = pc.binary_join_element_wise(
+        pa.array(np.array([i.kind for i in identifiers])[stands]), values, pa.scalar("\x00")
+    )
+    codes = np.asarray(pc.dictionary_encode(names).indices).astype(np.int64)
+    identity = np.where(unknown, -1 - codes, subject[rows])
+    _, at, person = np.unique(identity, return_index=True, return_inverse=True)
+    order = np.argsort(at, kind="stable")  # people in the order of their first rows
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    person, at = number[person.reshape(-1)], at[order]
+    later = np.ones(len(rows), dtype=bool)
+    later[at] = False
+    out[DUPLICATE] = int(np.count_nonzero(later))
+    links = []
+    for k in range(len(identifiers)):
+        mine = np.flatnonzero(known[k][rows])
+        links.append((person[mine], np.full(len(mine), k, np.int64), rows[mine]))
+    joined = tuple(np.concatenate(parts) for parts in zip(*links, strict=True))
+    kinds = pa.array(np.array([i.kind for i in identifiers])[stands[at]])
+    return People(
+        rows[at].astype(np.int64),
+        pc.take(values, pa.array(at)),
+        kinds,
+        subject[rows][at],
+        (joined[0], joined[1], joined[2]),
+        (person[later], rows[later].astype(np.int64)),
+        out,
+    )
+
+
+def _chosen(columns: Sequence[pa.Array], which: npt.NDArray[Any]) -> pa.Array:
+    """text[n]: of each row, the value of the column that `which` names."""
+    return pc.choose(pa.array(which.astype(np.int64)), *columns)
+
+
+def repeated(identifiers: Sequence[Identifier]) -> int:
+    """Rows that share an identifier with an earlier row; for the report before the center is asked."""
+    again = np.zeros(len(identifiers[0].status), dtype=bool)
+    for identifier in identifiers:
+        rows = np.flatnonzero(identifier.usable)
+        codes = np.asarray(pc.dictionary_encode(pc.take(identifier.values, pa.array(rows))).indices)
+        if len(codes):
+            again[rows[np.diff(np.maximum.accumulate(codes.astype(np.int64)), prepend=-1) == 0]] = True
+    return int(np.count_nonzero(again))
+
+
+def digests(values: pa.Array, kind: str) -> npt.NDArray[np.uint8]:
+    """uint8[n, 32]: SHA-256(kind ‖ 0x00 ‖ value) of every value, computed by DuckDB's vectorised kernel."""
+    if not len(values):
+        return np.zeros((0, 32), dtype=np.uint8)
+    with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
+        relation = connection.from_arrow(pa.table({"v": values}))
+        hashed = relation.project(
+            duckdb.FunctionExpression(
+                "unhex",
+                duckdb.FunctionExpression(
+                    "sha256",
+                    duckdb.FunctionExpression(
+                        "concat",
+                        duckdb.ConstantExpression(kind),
+                        duckdb.FunctionExpression("chr", duckdb.ConstantExpression(0)),
+                        duckdb.ColumnExpression("v"),
+                    ),
+                ),
+            ).alias("h")
+        )
+        blob = hashed.to_arrow_table().column("h").combine_chunks()
+    chunks = blob.chunks if isinstance(blob, pa.ChunkedArray) else [blob]
+    parts = [
+        np.frombuffer(c.buffers()[2], dtype=np.uint8)[32 * c.offset : 32 * (c.offset + len(c))]
+        for c in chunks
+    ]
+    return np.concatenate(parts).reshape(len(values), 32)
+
+
+def items_of(
+    identifiers: Sequence[Identifier], links: tuple[Ints, Ints, Ints], place: Ints
+) -> tuple[npt.NDArray[np.uint8], Ints, npt.NDArray[np.uint8]]:
+    """(items uint8[q, 32], owner int64[q], rank uint8[q]) of people by owner and rank, each item once.
+
+    `place` int64[p]: the view row of each person, -1 for who is not in the view.
+    """
+    person, which, row = links
+    keep = place[person] >= 0
+    person, which, row = place[person[keep]], which[keep], row[keep]
+    items = np.zeros((len(row), 32), dtype=np.uint8)
+    for k, identifier in enumerate(identifiers):
+        at = np.flatnonzero(which == k)
+        items[at] = digests(pc.take(identifier.values, pa.array(row[at])), identifier.kind)
+    order = np.lexsort((which, person))
+    items, person, which = items[order], person[order], which[order]
+    if len(identifiers) > 1 and len(items):
+        # Several rows of one person, or two columns of one kind, may repeat an identifier.
+        _, once = np.unique(items.view("V32").reshape(-1), return_index=True)
+        once.sort()
+        items, person, which = items[once], person[once], which[once]
+    return np.ascontiguousarray(items), person, which.astype(np.uint8)
