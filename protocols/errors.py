@@ -41,6 +41,11 @@ CODES: dict[str, str] = {
     "lookalike.seeds": "fewer matched seeds than the agreement's minimum",
     "lookalike.columns": "too few seeds for that many columns, or a level too rare, without noise",
     "lookalike.fit": "the fit did not converge",
+    # joint models
+    "joint.rows": "fewer training rows than agreed, or too few for that many columns",
+    "joint.columns": "a level of a column is too rare for exact sums",
+    "joint.labels": "the labels are not what the family of models needs",
+    "joint.fit": "the fit met numbers that are not finite or too large",
 }
 
 

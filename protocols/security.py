@@ -38,6 +38,11 @@ RLWE_ERROR_ETA = 21
 #: seeds can be solved for. arXiv 2205.04166 recovers labels when rows do not exceed columns; ten is a margin.
 SEEDS_PER_COLUMN = 10
 
+# Joint models (protocols/joint/README.md, section 6).
+
+#: A gradient is decrypted only over so many rows a column of one side, for the same reason.
+ROWS_PER_COLUMN = 10
+
 # align, enrich (protocols/oprf/README.md, sections 4 and 5). The group is ristretto255 (RFC 9496): order
 # about 2^252, so the discrete logarithm costs about 2^126 additions.
 

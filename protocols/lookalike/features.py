@@ -22,6 +22,9 @@ from protocols.lookalike.terms import Agreed, Terms, agree, padded, terms_digest
 from protocols.machine import Done, Machine, Step
 from protocols.security import SEEDS_PER_COLUMN
 
+#: What to do about a level that is too rare for exact sums.
+INSTEAD = "drop the column, merge its level, or agree on an epsilon"
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -81,11 +84,13 @@ class Features(Machine[FitResult]):
                 "protocol.argument", f"missing or infinite values in column {bad[0]!r}; fill them first"
             )
         if terms.epsilon is None:
-            _refuse_rare(phi, names, terms.minimum_level)
+            refuse_rare(phi, names, terms.minimum_level)
         super().__init__(Step((), WaitOpening(phi, ranges, session, terms, rng)))
 
 
-def _refuse_rare(phi: F32, names: Sequence[str], least: int) -> None:
+def refuse_rare(
+    phi: F32, names: Sequence[str], least: int, code: str = "lookalike.columns", instead: str = INSTEAD
+) -> None:
     """Refuse a column that is constant but for a few rows: its exact sum would tell those rows' labels.
 
     If fewer than k rows differ from a common value, that value is the median of any 2k - 1 rows; so a few
@@ -97,9 +102,7 @@ def _refuse_rare(phi: F32, names: Sequence[str], least: int) -> None:
     for name, count in zip(names, counts, strict=True):
         if 0 < count < least:
             raise LocalError(
-                "lookalike.columns",
-                f"in column {name!r} only {count} rows differ from the others; without noise {least} must; "
-                "drop the column, merge its level, or agree on an epsilon",
+                code, f"in column {name!r} only {count} rows differ from the others; {least} must; {instead}"
             )
 
 

@@ -1,0 +1,18 @@
+"""Joint generalised linear models: both sides have columns, the brand the labels. README.md specifies."""
+
+from protocols.joint.brand import Brand, BrandResult
+from protocols.joint.provider import Provider, ProviderResult
+from protocols.joint.seal import seal, unseal
+from protocols.joint.terms import FAMILIES, Terms, padded
+
+__all__ = [
+    "FAMILIES",
+    "Brand",
+    "BrandResult",
+    "Provider",
+    "ProviderResult",
+    "Terms",
+    "padded",
+    "seal",
+    "unseal",
+]

@@ -1,0 +1,277 @@
+"""The brand: labels, its own columns, and the course of the fit. README sections 3 and 5.
+
+States: WaitShape, then for the curvature and for each gradient the linear queries' with WaitSpread,
+WaitScale and WaitProducts between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.errors import LocalError, PeerError
+from protocols.joint import expansion as means
+from protocols.joint import kernels, messages
+from protocols.joint.exchange import Held, Rng, WaitScale, hold
+from protocols.joint.kernels import F32, F64
+from protocols.joint.messages import CURVATURE, END, GRADIENT, TO_BRAND, TO_PROVIDER
+from protocols.joint.metric import Metric, second_moments
+from protocols.joint.mixing import History, Mix, Mixer
+from protocols.joint.terms import Terms, padded, query_session, scales, terms_digest
+from protocols.machine import Done, Machine, Step
+from protocols.security import ROWS_PER_COLUMN
+
+
+@dataclass(frozen=True)
+class BrandResult:
+    """The brand's part of the model.
+
+    weights, intercept  of its own columns: float64[d]. A row's score is `score(own part, provider's part)`
+    scale, offset       a linear model's labels were standardised by these
+    steps               gradients that were taken
+    sizes               squared steps in the metric, one a gradient: how far from the minimum
+    columns             the provider's number of columns
+    """
+
+    weights: F64
+    intercept: float
+    scale: float
+    offset: float
+    steps: int
+    sizes: tuple[float, ...] = field(repr=False)
+    columns: int
+
+    def score(self, columns: F32, provider_part: F64) -> F64:
+        """Linear predictor of rows, float64[n]: columns float32[n, d] of the brand's, the provider's part."""
+        own = columns.astype(np.float64) @ self.weights + self.intercept
+        return np.asarray(self.offset + self.scale * (own + provider_part))
+
+
+class Brand(Machine[BrandResult]):
+    """rows: int64[n], distinct rows of the provider's; columns: float32[n, d], finite; labels: float64[n].
+
+    Logistic labels are 0 and 1, both present; Poisson labels are counts. Raises LocalError `joint.rows` when
+    the rows are fewer than agreed, `joint.labels` for labels that the family can't have. Progress is that
+    of the linear query at work.
+    """
+
+    def __init__(
+        self,
+        rows: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.float64],
+        total: int,
+        session: bytes,
+        terms: Terms,
+        rng: Rng,
+    ) -> None:
+        n = len(rows)
+        if columns.ndim != 2 or columns.dtype != np.float32 or len(columns) != n or labels.shape != (n,):
+            raise LocalError(
+                "protocol.argument",
+                f"{n} rows, columns {columns.dtype}{columns.shape}, labels {labels.shape}",
+            )
+        if not 1 <= total <= terms.max_rows or columns.shape[1] > terms.max_columns:
+            raise LocalError("protocol.argument", f"{total} rows and {columns.shape[1]} columns; too many")
+        order = np.argsort(rows, kind="stable")
+        rows = np.asarray(rows, np.int64)[order]
+        if n and (rows[0] < 0 or rows[-1] >= total or bool((np.diff(rows) == 0).any())):
+            raise LocalError("protocol.argument", f"rows must be distinct and from 0 to {total - 1}")
+        if n < terms.minimum_rows:
+            raise LocalError(
+                "joint.rows", f"{n} labelled rows that both sides have, {terms.minimum_rows} are agreed"
+            )
+        if not np.isfinite(columns).all():
+            raise LocalError("protocol.argument", "missing or infinite values in a column; fill them first")
+        _check_labels(labels, terms.family)
+        run = _Run(
+            Held(rows, total), np.ascontiguousarray(columns[order].T), labels[order], session, terms, rng
+        )
+        super().__init__(run.opening())
+
+
+def _check_labels(labels: F64, family: str) -> None:
+    if not np.isfinite(labels).all():
+        raise LocalError("joint.labels", "a label is missing or infinite; leave its row out")
+    if family == "logistic" and set(np.unique(labels)) != {0.0, 1.0}:
+        raise LocalError("joint.labels", "logistic labels must be 0 and 1, and both must occur")
+    if family == "poisson" and (bool((labels < 0).any()) or not labels.any()):
+        raise LocalError("joint.labels", "Poisson labels are counts: none below 0, not all 0")
+    if family == "linear" and float(np.std(labels)) <= 1e-12 * max(1.0, float(np.abs(labels).max())):
+        raise LocalError("joint.labels", "all labels are equal; there is nothing to fit")
+
+
+class _Run:
+    """Everything that the brand's states share."""
+
+    def __init__(self, held: Held, columns: F32, labels: F64, session: bytes, terms: Terms, rng: Rng) -> None:
+        self.held, self.session, self.terms, self.rng = held, session, terms, rng
+        n = len(labels)
+        self.columns = np.concatenate([columns, np.ones((1, n), np.float32)])
+        self.offset, self.scale = 0.0, 1.0
+        if terms.family == "linear":
+            self.offset, self.scale = float(labels.mean()), float(labels.std())
+        self.labels = (labels - self.offset) / self.scale
+        average = float(self.labels.mean())
+        start = np.zeros(len(self.columns))
+        if terms.family == "logistic":
+            start[-1], self.curvature = math.log(average / (1 - average)), average * (1 - average)
+        elif terms.family == "poisson":
+            start[-1], self.curvature = math.log(average), average
+        else:
+            self.curvature = 1.0
+        penalty = np.full(len(self.columns), terms.l2)
+        penalty[-1] = 0.0
+        self.penalty = penalty
+        self.metric = Metric(self.curvature * n * second_moments(self.columns), penalty)
+        self.history, self.mixer = History(start), Mixer()
+        self.theirs = 0
+        self.taken = 0
+        self.padded = padded(n)
+        self.nonzero = min(self.padded, held.total)
+        self.most_steps = terms.steps_for(held.total)
+        self.rank = terms.rank_for(held.total)
+
+    def opening(self) -> Step[BrandResult]:
+        own = len(self.columns) - 1
+        opening = messages.Opening(
+            terms_digest(self.terms, self.session),  # type: ignore[arg-type]
+            self.held.total,  # type: ignore[arg-type]
+            self.padded,  # type: ignore[arg-type]
+            own,  # type: ignore[arg-type]
+        )
+        return Step((TO_PROVIDER.encode(opening),), WaitShape(self))
+
+    def begin(self, columns: int) -> Step[BrandResult]:
+        self.theirs = columns
+        # No more sums than unknown labels, however many steps are agreed (README 6).
+        self.most_steps = max(2, min(self.most_steps, len(self.labels) // max(columns, len(self.columns))))
+        weights = np.full((1, len(self.labels)), self.curvature)
+        point = TO_PROVIDER.encode(messages.Point(CURVATURE, b"", 0, 0))  # type: ignore[arg-type]
+        return hold(
+            point,
+            True,
+            scales(1, self.held.total, columns, self.nonzero),
+            weights,
+            self.held,
+            query_session(self.session, "curvature", 0),
+            self.rng,
+            self._with_curvature,
+        )
+
+    def _with_curvature(self, masked: bytes) -> Step[BrandResult]:
+        following = self.next_point(None)
+        return Step((masked, *following.send), following.then, following.progress)
+
+    def next_point(self, mix: Mix | None) -> Step[BrandResult]:
+        """Say where the next gradient is taken, or that this was the last one."""
+        said = b"" if mix is None else messages.pack(np.append(mix.weights, mix.length))
+        if mix is not None:
+            self.history.move(mix)
+        done = mix is not None and (self.taken >= self.most_steps or self.mixer.converged)
+        if done:
+            end = messages.Point(END, said, 0, 0)  # type: ignore[arg-type]
+            return Step((TO_PROVIDER.encode(end),), Done(self.result()))
+        scores = kernels.scores(self.columns, self.history.at)
+        middle = means.location_index(float(scores.mean()))
+        wide = means.spread_index(scores - means.location(middle))
+        point = messages.Point(GRADIENT, said, middle, wide)  # type: ignore[arg-type]
+        return Step((TO_PROVIDER.encode(point),), WaitSpread(self, scores, middle, wide))
+
+    def result(self) -> BrandResult:
+        at = self.history.at
+        return BrandResult(
+            weights=at[:-1].copy(),
+            intercept=float(at[-1]),
+            scale=self.scale,
+            offset=self.offset,
+            steps=self.taken,
+            sizes=tuple(self.mixer.sizes),
+            columns=self.theirs,
+        )
+
+    def gradient(self, scores: F64, middle: int, wide: int, theirs: int) -> Step[BrandResult]:
+        """Hold phi_k (the label taken off the first one), then ask with phi_k times the own columns."""
+        found = means.expansion(self.terms.family, self.rank, middle, wide, theirs)
+        phi = found.of_brand(scores)
+        use = query_session(self.session, "provider's gradient", self.taken)
+        wanted = scales(self.rank, self.held.total, self.theirs, self.nonzero)
+        vectors = phi.copy()
+        vectors[0] -= self.labels
+
+        def then(masked: bytes) -> Step[BrandResult]:
+            own = scales(self.rank - 1, self.held.total, len(self.columns), self.nonzero)
+            # psi_1 = 1: its part, and the labels', the brand sums on its own.
+            known = self.columns.astype(np.float64) @ vectors[0]
+
+            def asked(sums: F64) -> Step[BrandResult]:
+                return Step((), WaitProducts(self, sums + known))
+
+            state = WaitScale(
+                False,
+                own,
+                phi[1:],
+                self.columns,
+                self.held,
+                query_session(self.session, "brand's gradient", self.taken),
+                self.rng,
+                asked,
+            )
+            return Step((masked,), state)
+
+        return hold(None, True, wanted, vectors, self.held, use, self.rng, then)
+
+    def add(self, sums: F64, products: Callable[[int], F64]) -> Step[BrandResult]:
+        gradient = sums + self.penalty * self.history.at
+        own = self.history.add(gradient, self.metric.step(gradient))
+        self.taken += 1
+        return self.next_point(self.mixer.choose(own + products(len(own))))
+
+
+class WaitShape:
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+
+    def receive(self, message: bytes) -> Step[BrandResult]:
+        run = self._run
+        shape = TO_BRAND.decode(message, messages.Shape)
+        if shape.digest != terms_digest(run.terms, run.session):
+            # The provider could otherwise be answered under weaker terms than this side signed.
+            raise PeerError("protocol.binding", "the provider holds other terms or another session")
+        if not 1 <= shape.columns <= run.terms.max_columns:
+            raise PeerError(
+                "protocol.too_large",
+                f"{shape.columns} columns announced, 1 to {run.terms.max_columns} agreed",
+            )
+        n, d = len(run.labels), max(shape.columns, len(run.columns))
+        if n < ROWS_PER_COLUMN * d:
+            raise LocalError(
+                "joint.rows",
+                f"{n} labelled rows for {d} columns of one side; {ROWS_PER_COLUMN} rows a column are needed: "
+                "use more rows or fewer columns",
+            )
+        return run.begin(shape.columns)
+
+
+class WaitSpread:
+    def __init__(self, run: _Run, scores: F64, middle: int, wide: int) -> None:
+        self._run, self._scores, self._middle, self._wide = run, scores, middle, wide
+
+    def receive(self, message: bytes) -> Step[BrandResult]:
+        index = TO_BRAND.decode(message, messages.Spread).index
+        if index >= means.SPREADS:
+            raise PeerError("protocol.malformed", f"spread {index}, {means.SPREADS - 1} is the largest")
+        return self._run.gradient(self._scores, self._middle, self._wide, index)
+
+
+class WaitProducts:
+    def __init__(self, run: _Run, sums: F64) -> None:
+        self._run, self._sums = run, sums
+
+    def receive(self, message: bytes) -> Step[BrandResult]:
+        data = TO_BRAND.decode(message, messages.Products).values
+        return self._run.add(self._sums, lambda count: messages.floats(data, count))

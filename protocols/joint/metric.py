@@ -1,0 +1,44 @@
+"""The metric H of a side's steps: its curvature at the start, as far as it knows it, and the penalty."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from protocols.errors import LocalError
+from protocols.joint.kernels import F32, F64
+
+#: Rows from which the products of columns are taken.
+SAMPLE_ROWS = 1 << 17
+
+
+def second_moments(columns: F32) -> F64:
+    """Mean of x x^T over (a regular sample of) the rows, float64[d, d]."""
+    n = columns.shape[1]
+    sample = columns[:, :: max(1, n // SAMPLE_ROWS)].astype(np.float64)
+    return np.asarray(sample @ sample.T / max(1, sample.shape[1]))
+
+
+def with_diagonal(moments: F64, diagonal: F64) -> F64:
+    """The matrix with this diagonal and the correlations of `moments`."""
+    own = np.diag(moments)
+    scale = np.sqrt(np.maximum(diagonal, 0.0) / np.where(own > 0, own, 1.0))
+    return np.asarray(moments * scale[:, None] * scale[None, :])
+
+
+class Metric:
+    """H as a Cholesky factor; `step(g)` is -H^-1 g."""
+
+    def __init__(self, curvature: F64, penalty: F64) -> None:
+        matrix = curvature + np.diag(penalty)
+        scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+        unit = matrix * scale[:, None] * scale[None, :]
+        if not np.isfinite(unit).all():
+            raise LocalError("joint.fit", "the columns are not finite; check them for extreme values")
+        # The correlations come from other rows than the diagonal, and of collinear columns rounding is all
+        # that is left: a little more of the diagonal keeps H positive.
+        self._factor = cho_factor(unit + 1e-9 * np.eye(len(unit)))
+        self._scale = scale
+
+    def step(self, gradient: F64) -> F64:
+        return np.asarray(-self._scale * cho_solve(self._factor, self._scale * gradient))

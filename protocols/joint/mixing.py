@@ -1,0 +1,115 @@
+"""Which combination of the points so far comes next: Anderson acceleration. README, section 5.
+
+Both sides keep their own points and steps (-H^-1 gradient); the brand sees the inner products of all steps in
+the metric H, summed over both sides, and says how to combine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.errors import LocalError
+from protocols.joint.expansion import F64
+
+#: Points that are kept.
+HISTORY = 6
+#: First step's length, and that after a step that made it worse.
+FIRST, CAREFUL = 0.7, 0.5
+#: A point whose step is this much larger (squared, in the metric) than the best one's is a setback.
+SETBACK = 4.0
+#: Relative ridge of the combination, against combining what only noise tells apart.
+RIDGE = 1e-3
+#: Largest sum of absolute weights of a combination.
+LARGEST_MIX = 10.0
+#: Squared step, relative to the first one's, at which it ends.
+CONVERGED = 1e-7
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Next point: sum of weights_i (point_i + length * step_i); points of weight 0 are forgotten."""
+
+    weights: F64
+    length: float
+
+
+class History:
+    """One side's points and steps, newest last."""
+
+    def __init__(self, start: F64) -> None:
+        self._points: list[F64] = []
+        self._steps: list[F64] = []
+        self._gradients: list[F64] = []
+        self.at = start
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def add(self, gradient: F64, step: F64) -> F64:
+        """Take the gradient and the step at the present point; its products with all, float64[len]."""
+        self._points.append(self.at)
+        self._steps.append(step)
+        self._gradients.append(gradient)
+        return np.array([-float(step @ other) for other in self._gradients])
+
+    def move(self, mix: Mix) -> None:
+        if len(mix.weights) != len(self._points):
+            raise LocalError("joint.fit", "a combination of another number of points")
+        moved = np.zeros_like(self.at)
+        for weight, point, step in zip(mix.weights, self._points, self._steps, strict=True):
+            moved = moved + weight * (point + mix.length * step)
+        kept = [i for i, weight in enumerate(mix.weights) if weight != 0.0][-(HISTORY - 1) :]
+        for name in ("_points", "_steps", "_gradients"):
+            values = getattr(self, name)
+            setattr(self, name, [values[i] for i in kept])
+        self.at = moved
+
+
+class Mixer:
+    """The brand's choice of combinations."""
+
+    def __init__(self) -> None:
+        self._gram: npt.NDArray[np.float64] = np.zeros((0, 0))
+        self.sizes: list[float] = []
+
+    def choose(self, products: F64) -> Mix:
+        """`products`: of the newest step with all kept ones and itself (last), summed over both sides."""
+        n = len(products)
+        gram = np.zeros((n, n))
+        gram[:-1, :-1] = self._gram
+        gram[-1, :] = gram[:, -1] = products
+        own = np.maximum(np.diag(gram), 0.0)
+        self.sizes.append(float(own[-1]))
+        if not np.isfinite(gram).all():
+            raise LocalError("joint.fit", "the gradient is not finite; check the columns for extreme values")
+        best = int(np.argmin(own))
+        if n > 1 and own[-1] > SETBACK * own[best]:
+            weights, length = np.zeros(n), CAREFUL
+            weights[best] = 1.0
+        else:
+            weights, length = _combine(gram), FIRST if n == 1 else 1.0
+        kept = np.flatnonzero(weights)[-(HISTORY - 1) :]
+        self._gram = gram[np.ix_(kept, kept)]
+        return Mix(weights, length)
+
+    @property
+    def converged(self) -> bool:
+        return self.sizes[-1] <= CONVERGED * self.sizes[0]
+
+
+def _combine(gram: F64) -> F64:
+    """Weights that sum to 1 and make the combined step smallest; the oldest go until they are tame."""
+    n = len(gram)
+    for first in range(n):
+        part = gram[first:, first:]
+        ridge = RIDGE * part[-1, -1] + 1e-10 * float(np.trace(part)) + 1e-300
+        found = np.linalg.solve(part + ridge * np.eye(len(part)), np.ones(len(part)))
+        total = float(found.sum())
+        if len(part) == 1:
+            break
+        if total > 0 and float(np.abs(found).sum()) <= LARGEST_MIX * total:
+            return np.concatenate([np.zeros(first), found / total])
+    return np.append(np.zeros(n - 1), 1.0)

@@ -1,0 +1,130 @@
+"""The agreement's terms, and what both sides derive from them: rank, steps, quantisation, digest."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import astuple, dataclass
+
+from protocols.errors import LocalError
+from protocols.labels import label
+from protocols.linear_query import Plan, Query, plan
+from protocols.linear_query.ring import N
+from protocols.oprf.padding import padded_size
+
+FAMILIES = ("logistic", "linear", "poisson")
+
+#: Bits with the sign below which the quantisation would cost accuracy silently; the run is refused instead.
+LEAST_BITS = 8
+MOST_VALUE_BITS, MOST_QUERY_BITS = 16, 16
+
+#: (chunks of a vector up to which it holds, rank, steps) where the terms name none: small runs can afford
+#: more of both, large ones have a smoother distribution of scores and need less.
+LADDER = ((4, 10, 16), (8, 8, 12), (1 << 40, 5, 8))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms of the agreement; both sides must hold the same ones.
+
+    family        logistic (labels 0 and 1), linear, poisson (counts)
+    l2            penalty (l2/2)|w|^2 of standardised columns, 1/C of scikit-learn; not on the intercept
+    rank          products in the expansion of a logistic mean, 3 to 12; None: by the number of rows
+    steps         gradients at the most, 2 to 40; None: by the number of rows. The brand may stop earlier
+    minimum_rows  the brand stops below this many labelled rows that both sides have
+    minimum_level a column in which fewer of the provider's rows than this differ from all others is refused
+    max_rows, max_columns  what this side accepts from the other
+    """
+
+    family: str = "logistic"
+    l2: float = 1.0
+    rank: int | None = None
+    steps: int | None = None
+    minimum_rows: int = 100
+    minimum_level: int = 10
+    max_rows: int = 1 << 31
+    max_columns: int = 4096
+
+    def __post_init__(self) -> None:
+        checks = {
+            "family": self.family in FAMILIES,
+            "l2": math.isfinite(self.l2) and self.l2 > 0,
+            "rank": self.rank is None or 3 <= self.rank <= 12,
+            "steps": self.steps is None or 2 <= self.steps <= 40,
+            "minimum_rows": self.minimum_rows >= 1,
+            "minimum_level": self.minimum_level >= 1,
+            "max_rows": 1 <= self.max_rows <= 1 << 36,
+            "max_columns": 1 <= self.max_columns <= 16_000,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise LocalError(
+                    "protocol.argument",
+                    f"terms: {name} = {getattr(self, name)} is out of range (protocols/joint/README.md)",
+                )
+
+    def rank_for(self, rows: int) -> int:
+        """Number of products, the first of which is with the constant 1."""
+        if self.family != "logistic":
+            return 2
+        return self.rank or next(rank for most, rank, _ in LADDER if chunks(rows) <= most)
+
+    def steps_for(self, rows: int) -> int:
+        return self.steps or next(steps for most, _, steps in LADDER if chunks(rows) <= most)
+
+
+def chunks(rows: int) -> int:
+    """Ciphertexts that one vector over the provider's rows takes."""
+    return -(-rows // N)
+
+
+def terms_digest(terms: Terms, session: bytes) -> bytes:
+    """32 bytes that differ when any term or the session differs."""
+    values = [float(v) if name == "l2" else v for name, v in zip(_NAMES, astuple(terms), strict=True)]
+    text = "\x00".join(repr(value) for value in values).encode()
+    return hashlib.sha256(label("joint", "both", "terms", session) + text).digest()
+
+
+_NAMES = tuple(Terms.__dataclass_fields__)
+
+
+def query_session(session: bytes, use: str, step: int) -> bytes:
+    """A session of its own for each linear query: no stream, key or digest is ever shared by two of them."""
+    return hashlib.sha256(label("joint", "both", f"{use} {step}", session)).digest()
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Plan of one linear query, and the largest integers of the vectors and of the queries."""
+
+    plan: Plan
+    value: int
+    query: int
+
+
+def scales(vectors: int, rows: int, queries: int, nonzero: int) -> Scales:
+    """The finest quantisation that the linear query proves correct and private for these public sizes.
+
+    `vectors` encrypted vectors over `rows`, each padded to whole chunks; `queries` answers; `nonzero` entries
+    of a vector at the most. Raises LocalError `linear_query.overflow` or `linear_query.noise` when even 8
+    bits don't fit.
+    """
+    last: LocalError | None = None
+    total = vectors * chunks(rows) * N
+    for bits in range(MOST_QUERY_BITS, LEAST_BITS - 1, -1):
+        # Vectors may be finer than queries: the noise grows with the queries only.
+        for more in (2, 1, 0):
+            value = (1 << min(bits + more, MOST_VALUE_BITS) - 1) - 1
+            query = (1 << bits - 1) - 1
+            try:
+                found = plan(Query(total, queries, value, min(vectors * nonzero, total), query))
+            except LocalError as error:
+                last = error
+                continue
+            return Scales(found, value, query)
+    raise last or LocalError("linear_query.noise", "no quantisation fits these sizes")
+
+
+def padded(count: int) -> int:
+    """The number of training rows as the provider is told it, rounded up on the grid of align's sizes."""
+    return padded_size(count)

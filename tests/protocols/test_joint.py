@@ -1,0 +1,268 @@
+"""Joint models: equal to the pooled fit, robust, and silent about everything but the declared."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lattice_helpers import SESSION, fixed_rng, transcript
+
+from protocols import joint
+from protocols.errors import LocalError, PeerError, ProtocolError
+from protocols.joint import expansion as means
+from protocols.joint import messages
+from protocols.joint.ideal import joint as pooled
+from protocols.joint.mixing import History, Mixer
+from protocols.joint.terms import scales
+from protocols.linear_query import messages as query_messages
+from protocols.machine import pump
+
+
+def data(family: str, n: int = 400, extra: int = 150, d: int = 2, e: int = 3, seed: int = 0):
+    """(rows, brand's columns, labels, provider's columns): n of n + extra rows are the brand's people."""
+    rng = np.random.default_rng(seed)
+    m = n + extra
+    rows = rng.permutation(m)[:n]
+    z = rng.standard_normal((m, e)).astype(np.float32)
+    x = (rng.standard_normal((n, d)) + 0.4 * z[rows, :1]).astype(np.float32)
+    w = rng.standard_normal(d + e) * 0.7
+    eta = np.column_stack([x, z[rows]]) @ w - 0.3
+    if family == "logistic":
+        y = (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(float)
+        y[:2] = 0.0, 1.0
+    elif family == "linear":
+        y = 5 + 3 * eta + rng.standard_normal(n)
+    else:
+        y = rng.poisson(np.exp(0.4 * eta)).astype(float)
+        y[0] = 1.0
+    return rows, x, y, z
+
+
+def machines(rows, x, y, z, terms, rng=os.urandom, session=SESSION):
+    names = [f"z{k}" for k in range(z.shape[1])]
+    brand = joint.Brand(rows, x, y, len(z), session, terms, rng)
+    return brand, joint.Provider(z, names, session, terms, rng)
+
+
+def fit(rows, x, y, z, terms):
+    brand, provider = machines(rows, x, y, z, terms)
+    pump(brand, provider)
+    return brand.result, provider.result
+
+
+@pytest.mark.parametrize("family", joint.FAMILIES)
+def test_equals_the_pooled_fit(family: str) -> None:
+    rows, x, y, z = data(family)
+    terms = joint.Terms(family=family, steps=24, rank=10 if family == "logistic" else None)
+    b, p = fit(rows, x, y, z, terms)
+    # A linear model's labels are standardised, and the penalty with them: no difference to a ridge.
+    beta, gamma, start = pooled(x.astype(float), z[rows].astype(float), y, family, 1.0)
+    assert np.abs(b.scale * b.weights - beta).max() < 5e-3
+    assert np.abs(b.scale * p.weights - gamma).max() < 5e-3
+    scores = b.score(x, p.part(z)[rows])
+    assert np.abs(scores - (x @ beta + z[rows] @ gamma + start)).max() < 0.02
+    assert b.steps == p.steps <= 24 and p.padded_rows == joint.padded(len(rows))
+
+
+def test_equals_the_ideal_functionality_in_many_small_runs() -> None:
+    worst = 0.0
+    for seed in range(32):
+        family = "logistic" if seed % 8 == 0 else joint.FAMILIES[1 + seed % 2]
+        n, d, e = 60 + seed, 1 + seed % 3, 1 + seed % 2
+        rows, x, y, z = data(family, n, 20 + seed, d, e, seed)
+        terms = joint.Terms(family=family, steps=7, minimum_rows=50)
+        b, p = fit(rows, x, y, z, terms)
+        beta, gamma, start = pooled(x.astype(float), z[rows].astype(float), y, family, 1.0)
+        wanted = x @ beta + z[rows] @ gamma + start
+        worst = max(worst, float(np.abs(b.score(x, p.part(z)[rows]) - wanted).max() / max(1.0, wanted.std())))
+    assert worst < 0.1, worst
+
+
+def auc(scores: np.ndarray, positives: np.ndarray) -> float:
+    return float((scores[positives][:, None] > scores[~positives]).mean())
+
+
+def test_awkward_columns_and_labels_do_not_break_it() -> None:
+    rng = np.random.default_rng(5)
+    n = m = 2000
+    rows = np.arange(n)
+    x = rng.standard_normal((n, 3)).astype(np.float32)
+    z = rng.standard_normal((m, 4)).astype(np.float32)
+    x[:, 1] = 1.0  # constant
+    x[:, 2] = x[:, 0]  # collinear
+    z[:, 1] = z[:, 0]
+    z[:, 2] = 0.0
+    z[:, 3] = x[:, 0]  # the same on both sides
+    cases = {
+        "separable": (x[:, 0] + z[:, 0] > 0).astype(float),
+        "half a percent": (x[:, 0] + z[:, 0] > np.quantile(x[:, 0] + z[:, 0], 0.995)).astype(float),
+    }
+    for name, y in cases.items():
+        b, p = fit(rows, x, y, z, joint.Terms(steps=8, rank=6))
+        scores = b.score(x, p.part(z))
+        assert np.isfinite(scores).all(), name
+        assert auc(scores, y > 0) > 0.98, name
+
+
+@pytest.mark.parametrize(("at", "own", "other"), [(0, 1.0, 1.0), (-5, 2.0, 1.0), (1, 0.3, 4.0)])
+def test_expansion_is_close_where_scores_are(at: float, own: float, other: float) -> None:
+    index = [means.spread_index(np.array([s])) for s in (own, other)]
+    found = means.expansion("logistic", 8, means.location_index(at), *index)
+    rng = np.random.default_rng(1)
+    a, b = at + own * rng.standard_normal(2000), other * rng.standard_normal(2000)
+    near = (found.of_brand(a) * found.of_provider(b)).sum(axis=0)
+    assert np.abs(near - 1 / (1 + np.exp(-a - b))).mean() < 2e-3
+    assert np.allclose(found.psi[0], 1.0)
+
+
+def test_mixing_solves_a_quadratic_in_a_few_steps() -> None:
+    rng = np.random.default_rng(2)
+    a = np.diag(np.arange(1.0, 7.0))
+    target = rng.standard_normal(6)
+    history, mixer = History(np.zeros(6)), Mixer()
+    for _ in range(9):
+        gradient = a @ (history.at - target)
+        history.move(mixer.choose(history.add(gradient, -gradient / 3)))
+    assert np.abs(history.at - target).max() < 1e-3 and mixer.sizes[-1] < 1e-5 * mixer.sizes[0]
+
+
+def shape(log):
+    return [(side, message[0], len(message)) for side, message in log]
+
+
+def test_the_provider_can_not_tell_permuted_labels() -> None:
+    """Same structure and sizes, and ciphertexts that look uniform, whoever matched and whatever they did."""
+    rows, x, y, z = data("logistic")
+    terms = joint.Terms(steps=2, rank=4)
+    shapes, first_chunks = [], []
+    other_rows = np.random.default_rng(9).permutation(len(z))[: len(rows)]
+    for who, labels in ((rows, y), (rows, np.random.default_rng(3).permutation(y)), (other_rows, y)):
+        log = transcript(*machines(who, x, labels, z, terms))
+        shapes.append(shape(log))
+        chunks = [m for side, m in log if side == "left" and len(m) > 131_000]
+        words = np.concatenate([np.frombuffer(m[9:], "<u4") for m in chunks if m[0] == 2])
+        first_chunks.append(words)
+    assert shapes[0] == shapes[1] == shapes[2]
+    for words in first_chunks:
+        share = np.bincount(words >> 26, minlength=16)[:16] / len(words)
+        assert np.abs(share - 1 / 16).max() < 2e-3
+        assert len(np.unique(words)) > 0.99 * len(words)
+
+
+def test_masked_answers_look_uniform_and_keys_are_fresh() -> None:
+    rows, x, y, z = data("logistic")
+    terms = joint.Terms(steps=4, rank=4)
+    values, keys = [], []
+    for _ in range(2):
+        for _side, message in transcript(*machines(rows, x, y, z, terms)):
+            if message[0] == 3 and 20 < len(message) < 200:
+                masked = query_messages.TO_PROVIDER.decode(message, query_messages.Masked)
+                words = np.frombuffer(masked.values, "<u8").astype(float)
+                values.append(words / 2.0**masked.bits)
+            if message[0] == 1 and len(message) > 131_000:
+                keys.append(message[33:65])
+    everything = np.concatenate(values)
+    assert len(everything) > 40 and abs(everything.mean() - 0.5) < 0.18
+    assert 0.04 < everything.var() < 0.13  # 1/12 for a uniform one
+    assert len(set(keys)) == len(keys)
+
+
+def test_too_few_rows_are_refused_with_the_reason() -> None:
+    rows, x, y, z = data("logistic", n=60, extra=500, d=2, e=8)
+    terms = joint.Terms(minimum_rows=20)
+    with pytest.raises(LocalError, match=r"joint\.rows.*10 rows a column"):
+        fit(rows, x, y, z, terms)
+    with pytest.raises(LocalError, match=r"joint\.rows.*100 are agreed"):
+        fit(rows, x, y, z, joint.Terms())
+    wide = np.random.default_rng(0).standard_normal((560, 40)).astype(np.float32)
+    brand, provider = machines(rows, x, y, wide, terms)
+    list(provider.start())
+    with pytest.raises(PeerError, match=r"joint\.rows"):
+        list(provider.receive(next(iter(brand.start()))))
+
+
+def test_steps_are_cut_where_sums_would_outnumber_labels() -> None:
+    rows, x, y, z = data("logistic", n=60, extra=0, d=2, e=6)
+    b, _ = fit(rows, x, y, z, joint.Terms(steps=40, rank=3, minimum_rows=20))
+    assert b.steps <= 10
+
+
+@pytest.mark.parametrize(
+    ("family", "labels"),
+    [("logistic", [0, 1, 2]), ("logistic", [1, 1, 1]), ("poisson", [-1, 0, 1]), ("linear", [2])],
+)
+def test_labels_that_can_not_be(family: str, labels: list[float]) -> None:
+    rows, x, _y, z = data(family)
+    with pytest.raises(LocalError, match=r"joint\.labels"):
+        machines(rows, x, np.resize(np.array(labels, float), len(rows)), z, joint.Terms(family=family))
+
+
+def test_a_rare_level_is_refused() -> None:
+    rows, x, y, z = data("logistic")
+    z[:, 1] = 0
+    z[:5, 1] = 1
+    with pytest.raises(LocalError, match=r"joint\.columns.*'z1'"):
+        machines(rows, x, y, z, joint.Terms())
+
+
+def test_other_terms_or_session_end_it() -> None:
+    rows, x, y, z = data("logistic")
+    brand, _ = machines(rows, x, y, z, joint.Terms())
+    for terms, session in ((joint.Terms(l2=2.0), SESSION), (joint.Terms(), bytes(32))):
+        _, provider = machines(rows, x, y, z, terms, session=session)
+        opening = messages.TO_PROVIDER.encode(
+            messages.Opening(joint.terms.terms_digest(joint.Terms(), SESSION), len(z), 416, 2)  # type: ignore[arg-type]
+        )
+        list(provider.start())
+        with pytest.raises(PeerError, match=r"protocol\.binding"):
+            list(provider.receive(opening))
+    assert not brand.finished
+
+
+@given(which=st.integers(0, 200), place=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_damaged_messages_end_in_an_error_or_in_numbers(
+    which: int, place: float, value: int, cut: bool
+) -> None:
+    rows, x, y, z = data("logistic", n=60, extra=5, d=1, e=1)
+
+    def damage(side: str, index: int, message: bytes) -> bytes:
+        if index != which:
+            return message
+        at = min(int(place * len(message)), len(message) - 1)
+        return message[:at] if cut else message[:at] + bytes([value]) + message[at + 1 :]
+
+    brand, provider = machines(rows, x, y, z, joint.Terms(steps=2, rank=3, minimum_rows=20), fixed_rng("f"))
+    try:
+        transcript(brand, provider, damage)
+    except ProtocolError:
+        return
+    if brand.finished and provider.finished:
+        assert np.isfinite(brand.result.weights).all() and np.isfinite(provider.result.weights).all()
+
+
+def test_plans_exist_up_to_the_largest_sizes() -> None:
+    for rows in (10, 10**5, 10**6, 10**7):
+        found = scales(5, rows, 21, rows)
+        assert found.query >= 127 and found.plan.hiding_bits >= 40
+    with pytest.raises(LocalError, match="linear_query"):
+        scales(10, 10**10, 100, 10**10)
+
+
+def test_only_who_has_the_key_opens_a_score() -> None:
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 256, (50, 32), dtype=np.uint8)
+    values = rng.standard_normal(50)
+    values[7] = np.nan
+    sealed = joint.seal(values, keys, SESSION)
+    opened = joint.unseal(sealed[5:10], keys[5:10], SESSION)
+    assert np.array_equal(opened, values[5:10], equal_nan=True)
+    assert not np.intersect1d(sealed.view("<f8"), values).size
+    with pytest.raises((PeerError, AssertionError)):
+        assert np.allclose(joint.unseal(sealed, keys[::-1].copy(), SESSION), values, equal_nan=True)
+    infinite = joint.seal(np.array([np.inf]), keys[:1], SESSION)
+    with pytest.raises(PeerError, match="infinite"):
+        joint.unseal(infinite, keys[:1], SESSION)
