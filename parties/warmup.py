@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from consent_center.center import Center
 from consent_center.model import DecisionRequest, Notice, Purpose
-from protocols import align, enrich, lookalike, vole
+from protocols import align, enrich, lookalike, ot, vole
 from protocols.machine import pump
 
 ROWS, COLUMNS, SEEDS = 512, 4, 128
@@ -31,6 +31,11 @@ def protocols() -> None:
     pump(
         align.Receiver(items[:SEEDS], session, limits, os.urandom),
         align.Sender(items, session, limits, os.urandom),
+    )
+    choices = np.arange(ROWS, dtype=np.uint8) & 1
+    pump(
+        ot.Receiver(choices, session, os.urandom, malicious=True),
+        ot.Sender(ROWS, session, os.urandom, malicious=True),
     )
     for field in ("gf64", "gf128"):
         receiver = vole.Receiver(ROWS, session, os.urandom, field=field, malicious=True)

@@ -9,6 +9,7 @@ from protocols.errors import PeerError
 from protocols.ot.base import BaseSender
 from protocols.ot.columns import ColumnReceiver
 from protocols.ot.field import Words, tables
+from protocols.ot.order import Order
 from protocols.ristretto import Rng, random_bytes
 from protocols.security import OT_COLUMNS
 from protocols.vole.kernels import evaluate, power_sum
@@ -24,7 +25,6 @@ from protocols.vole.messages import (
     binding,
 )
 from protocols.vole.noisy import Layout, base_values, proof, tree_keys
-from protocols.vole.order import Order
 from protocols.vole.results import ReceiverVole
 from protocols.vole.trees import Trees
 

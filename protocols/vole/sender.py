@@ -9,6 +9,7 @@ from protocols.errors import PeerError
 from protocols.ot.base import BaseReceiver
 from protocols.ot.columns import ColumnSender, bits
 from protocols.ot.field import Words, tables
+from protocols.ot.order import Order
 from protocols.ristretto import Rng, random_bytes
 from protocols.vole.kernels import evaluate
 from protocols.vole.lpn import Code, Shape
@@ -23,7 +24,6 @@ from protocols.vole.messages import (
     binding,
 )
 from protocols.vole.noisy import Layout, base_values, proof, tree_keys
-from protocols.vole.order import Order
 from protocols.vole.results import SenderVole
 from protocols.vole.trees import Trees
 

@@ -1,4 +1,4 @@
-"""The order of a role's calls: each once, and nothing after a failure."""
+"""The order of a role's calls: each once (or, if the last, any number of times), nothing after a failure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from protocols.errors import LocalError
 
 
 class Order:
-    """Base of the roles. A call runs inside `self._step(name)`."""
+    """Base of the roles. A call runs inside `self._step(name)`; a last name with a star may be repeated."""
 
     def __init__(self, *names: str) -> None:
         self._due = list(names)
@@ -19,13 +19,15 @@ class Order:
     def _step(self, name: str) -> Iterator[None]:
         if self._failed:
             raise LocalError("protocol.poisoned", "an earlier call failed; start a new session")
-        if not self._due or self._due[0] != name:
+        due = self._due[0].rstrip("*") if self._due else ""
+        if due != name:
             self._failed = True
-            due = f"{self._due[0]} is due" if self._due else "the role has ended"
+            due = f"{due} is due" if due else "the role has ended"
             raise LocalError("protocol.state", f"{name} was called, {due}")
         try:
             yield
         except BaseException:
             self._failed = True
             raise
-        del self._due[0]
+        if not self._due[0].endswith("*"):
+            del self._due[0]
