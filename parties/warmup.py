@@ -32,7 +32,7 @@ def protocols() -> None:
         align.Receiver(items[:SEEDS], session, limits, os.urandom),
         align.Sender(items, session, limits, os.urandom),
     )
-    choices = np.arange(ROWS, dtype=np.uint8) & 1
+    choices = np.zeros(ROWS, dtype=np.uint8)
     pump(
         ot.Receiver(choices, session, os.urandom, malicious=True),
         ot.Sender(ROWS, session, os.urandom, malicious=True),
