@@ -19,18 +19,20 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import sqlalchemy as sa
 
 from consent_center import batch as batches
 from consent_center import decide as deciding
-from consent_center import events, examine, integrity, registry, schema, snapshot, storage
+from consent_center import events, examine, integrity, registry, schema, snapshot, state_file, storage
 from consent_center.accounts.login import Logins
 from consent_center.accounts.service import Accounts
 from consent_center.collection import settings
 from consent_center.collection.public import PublicCollection
 from consent_center.collection.service import Collection
 from consent_center.database import Database, entries, get_meta
+from consent_center.ends import bitmap
 from consent_center.errors import ConsentError
 from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
@@ -60,7 +62,7 @@ from consent_center.requests.service import Rights
 from consent_center.room import Room
 from consent_center.signals import store as signal_store
 from consent_center.signals.mapping import parse as parse_mapping
-from consent_center.state import State, bitmap, ordinals_of
+from consent_center.state import State, check_file, ordinals_of
 from consent_center.subjects import SQL_LOOKUP
 
 Clock = Callable[[], datetime]
@@ -77,14 +79,23 @@ class Center:
     """See the README for what is stored, signed and proven. Make one with `create` or `open`."""
 
     def __init__(
-        self, database: Database, keys: Keys, controller: str, clock: Clock, rules: Sequence[deciding.Rule]
+        self,
+        home: Path,
+        database: Database,
+        keys: Keys,
+        controller: str,
+        clock: Clock,
+        rules: Sequence[deciding.Rule],
     ) -> None:
         self._database = database
         self._keys = keys
         self._controller = controller
         self._clock = clock
         self._rules = tuple(rules)
-        self._state = State()
+        self._rules_hash = deciding.rules_hash(self._rules)
+        self._home = home
+        self._trusts_file = True
+        self._state = State(self._stored_state)
         self._known: registry.Registry | None = None
         self._lock = threading.RLock()
         self._closed = False
@@ -119,7 +130,7 @@ class Center:
         except BaseException:
             shutil.rmtree(home / _KEYS)  # of a center that never was
             raise
-        center = cls(made, keys, controller, clock, rules)
+        center = cls(home, made, keys, controller, clock, rules)
         with made.write() as connection:
             payload = {"controller": controller, "keys": checks(keys)}
             log.append_entries(connection, [("center", payload)])
@@ -146,7 +157,7 @@ class Center:
         except BaseException:
             database.close()
             raise
-        return cls(database, keys, controller, clock, rules)
+        return cls(home, database, keys, controller, clock, rules)
 
     @property
     def controller(self) -> str:
@@ -314,7 +325,7 @@ class Center:
             return events.write(connection, self._keys, batch, now, None, assumed)
         with self._lock:
             self._catch_up(connection)
-            return events.write(connection, self._keys, batch, now, self._state.subjects, assumed)
+            return events.write(connection, self._keys, batch, now, self._state.index(connection), assumed)
 
     def explain(self, kind: str, value: str) -> Explanation:
         """Everything held about the person with that identifier. `subject.unknown`, `identifier.kind`."""
@@ -405,17 +416,16 @@ class Center:
         """
         deciding.check_request(request)
         found = deciding.candidates(self._keys.pseudonym, values, kind)
+        return self._decide_and_log(request, found, kind, None)
+
+    def _decide_and_log(
+        self, request: DecisionRequest, found: deciding.Candidates, kind: str, subjects: Any
+    ) -> Decisions:
         as_of = self._now() if request.as_of is None else batches.micros(request.as_of)
         try:
-            decisions = self._decide(request, found, as_of)
+            decisions = self._decide(request, found, as_of, subjects)
             with self._write() as connection:
-                payload = {
-                    **_asked(request, as_of),
-                    "kind": kind,
-                    "sequence": decisions.sequence,
-                    "counts": decisions.counts(),
-                    "rules_hash": deciding.rules_hash(self._rules),
-                }
+                payload = self._decision_payload(request, as_of, kind, decisions)
                 log.append_entries(connection, [("decision", payload)])
         except ConsentError as error:
             if error.code not in ("center.unreachable", "center.busy", "ledger.corrupt"):
@@ -423,22 +433,83 @@ class Center:
             return deciding.refused(found, "stale", error.detail)
         return decisions
 
-    def _decide(self, request: DecisionRequest, found: deciding.Candidates, as_of: int) -> Decisions:
+    def _decision_payload(
+        self, request: DecisionRequest, as_of: int, kind: str, decisions: Decisions
+    ) -> dict[str, Any]:
+        return {
+            **_asked(request, as_of),
+            "kind": kind,
+            "sequence": decisions.sequence,
+            "counts": decisions.counts(),
+            "rules_hash": self._rules_hash,
+        }
+
+    def _decide(
+        self, request: DecisionRequest, found: deciding.Candidates, as_of: int, subjects: Any = None
+    ) -> Decisions:
         with self._lock:
             with self._read() as connection:
                 self._catch_up(connection)
-            return deciding.decide(self._state, self._controller, request, found, as_of, self._rules)
+                known = self._state.lookup(connection, found.hashed) if subjects is None else subjects
+            with self._distrusting():
+                return deciding.decide(
+                    self._state, self._controller, request, found, known, as_of, self._rules
+                )
 
     def _catch_up(self, connection: sa.Connection) -> None:
         try:
             self._state.catch_up(connection)
         except BaseException as error:
-            self._state = State()  # a half-read state must not answer; the next call reads everything anew
+            self._state.reset()  # a half-read state must not answer; the next call reads everything anew
             if isinstance(error, integrity.UNREADABLE):
                 raise ConsentError(
                     "ledger.corrupt", f"a record can't be read ({type(error).__name__}); run fsck"
                 ) from error
             raise
+
+    @contextmanager
+    def _distrusting(self) -> Iterator[None]:
+        """A part of the stored state that turns out to be changed: the next call reads the tables instead."""
+        try:
+            yield
+        except ConsentError as error:
+            if error.code == "ledger.corrupt":
+                self._trusts_file = False
+                self._state.reset()
+            raise
+
+    def _stored_state(self) -> state_file.Stored | None:
+        return state_file.open_file(self._home, self._state_key()) if self._trusts_file else None
+
+    def _state_key(self) -> bytes:
+        return state_file.secret(self._keys.data)
+
+    def keep_state(self, after: int = 0) -> bool:
+        """Store the state in the center's directory, if more than `after` events came since; whether it did.
+
+        Opening then reads it instead of all states. `center.unreachable`, `ledger.corrupt`.
+        """
+        with self._lock:
+            with self._read() as connection:
+                self._catch_up(connection)
+                if self._state.sequence - self._state.file_sequence <= after:
+                    return False
+                size = log.size(connection)
+                root = tree.root_of(size, log.reader(connection))
+            with self._distrusting():
+                parts = list(self._state.parts())
+            state_file.write(self._home, self._state_key(), self._state.sequence, size, root, parts)
+            self._state.file_sequence = self._state.sequence
+            self._trusts_file = True
+        return True
+
+    def decide_subjects(self, request: DecisionRequest, subjects: npt.NDArray[np.int64]) -> Decisions:
+        """`decide` for known subjects, int64[n], -1 for an unknown one: without a look at identifiers."""
+        deciding.check_request(request)
+        found = deciding.Candidates(
+            np.zeros(len(subjects), np.uint8), np.arange(len(subjects)), np.empty((0, 32), np.uint8)
+        )
+        return self._decide_and_log(request, found, "subject", subjects)
 
     def snapshot(
         self, request: DecisionRequest, values: pa.Array, kind: str | pa.Array, job_id: str
@@ -484,7 +555,7 @@ class Center:
             "kind": kind if isinstance(kind, str) else "+".join(sorted(set(kind.to_pylist()))),
             "sequence": decisions.sequence,
             "disclosure_hash": disclosure_hash(disclosure),
-            "rules_hash": deciding.rules_hash(self._rules),
+            "rules_hash": self._rules_hash,
             "notices_hash": known.notices_hash(request.purpose),
             "assessment": assessed[-1].reference if assessed else "",
             "token_root": snapshot.token_root(tokens).hex(),
@@ -504,9 +575,10 @@ class Center:
             self._catch_up(connection)
             # A snapshot for a later day must not be re-judged by today's ends; nor may the clock go back.
             as_of = max(now, batches.micros(datetime.fromisoformat(stored.document["as_of"])))
-            parts = deciding.classify(
-                self._state, self._controller, stored.request, stored.eligible, as_of, self._rules
-            )
+            with self._distrusting():
+                parts = deciding.classify(
+                    self._state, self._controller, stored.request, stored.eligible, as_of, self._rules
+                )
             active = deciding.purpose_active(self._state.registry, stored.request.purpose)
             sequence = self._state.sequence
             members = [ordinals_of(who) for _, who in parts]
@@ -614,7 +686,8 @@ class Center:
             found = examine.fsck(connection, self._keys, checkpoint)
             found = found or preference_check.fsck(connection, self._keys)
             found = found or rights_check.fsck(connection, self._keys)
-            return found or settings.fsck(connection, entries)
+            found = found or settings.fsck(connection, entries)
+            return found or check_file(connection, self._home, self._state_key())
 
 
 def _raise_first(batch: batches.Batch, on_error: str) -> None:

@@ -250,10 +250,15 @@ def chunks(values: Sequence[Any], size: int = 500) -> Iterable[Sequence[Any]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
+# Statements of the way of a single event are built once: building one costs more than running it.
+_GET_META = sa.select(meta.c.value).where(meta.c.key == sa.bindparam("of"))
+_SET_META = meta.update().where(meta.c.key == sa.bindparam("of")).values(value=sa.bindparam("to"))
+
+
 def get_meta(connection: sa.Connection, key: str) -> str | None:
-    return connection.execute(sa.select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()
+    return connection.execute(_GET_META, {"of": key}).scalar_one_or_none()
 
 
 def set_meta(connection: sa.Connection, key: str, value: str) -> None:
-    if connection.execute(meta.update().where(meta.c.key == key).values(value=value)).rowcount == 0:
+    if connection.execute(_SET_META, {"of": key, "to": value}).rowcount == 0:
         connection.execute(meta.insert().values(key=key, value=value))

@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 from pyroaring import BitMap
 
 from consent_center.batch import local_day
+from consent_center.ends import FEW, bitmap, members_of
 from consent_center.errors import ConsentError
 from consent_center.hashing import Bytes2
 from consent_center.identifiers import INVALID, NULL, OK, normalise
 from consent_center.ledger.verify import canonical
 from consent_center.model import CODE, GRANTS, REASONS, DecisionRequest, Decisions
 from consent_center.registry import Registry, is_name
-from consent_center.state import Context, State, bitmap
+from consent_center.state import Context, State
 from consent_center.subjects import pseudonyms
 
 Ints = npt.NDArray[np.int64]
@@ -118,26 +119,45 @@ def decide(
     controller: str,
     request: DecisionRequest,
     found: Candidates,
+    known: Ints,
     as_of: int,
     rules: Sequence[Rule],
 ) -> Decisions:
-    """Decide a column; `state` is caught up. codes uint8[n], ordinals int64[n]."""
+    """Decide a column; `state` is caught up, `known` int64[len(found.rows)] the rows' subjects, -1 for none.
+
+    codes uint8[n], ordinals int64[n].
+    """
     codes, ordinals = found.codes.copy(), np.full(len(found.codes), -1, np.int64)
-    known = state.subjects.lookup(found.hashed)
     ordinals[found.rows] = known
-    if not purpose_active(state.registry, request.purpose):
-        codes[found.rows] = CODE["purpose_inactive"]
-        return Decisions(codes, ordinals, state.sequence)
-    codes[found.rows] = CODE["unknown_subject"]
-    has = found.rows[known >= 0]
-    if len(has):
-        held = known[known >= 0]
-        table = np.zeros(int(held.max()) + 1, np.uint8)
-        for code, members in classify(state, controller, request, bitmap(held), as_of, rules):
-            if members:
-                table[np.frombuffer(members.to_array(), np.uint32)] = code
-        codes[has] = table[held]
+    codes[found.rows] = judge(state, controller, request, known, as_of, rules)
     return Decisions(codes, ordinals, state.sequence)
+
+
+def judge(
+    state: State, controller: str, request: DecisionRequest, subjects: Ints, as_of: int, rules: Sequence[Rule]
+) -> npt.NDArray[np.uint8]:
+    """Codes uint8[n] of subjects int64[n], -1 for unknown ones. No Python object is made per subject."""
+    if not purpose_active(state.registry, request.purpose):
+        return np.full(len(subjects), CODE["purpose_inactive"], np.uint8)
+    if len(subjects) <= FEW:
+        people = BitMap([subject for subject in subjects.tolist() if subject >= 0])
+        by_person = dict.fromkeys(people, 0)
+        for code, members in classify(state, controller, request, people, as_of, rules):
+            by_person.update(dict.fromkeys(members, code))
+        unknown = CODE["unknown_subject"]
+        return np.array([by_person.get(subject, unknown) for subject in subjects.tolist()], np.uint8)
+    top = int(subjects.max()) + 1
+    if 8 * len(subjects) > top:
+        people = BitMap()  # everybody: cheaper than to sort out who was asked for
+        people.add_range(0, top)
+    else:
+        people = bitmap(np.unique(subjects[subjects >= 0]))
+    table = np.zeros(top + 1, np.uint8)
+    table[-1] = CODE["unknown_subject"]  # that is where -1 points to
+    for code, members in classify(state, controller, request, people, as_of, rules):
+        table[members_of(members)] = code
+    codes: npt.NDArray[np.uint8] = table[subjects]
+    return codes
 
 
 def purpose_active(registry: Registry | None, purpose: str) -> bool:
@@ -169,9 +189,12 @@ def classify(
         and request.regulation in (None, context.regulation)
     ]
     mine = [context for context in concerned if context.recipient == request.recipient]
-    any_event = _union([context.everyone() for context in concerned])
-    mine_event = _union([context.everyone() for context in mine])
-    by_action = _by_action(state, mine)
+    # Only what concerns these people: a decision about one person must not walk through millions.
+    held = [(context, _within(context, people)) for context in mine]
+    mine_event = _union([who for _, members in held for who in members.values()])
+    elsewhere = [_within(context, people) for context in concerned if context not in mine]
+    any_event = _union([mine_event, *(who for members in elsewhere for who in members.values())])
+    by_action = _by_action(state, held)
 
     refuse("unknown_subject", state.erased)
     refuse("restricted", state.restricted)
@@ -183,12 +206,12 @@ def classify(
     refusing = [who for action, who in by_action.items() if action not in GRANTS | {"withdrawn", "expired"}]
     refuse("denied", _union(refusing))
     refuse("withdrawn", by_action.get("withdrawn", BitMap()))
-    ended = [context.ended(as_of) for context in mine]
+    ended = [context.ends.ended(as_of, people) for context in mine]
     refuse("expired", _union([by_action.get("expired", BitMap()), *ended]))
-    refuse("outdated_notice", _where(state, mine, registry, outdated=True, wanted=frozenset()))
+    refuse("outdated_notice", _where(state, held, registry, outdated=True, wanted=frozenset()))
     refuse("recipient_out_of_scope", left - mine_event)
     wanted = frozenset(request.categories)
-    refuse("category_out_of_scope", _where(state, mine, registry, outdated=False, wanted=wanted))
+    refuse("category_out_of_scope", _where(state, held, registry, outdated=False, wanted=wanted))
     refuse("blocked_by_rule", _union([rule.blocked(request, as_of) for rule in rules]))
     return out
 
@@ -197,23 +220,32 @@ def _union(sets: Sequence[BitMap]) -> BitMap:
     return BitMap.union(*sets) if sets else BitMap()
 
 
-def _by_action(state: State, contexts: Sequence[Context]) -> dict[str, BitMap]:
+#: A context with its members among the people asked for, by descriptor.
+Held = tuple[Context, dict[int, BitMap]]
+
+
+def _within(context: Context, people: BitMap) -> dict[int, BitMap]:
+    found = {descriptor: members & people for descriptor, members in context.members.items()}
+    return {descriptor: who for descriptor, who in found.items() if who}
+
+
+def _by_action(state: State, held: Sequence[Held]) -> dict[str, BitMap]:
     found: dict[str, BitMap] = {}
-    for context in contexts:
-        for descriptor, members in context.members.items():
+    for _, members in held:
+        for descriptor, who in members.items():
             action = state.descriptors[descriptor]["action"]
-            found[action] = found.get(action, BitMap()) | members
+            found[action] = found[action] | who if action in found else who
     return found
 
 
 def _where(
-    state: State, contexts: Sequence[Context], registry: Registry, outdated: bool, wanted: frozenset[str]
+    state: State, held: Sequence[Held], registry: Registry, outdated: bool, wanted: frozenset[str]
 ) -> BitMap:
     """Members whose descriptor is outdated, or else does not name every category in `wanted`."""
     hit = []
-    for context in contexts:
+    for context, by_descriptor in held:
         newest = registry.current[context.purpose].version
-        for descriptor, members in context.members.items():
+        for descriptor, members in by_descriptor.items():
             fields = state.descriptors[descriptor]
             if outdated:
                 old = fields["purpose_version"] < newest

@@ -42,6 +42,10 @@ Ints = npt.NDArray[np.int64]
 _NONCE = 12
 _EMPTY = hashlib.sha256(b"").digest()
 ERASURE_CONTEXT = -1
+_LAST = sa.select(sa.func.max(db.events.c.sequence))
+_DESCRIPTOR = sa.select(db.descriptors.c.id, db.descriptors.c.context).where(
+    db.descriptors.c.hash == sa.bindparam("digest")
+)
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ def write_known(
 
 
 def _next_sequence(connection: sa.Connection) -> int:
-    return 1 + int(connection.execute(sa.select(sa.func.max(db.events.c.sequence))).scalar_one() or 0)
+    return 1 + int(connection.execute(_LAST).scalar_one() or 0)
 
 
 def fold(
@@ -320,14 +324,13 @@ def _intern(connection: sa.Connection, batch: Batch, used: Ints) -> tuple[Ints, 
         descriptor = batch.descriptors[number]
         digest = descriptor_hash(descriptor)
         hashes[number] = np.frombuffer(digest, np.uint8)
-        query = sa.select(table.c.id, table.c.context).where(table.c.hash == digest)
-        row = connection.execute(query).first()
+        row = connection.execute(_DESCRIPTOR, {"digest": digest}).first()
         if row is None:
             erased = descriptor["action"] == "erased"
             context = ERASURE_CONTEXT if erased else _context(connection, descriptor)
             text = json.dumps(descriptor, ensure_ascii=False)
             connection.execute(table.insert().values(hash=digest, context=context, body=text))
-            row = connection.execute(query).one()
+            row = connection.execute(_DESCRIPTOR, {"digest": digest}).one()
         ids[number], contexts[number] = int(row[0]), int(row[1])
     return ids, hashes, contexts
 

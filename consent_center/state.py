@@ -3,14 +3,17 @@ events.
 
 A context is (controller, recipient, purpose, regulation). Per context every subject with an event is in
 exactly one bitmap, that of the descriptor of the event in force; a descriptor fixes action, categories,
-purpose version and notice, so whatever a decision asks is a union of few bitmaps. Ends are kept as sorted
-columns beside them.
+purpose version and notice, so whatever a decision asks is a union of few bitmaps. `ends` has the ends beside
+them; `state_file` keeps all of it on disk, so that opening needs the last events only.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,37 +23,40 @@ from pyroaring import BitMap
 
 from consent_center import database as db
 from consent_center import registry as registry_of
+from consent_center import state_file
 from consent_center.batch import NEVER, day_start
+from consent_center.ends import Ends, bitmap, members_of
+from consent_center.errors import ConsentError
 from consent_center.events import ERASURE_CONTEXT
+from consent_center.ledger import log, tree
+from consent_center.model import Finding
 from consent_center.registry import Registry
 from consent_center.requests import restriction
-from consent_center.subjects import SubjectIndex, all_salts, is_erased
+from consent_center.state_file import Stored
+from consent_center.subjects import SALT_SIZE, SALTS_A_ROW, SQL_LOOKUP, SubjectIndex, is_erased, sql_lookup
 
+Bytes2 = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 #: From so many subjects on, a range of the states is read instead of asking for each.
 _MANY = 20_000
 
+#: (last sequence number, version of the registry, restriction.counter): what each decision asks first.
+_PULSE = sa.select(
+    sa.select(sa.func.max(db.events.c.sequence)).scalar_subquery(),
+    sa.select(db.meta.c.value).where(db.meta.c.key == "registry").scalar_subquery(),
+    sa.select(db.meta.c.value).where(db.meta.c.key == restriction.META).scalar_subquery(),
+)
 _EMPTY: Ints = np.empty(0, np.int64)
-
-
-def bitmap(ordinals: Ints) -> BitMap:
-    """int64[n] ordinals as a bitmap."""
-    return (
-        BitMap(memoryview(np.ascontiguousarray(ordinals, dtype=np.uint32).data))
-        if len(ordinals)
-        else BitMap()
-    )
+_LOG = logging.getLogger(__name__)
 
 
 def ordinals_of(found: BitMap) -> Ints:
     """A bitmap's members, ascending, int64[k]."""
-    if not found:
-        return _EMPTY
-    return np.frombuffer(found.to_array(), dtype=np.uint32).astype(np.int64)
+    return members_of(found).astype(np.int64)
 
 
-@dataclass
+@dataclass(eq=False)
 class Context:
     """The current states of one (controller, recipient, purpose, regulation)."""
 
@@ -59,8 +65,7 @@ class Context:
     purpose: str
     regulation: str
     members: dict[int, BitMap] = field(default_factory=dict)  # descriptor -> subjects
-    end_subject: Ints = field(default_factory=lambda: _EMPTY)  # ascending
-    end_at: Ints = field(default_factory=lambda: _EMPTY)  # microseconds
+    ends: Ends = field(default_factory=Ends)
 
     def put(self, subjects: Ints, descriptors: Ints, ends: Ints) -> None:
         """Replace the states of those subjects (each once)."""
@@ -69,70 +74,76 @@ class Context:
             held -= changed
         for descriptor in np.unique(descriptors).tolist():
             new = bitmap(subjects[descriptors == descriptor])
-            self.members[descriptor] = self.members.get(descriptor, BitMap()) | new
-        self._drop_ends(subjects)
-        ending = np.flatnonzero(ends != NEVER)
-        order = ending[np.argsort(subjects[ending], kind="stable")]
-        at = np.searchsorted(self.end_subject, subjects[order])
-        self.end_subject = np.insert(self.end_subject, at, subjects[order])
-        self.end_at = np.insert(self.end_at, at, ends[order])
+            if descriptor in self.members:
+                self.members[descriptor] |= new
+            else:
+                self.members[descriptor] = new
+        self.ends.put(subjects, ends)
 
     def remove(self, subjects: Ints) -> None:
         gone = bitmap(subjects)
         for held in self.members.values():
             held -= gone
-        self._drop_ends(subjects)
-
-    def _drop_ends(self, subjects: Ints) -> None:
-        if len(self.end_subject):
-            keep = ~np.isin(self.end_subject, subjects)
-            self.end_subject, self.end_at = self.end_subject[keep], self.end_at[keep]
-
-    def ended(self, as_of: int) -> BitMap:
-        """Subjects whose grant's end is at or before `as_of`."""
-        return bitmap(self.end_subject[self.end_at <= as_of])
-
-    def everyone(self) -> BitMap:
-        return BitMap.union(*self.members.values()) if self.members else BitMap()
+        self.ends.put(subjects, np.full(len(subjects), NEVER, np.int64))
 
 
-@dataclass
 class State:
     """Everything that decisions need. Use under the center's lock; `catch_up` before every decision."""
 
-    sequence: int = -1
-    registry: Registry | None = None
-    subjects: SubjectIndex = field(default_factory=SubjectIndex)
-    contexts: dict[int, Context] = field(default_factory=dict)
-    descriptors: dict[int, dict[str, Any]] = field(default_factory=dict)
-    context_of: dict[int, int] = field(default_factory=dict)
-    minor_subject: Ints = field(default_factory=lambda: _EMPTY)  # ascending
-    minor_until: Ints = field(default_factory=lambda: _EMPTY)  # days
-    erased: BitMap = field(default_factory=BitMap)
-    restricted: BitMap = field(default_factory=BitMap)
-    people: int = 0  # restriction.counter when `restricted` and the index of identifiers were read
+    def __init__(self, stored: Callable[[], Stored | None] = lambda: None) -> None:
+        """`stored()` gives the file that an earlier process has left, if there is one."""
+        self._stored = stored
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; the next `catch_up` reads it anew."""
+        self.sequence = -1
+        self.file_sequence = 0  # up to where the file has it
+        self.registry: Registry | None = None
+        self.contexts: dict[int, Context] = {}
+        self.descriptors: dict[int, dict[str, Any]] = {}
+        self.context_of: dict[int, int] = {}
+        self.minor_subject: Ints = _EMPTY  # ascending
+        self.minor_until: Ints = _EMPTY  # days
+        self.erased = BitMap()
+        self.restricted = BitMap()
+        self.people = 0  # restriction.counter when `restricted` and the index of identifiers were read
+        self._index = SubjectIndex()
+        self._unindexed = BitMap()  # erased already when the index was read last
 
     def catch_up(self, connection: sa.Connection) -> None:
         """Read what other transactions have committed, in one consistent view."""
-        newest = int(connection.execute(sa.select(sa.func.max(db.events.c.sequence))).scalar_one() or 0)
+        newest, version, people = (int(number or 0) for number in connection.execute(_PULSE).one())
         if newest < self.sequence:  # the database was put back from a backup: what it lost must not count
-            self.__init__()  # type: ignore[misc]
-        people = restriction.counter(connection)
+            self.reset()
         if people != self.people:  # a restriction, or an identifier that moved to another person
             self.restricted = bitmap(np.array(restriction.subjects(connection), np.int64))
-            self.subjects, self.people = SubjectIndex(), people
-        version = registry_of.counter(connection)
+            self._index, self._unindexed, self.people = SubjectIndex(), BitMap(), people
         if self.registry is None or self.registry.version != version:
             self.registry = registry_of.load(connection)
         if newest == self.sequence:
-            self.subjects.catch_up(connection)  # a preference may have made people known without an event
             return
         self._catalogue(connection)
-        if self.sequence < 0:
+        if self.sequence < 0 and not self._restore(connection, newest):
             self._load(connection)
-        else:
+        elif newest > self.sequence:
             self._follow(connection)
         self.sequence = newest
+
+    def lookup(self, connection: sa.Connection, hashed: Bytes2) -> Ints:
+        """Ordinals int64[n] of pseudonyms uint8[n, 32], -1 where unknown; after `catch_up`."""
+        if len(hashed) <= SQL_LOOKUP:
+            return sql_lookup(connection, hashed)
+        return self.index(connection).lookup(hashed)
+
+    def index(self, connection: sa.Connection) -> SubjectIndex:
+        """Every identifier in memory, caught up: worth it for many look-ups only. `catch_up` comes before."""
+        self._index.catch_up(connection)
+        gone = self.erased - self._unindexed
+        if gone:
+            self._index.remove(ordinals_of(gone))
+            self._unindexed = self.erased.copy()
+        return self._index
 
     def minors(self, day: int) -> BitMap:
         """Subjects who need a guardian on that day."""
@@ -147,9 +158,61 @@ class State:
         for row in connection.execute(sa.select(db.contexts).where(db.contexts.c.id > seen)):
             self.contexts[int(row.id)] = Context(row.controller, row.recipient, row.purpose, row.regulation)
 
+    def _restore(self, connection: sa.Connection, newest: int) -> bool:
+        """Begin with the file, if it is authentic and tells of this ledger; whether it did."""
+        try:
+            stored = self._stored()
+            if stored is None:
+                return False
+            if stored.sequence > newest or stored.size > log.size(connection):
+                raise ValueError("it is newer than the database")
+            if tree.root_of(stored.size, log.reader(connection)) != stored.root:
+                raise ValueError("it tells of another ledger")
+            self._read_parts(stored)
+        except ValueError as error:
+            _LOG.warning("the stored state is not used, the tables are read instead: %s", error)
+            return False
+        self.sequence = self.file_sequence = stored.sequence
+        return True
+
+    def _read_parts(self, stored: Stored) -> None:
+        erased = BitMap.deserialize(stored.read("erased"))
+        minors = [np.frombuffer(stored.read(f"minors/{name}"), "<i8") for name in ("subject", "until")]
+        members: dict[int, dict[int, BitMap]] = {}
+        for name in stored.names("members/"):
+            _, context, descriptor = name.split("/")
+            members.setdefault(int(context), {})[int(descriptor)] = BitMap.deserialize(stored.read(name))
+        ends = {
+            int(name.split("/")[1]): Ends(BitMap.deserialize(stored.read(name)), _column(stored, name))
+            for name in stored.names("ending/")
+        }
+        if not {*members, *ends} <= self.contexts.keys():
+            raise ValueError("it has contexts that the database does not know")
+        self.erased, (self.minor_subject, self.minor_until) = erased, minors
+        for id, by_descriptor in members.items():
+            self.contexts[id].members = by_descriptor
+        for id, held in ends.items():
+            self.contexts[id].ends = held
+
+    def parts(self) -> Iterator[tuple[str, bytes]]:
+        """What the file holds: (name, bytes)."""
+        yield "erased", _packed(self.erased)
+        yield "minors/subject", self.minor_subject.astype("<i8").tobytes()
+        yield "minors/until", self.minor_until.astype("<i8").tobytes()
+        for id, context in self.contexts.items():
+            for descriptor, members in context.members.items():
+                if members:
+                    yield f"members/{id}/{descriptor}", _packed(members)
+            ending, at = context.ends.merged()
+            if ending:
+                yield f"ending/{id}", _packed(ending)
+                yield f"ends/{id}", at.astype("<i8").tobytes()
+
     def _load(self, connection: sa.Connection) -> None:
-        self.subjects.catch_up(connection)
-        self.erased = bitmap(np.flatnonzero(is_erased(all_salts(connection))))
+        salts = sa.select(db.salts.c.chunk, db.salts.c.salts).order_by(db.salts.c.chunk)
+        for chunk, held in db.raw(connection, salts):
+            gone = np.flatnonzero(is_erased(np.frombuffer(held, np.uint8).reshape(-1, SALT_SIZE)))
+            self.erased.update((gone + int(chunk) * SALTS_A_ROW).tolist())
         table = db.states
         for id in self.contexts:
             query = sa.select(table.c.subject, table.c.descriptor, table.c.expires_at)
@@ -157,7 +220,6 @@ class State:
         self._put_minors(connection, *db.columns(connection, sa.select(db.minors)))
 
     def _follow(self, connection: sa.Connection) -> None:
-        self.subjects.catch_up(connection)
         table = db.events
         query = sa.select(table.c.subject, table.c.descriptor).where(table.c.sequence > self.sequence)
         subjects, descriptors = db.columns(connection, query)
@@ -200,9 +262,44 @@ class State:
     def _erase(self, subjects: Ints) -> None:
         if len(subjects):
             self.erased |= bitmap(subjects)
-            self.subjects.remove(subjects)
             for context in self.contexts.values():
                 context.remove(subjects)
+
+
+def check_file(connection: sa.Connection, home: Path, key: bytes) -> Finding | None:
+    """Whether the stored state, with the events since, is the state that the tables give; for fsck."""
+    try:
+        stored = state_file.open_file(home, key)
+        if stored is None:
+            return None
+        restored, fresh = State(lambda: stored), State()
+        restored.catch_up(connection)
+        if restored.file_sequence == 0:
+            raise ValueError("it tells of another or a newer ledger: was an older database put back?")
+        fresh.catch_up(connection)
+        if dict(restored.parts()) != dict(fresh.parts()):
+            raise ValueError("it is not the fold of the events")
+    except (ValueError, KeyError, ConsentError) as error:
+        return Finding("changed", state_file.NAME, str(error))
+    return None
+
+
+def _packed(found: BitMap) -> bytes:
+    small = found.copy()
+    small.run_optimize()
+    return bytes(small.serialize())
+
+
+def _column(stored: Stored, ending: str) -> Callable[[], Ints]:
+    """The ends of a context, read from the file when first needed."""
+
+    def read() -> Ints:
+        try:
+            return np.frombuffer(stored.read(ending.replace("ending", "ends")), "<i8")
+        except (OSError, ValueError) as error:
+            raise ConsentError("ledger.corrupt", f"the stored state can't be read: {error}") from error
+
+    return read
 
 
 def _among(query: sa.Select[Any], column: sa.Column[Any], wanted: Ints) -> list[sa.Select[Any]]:

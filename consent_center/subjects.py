@@ -32,6 +32,15 @@ SALTS_A_ROW = 128
 #: From so many subjects on, all salts are read at once instead of one by one.
 _MANY = 5_000
 
+_CHUNK = sa.select(db.salts.c.salts).where(db.salts.c.chunk == sa.bindparam("of"))
+_DROP_CHUNK = db.salts.delete().where(db.salts.c.chunk == sa.bindparam("of"))
+_LAST_CHUNK = (
+    sa.select(db.salts.c.chunk, sa.func.length(db.salts.c.salts)).order_by(db.salts.c.chunk.desc()).limit(1)
+)
+_KNOWN = sa.select(db.identifiers.c.pseudonym, db.identifiers.c.subject).where(
+    db.identifiers.c.pseudonym.in_(sa.bindparam("among", expanding=True))
+)
+
 
 def pseudonyms(key: bytes, kind: str, values: pa.Array) -> Bytes2:
     """uint8[n, 32] of a normalised column; a null row gets the pseudonym of the empty text, so mask it."""
@@ -115,10 +124,8 @@ def sql_lookup(connection: sa.Connection, rows: Bytes2) -> Ints:
     """The same answer as SubjectIndex.lookup, from the database, for a few rows."""
     wanted = blobs(rows)
     known: dict[bytes, int] = {}
-    table = db.identifiers
     for part in db.chunks(sorted(set(wanted))):
-        query = sa.select(table.c.pseudonym, table.c.subject).where(table.c.pseudonym.in_(part))
-        known.update((row[0], int(row[1])) for row in connection.execute(query))
+        known.update((row[0], int(row[1])) for row in connection.execute(_KNOWN, {"among": part}))
     return np.array([known.get(key, -1) for key in wanted], np.int64)
 
 
@@ -226,9 +233,7 @@ def store(connection: sa.Connection, resolved: Resolved, salts: Bytes2, tags: By
 
 def count(connection: sa.Connection) -> int:
     """Number of subjects ever made: the next ordinal."""
-    table = db.salts
-    query = sa.select(table.c.chunk, sa.func.length(table.c.salts)).order_by(table.c.chunk.desc()).limit(1)
-    row = connection.execute(query).first()
+    row = connection.execute(_LAST_CHUNK).first()
     return 0 if row is None else int(row[0]) * SALTS_A_ROW + int(row[1]) // SALT_SIZE
 
 
@@ -238,16 +243,14 @@ def _append_salts(connection: sa.Connection, first: int, salts: Bytes2) -> None:
     chunk, held = divmod(first, SALTS_A_ROW)
     if held:
         salts = np.concatenate([_rows(_chunk(connection, chunk)), salts])
-        connection.execute(db.salts.delete().where(db.salts.c.chunk == chunk))
+        connection.execute(_DROP_CHUNK, {"of": chunk})
     pieces = range(0, len(salts), SALTS_A_ROW)
     rows = [(chunk + i, salts[start : start + SALTS_A_ROW].tobytes()) for i, start in enumerate(pieces)]
     db.insert_many(connection, db.salts, rows)
 
 
 def _chunk(connection: sa.Connection, chunk: int) -> bytes:
-    found: bytes = connection.execute(
-        sa.select(db.salts.c.salts).where(db.salts.c.chunk == chunk)
-    ).scalar_one()
+    found: bytes = connection.execute(_CHUNK, {"of": chunk}).scalar_one()
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pec import wording
+from pec.cli_bench_consent import gate
 from pec.cli_common import emit, json_option, progress, table
 from pec.errors import PecError
 
@@ -64,6 +65,9 @@ def lookalike(rows: int, features: int, seeds: int, epsilon: float | None, seed:
             rows, features, seeds, epsilon=epsilon, seed=seed, show=lambda w, d, t: bar.update(d, t, w)
         )
     emit(data, as_json, _show)
+
+
+bench.add_command(gate)
 
 
 def _show(d: dict[str, Any]) -> Any:

@@ -26,6 +26,8 @@ from pec.consent_options import actor, directory, facts, moment, open_at, plain,
 from pec.errors import EXIT_FAILED
 
 KIND = click.Choice(KINDS)
+#: After so many events an import stores the state, so that the next start need not read all of it.
+KEEP_AFTER = 100_000
 _ACTIONS = {"grant": "granted", "deny": "denied", "withdraw": "withdrawn", "renew": "renewed"}
 
 
@@ -132,6 +134,7 @@ def import_(location: str | None, file: str, mapping: tuple[str, ...], timezone:
     Rows that can't be recorded are written to FILE.errors.csv with what to do; all others are recorded. The
     exit code is 1 when rows were rejected.
     """
+    from consent_center.center import Center
     from consent_center.importer import import_events
 
     pairs = dict(m.partition("=")[::2] for m in mapping)
@@ -139,6 +142,8 @@ def import_(location: str | None, file: str, mapping: tuple[str, ...], timezone:
         raise click.BadParameter("write --map phone=mobile_number", param_hint="--map")
     with open_at(location) as center, progress(f"importing {Path(file).name}") as bar:
         report = import_events(center, file, pairs, bar.update, timezone)
+        if isinstance(center, Center):
+            center.keep_state(KEEP_AFTER)
     data = {k: v for k, v in report.to_json().items() if k != "errors"}
     emit(data, as_json, lambda d: _import_table(d))
     return EXIT_FAILED if report.rejected else 0

@@ -40,14 +40,19 @@ OWN_KINDS = frozenset(
 )
 
 
+_LAST_TILE = (
+    sa.select(tiles.c.number, sa.func.length(tiles.c.hashes))
+    .where(tiles.c.level == 0)
+    .order_by(tiles.c.number.desc())
+    .limit(1)
+)
+_AT = sa.and_(tiles.c.level == sa.bindparam("at_level"), tiles.c.number == sa.bindparam("at_number"))
+_TILE, _DROP_TILE = sa.select(tiles.c.hashes).where(_AT), tiles.delete().where(_AT)
+
+
 def size(connection: sa.Connection) -> int:
     """Number of leaves."""
-    row = connection.execute(
-        sa.select(tiles.c.number, sa.func.length(tiles.c.hashes))
-        .where(tiles.c.level == 0)
-        .order_by(tiles.c.number.desc())
-        .limit(1)
-    ).first()
+    row = connection.execute(_LAST_TILE).first()
     return 0 if row is None else int(row[0]) * tree.TILE_WIDTH + int(row[1]) // 32
 
 
@@ -58,11 +63,10 @@ def append_hashes(connection: sa.Connection, hashes: Bytes2) -> int:
     while len(hashes):
         number, held = divmod(start, tree.TILE_WIDTH)
         if held:
-            blob = connection.execute(
-                sa.select(tiles.c.hashes).where(tiles.c.level == level, tiles.c.number == number)
-            ).scalar_one()
+            place = {"at_level": level, "at_number": number}
+            blob = connection.execute(_TILE, place).scalar_one()
             hashes = np.concatenate([np.frombuffer(blob, np.uint8).reshape(-1, 32), hashes])
-            connection.execute(tiles.delete().where(tiles.c.level == level, tiles.c.number == number))
+            connection.execute(_DROP_TILE, place)
         full = len(hashes) // tree.TILE_WIDTH
         cut = [
             (level, number + i, hashes[i * tree.TILE_WIDTH : (i + 1) * tree.TILE_WIDTH].tobytes())
@@ -116,9 +120,7 @@ def reader(connection: sa.Connection) -> tree.NodeReader:
         start = index << inside
         number, offset = divmod(start, tree.TILE_WIDTH)
         if (level, number) not in held:
-            blob = connection.execute(
-                sa.select(tiles.c.hashes).where(tiles.c.level == level, tiles.c.number == number)
-            ).scalar_one_or_none()
+            blob = connection.execute(_TILE, {"at_level": level, "at_number": number}).scalar_one_or_none()
             held[level, number] = np.frombuffer(blob or b"", np.uint8).reshape(-1, 32)
         hashes = held[level, number][offset : offset + (1 << inside)]
         if len(hashes) != 1 << inside:

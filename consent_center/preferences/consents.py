@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from consent_center import decide
 from consent_center.batch import NEVER
-from consent_center.model import CODE, DecisionRequest
-from consent_center.state import State, bitmap
+from consent_center.model import DecisionRequest
+from consent_center.state import State
 
 Ints = npt.NDArray[np.int64]
 
@@ -39,18 +39,10 @@ def judge(
     codes, ends = np.zeros(len(ordinals), np.uint8), np.full(len(ordinals), NEVER, np.int64)
     if not len(ordinals):
         return codes, ends
-    table = np.zeros(int(ordinals.max()) + 1, np.uint8)
-    for code, members in decide.classify(state, controller, asked, bitmap(ordinals), as_of, rules):
-        if members:
-            table[np.frombuffer(members.to_array(), np.uint32)] = code
-    if purpose is None or not purpose.active:
-        table[:] = CODE["purpose_inactive"]
+    codes = decide.judge(state, controller, asked, ordinals, as_of, rules)
     for context in state.contexts.values():
         mine = (context.controller, context.purpose, context.recipient)
-        if mine == (controller, asked.purpose, asked.recipient) and len(context.end_subject):
-            at = np.minimum(np.searchsorted(context.end_subject, ordinals), len(context.end_subject) - 1)
-            has = context.end_subject[at] == ordinals
-            end = np.where(has, context.end_at[at], NEVER)
-            earlier = has & ((ends == NEVER) | (end < ends))
-            ends = np.where(earlier, end, ends)
-    return table[ordinals], ends
+        if mine == (controller, asked.purpose, asked.recipient):
+            end = context.ends.of(ordinals)
+            ends = np.where((end != NEVER) & ((ends == NEVER) | (end < ends)), end, ends)
+    return codes, ends
