@@ -53,6 +53,7 @@ from consent_center.model import (
     RecordedMany,
     Snapshot,
 )
+from consent_center.notices.service import Notices
 from consent_center.preferences import check as preference_check
 from consent_center.preferences.consents import judge
 from consent_center.preferences.service import Preferences
@@ -387,6 +388,11 @@ class Center:
     def collection(self) -> Collection:
         """Forms, signed links, the preference page's contents, double opt-in, guardians."""
         return Collection(self.room)
+
+    @property
+    def notice_board(self) -> Notices:
+        """Notices from draft to publication, differences, who must be asked again."""
+        return Notices(self.room)
 
     @property
     def public_collection(self) -> PublicCollection:

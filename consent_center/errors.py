@@ -107,6 +107,11 @@ CODES: dict[str, str] = {
     "rights.clock": "a rule of the legal clock, or an extension, is not allowed",
     "rights.task": "no such task is open, or tasks are still open",
     "rights.fulfil": "the request can't be carried out like this",
+    # drafts of notices
+    "notice.draft": "a draft of a notice is malformed",
+    "notice.unknown": "there is no draft of that notice",
+    "notice.language": "a draft lacks a language that people need",
+    "notice.changed": "a draft was changed since it was previewed",
     # receipts
     "receipt.event": "no receipt can be made of that event",
     "receipt.identifier": "the identifier is not of the person of that event",

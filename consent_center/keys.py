@@ -85,7 +85,7 @@ def _erased_key(folder: Path) -> str:
 def _write(path: Path, text: str) -> None:
     # O_EXCL and the mode in one call: there is no moment at which another user could open the file.
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())

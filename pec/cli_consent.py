@@ -18,6 +18,7 @@ from consent_center.errors import ConsentError
 from consent_center.model import KINDS, REASONS, ConsentEvent, DecisionRequest
 from pec.cli_common import CliError, console, emit, json_option, note, progress, table
 from pec.cli_consent_collect import COMMANDS as COLLECT_COMMANDS
+from pec.cli_consent_notices import reconsent
 from pec.cli_consent_registry import notice, purpose
 from pec.cli_consent_rights import request
 from pec.cli_consent_signals import receipt, signal, verify
@@ -39,7 +40,7 @@ def consent() -> None:
 consent.add_command(purpose)
 consent.add_command(notice)
 consent.add_command(request)
-for _command in (signal, receipt, verify, user, *COLLECT_COMMANDS):
+for _command in (signal, receipt, verify, user, reconsent, *COLLECT_COMMANDS):
     consent.add_command(_command)
 
 

@@ -20,6 +20,7 @@ from consent_center.model import Notice, Purpose
 from consent_center.registry import Registry, is_name
 
 LANGUAGES = ("zh", "en")
+_OPTIONS = ("cooldown_days", "preferences")
 COOLDOWN_DAYS = 180
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 _ROOT = Path(__file__).parent
@@ -40,6 +41,7 @@ class Offer:
     regulation: str
     notice: Notice
     gpc: bool  # Global Privacy Control answers it with no
+    category_titles: dict[str, dict[str, str]]
 
     @property
     def key(self) -> str:
@@ -65,7 +67,7 @@ def parse_form(document: Any) -> dict[str, Any]:
     """A form in its canonical shape. ConsentError `collection.form` names the member that is wrong."""
     if not isinstance(document, dict):
         raise ConsentError("collection.form", "a form is one JSON object with `id` and `offers`")
-    strange = set(document) - {"id", "title", "offers", "recipients", "cooldown_days", "preferences"}
+    strange = set(document) - {"id", "title", "offers", "recipients", "categories", *_OPTIONS}
     if strange:
         raise ConsentError("collection.form", f"unknown members: {', '.join(sorted(map(str, strange)))}")
     if not is_name(document.get("id")):
@@ -86,9 +88,13 @@ def parse_form(document: Any) -> dict[str, Any]:
         recipients[name] = {
             part: _texts(entry.get(part, {}), f"recipients[{name!r}].{part}") for part in entry
         }
+    named = document.get("categories", {})
+    if not isinstance(named, dict) or not all(is_name(name) for name in named):
+        raise ConsentError("collection.form", "categories must be an object: name -> texts")
     return {
         "id": document["id"],
         "title": _texts(document.get("title", {}), "title"),
+        "categories": {name: _texts(texts, f"categories[{name!r}]") for name, texts in named.items()},
         "offers": [_offer(number, offer) for number, offer in enumerate(offers)],
         "recipients": recipients,
         "cooldown_days": days,
@@ -198,6 +204,7 @@ def offers_of(
                 offer["regulation"],
                 notice,
                 offer["gpc"],
+                form["categories"],
             )
         )
     return found

@@ -381,7 +381,10 @@ class Collection:
             "recipient_id": offer.recipient,
             "recipient": in_language(offer.recipient_title, language, offer.recipient)[0] or offer.recipient,
             "contact": in_language(offer.contact, language)[0],
-            "categories": list(offer.categories),
+            "categories": [
+                in_language(offer.category_titles.get(name, {}), language, name)[0] or name
+                for name in offer.categories
+            ],
             "methods": list(offer.purpose.methods),
             "duration_days": offer.purpose.duration_days,
             "notice": offer.notice.id,

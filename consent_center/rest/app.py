@@ -25,6 +25,7 @@ from consent_center.rest import (
     events,
     ledger,
     limits,
+    notices,
     pages,
     preferences,
     problems,
@@ -83,6 +84,7 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
         receipts,
         ledger,
         collection,
+        notices,
         embed,
         pages,
     ):

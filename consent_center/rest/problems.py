@@ -29,6 +29,8 @@ _STATUS = {
     "event.identifier_conflict": 409,
     "preference.contact_conflict": 409,
     "collection.unknown": 404,
+    "notice.unknown": 404,
+    "notice.changed": 409,
     "collection.cooldown": 409,
     "collection.origin": 403,
     "collection.busy": 429,

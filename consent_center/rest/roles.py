@@ -74,6 +74,14 @@ ENDPOINTS: dict[str, str] = {
     "collection.request_opt_in": "officer|service",
     "collection.guardian_link": "officer|service",
     "collection.may_ask": "officer|service",
+    # notices: drafts, publication, differences, who must be asked again
+    "notices.list_drafts": "viewer|service",
+    "notices.put_draft": "officer",
+    "notices.discard_draft": "officer",
+    "notices.preview_draft": "viewer|service",
+    "notices.publish_draft": "officer",
+    "notices.diff": "viewer|service",
+    "notices.reconsent": "officer|service",
     # the embedded script (a site's key and origin) and the pages behind signed links
     "embed.script": "public",
     "embed.preflight": "public",

@@ -1,0 +1,208 @@
+"""The preference page and the embedded script in a real browser: mouse, keyboard, without JavaScript."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import chromium
+from test_collection import FORM
+from werkzeug.serving import make_server
+
+from consent_center.center import Center
+from consent_center.model import Notice, Purpose
+from consent_center.rest import server
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+SHOP_POLICY = "default-src 'none'; script-src {0}; connect-src {0}"
+XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+
+@pytest.fixture(scope="module")
+def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Center]:
+    with Center.create(tmp_path_factory.mktemp("browser") / "center", "品牌方") as center:
+        for number, (zh, en) in enumerate((("相似人群扩量", "Similar audiences"), (XSS, XSS))):
+            center.put_purpose(
+                Purpose(f"ads{number}", 1, {"zh": zh, "en": en}, ("contact", "usage"), duration_days=365)
+            )
+            texts = {"zh": "我们将您的合同信息提供给甲公司，用于相似人群扩量。" * 4, "en": f"We give … {XSS}"}
+            center.put_notice(Notice(f"notice{number}", 1, f"ads{number}", 1, texts))
+        offers = [{"purpose": f"ads{n}", "recipient": "provider", "categories": ["contact"]} for n in (0, 1)]
+        center.collection.put_form(FORM | {"offers": offers})
+        yield center
+
+
+@pytest.fixture(scope="module")
+def base(center: Center, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server.start(tmp_path_factory.mktemp("served"), center=center) as running:
+        yield running.address.url
+
+
+@pytest.fixture(scope="module")
+def shop(center: Center, base: str) -> Iterator[str]:
+    """Somebody else's page, with a strict policy, that embeds the script."""
+    held: dict[str, bytes] = {}
+
+    def app(environ: Any, start: Any) -> list[bytes]:
+        policy = SHOP_POLICY.format(base)
+        start("200 OK", [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", policy)])
+        return [held["page"]]
+
+    served = make_server("127.0.0.1", 0, app, threaded=True)
+    origin = f"http://127.0.0.1:{served.server_port}"
+    key = center.collection.put_site({"id": "shop", "form": "signup", "origins": [origin]})["key"]
+    held["page"] = (
+        '<!doctype html><html lang="en"><meta name="viewport" content="width=device-width">'
+        "<title>Shop</title><h1>Shop</h1><button id=privacy data-pec-open>Privacy</button>"
+        f'<script src="{base}/v1/embed.js" data-site="{key}" defer></script></html>'
+    ).encode()
+    thread = threading.Thread(target=served.serve_forever, daemon=True)
+    thread.start()
+    yield origin
+    served.shutdown()
+    thread.join(10)
+    served.server_close()
+
+
+def problems(browser: Any) -> list[str]:
+    told = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    return [message for message in told if "favicon" not in message]
+
+
+@pytest.mark.parametrize(("width", "script"), [(1280, True), (390, False)])
+def test_the_page(center: Center, base: str, tmp_path: Path, width: int, script: bool) -> None:
+    from selenium.webdriver.common.by import By
+
+    person = f"1380013{width:04d}"
+    made = center.collection.link([("phone", person)], "signup")
+    with chromium(tmp_path / "profile", width, script=script) as browser:
+        browser.get(base + made["path"] + "?lang=zh")
+        assert browser.title == "订阅" or "我的" in browser.title
+        pair = browser.find_elements(By.CSS_SELECTOR, "section .pair button")[:2]
+        sizes = [(b.size["width"], b.size["height"]) for b in pair]
+        looks = [
+            [b.value_of_css_property(p) for p in ("color", "background-color", "font-weight", "border-color")]
+            for b in pair
+        ]
+        assert sizes[0] == sizes[1] and looks[0] == looks[1] and sizes[0][1] >= 44
+        wide = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]["width"]
+        assert wide <= width
+        pair[1].click()
+
+        def shows(text: str) -> Any:
+            return until(browser, lambda: browser.find_element(By.CSS_SELECTOR, ".state").text == text)
+
+        shows("已同意")
+        assert "已保存" in browser.page_source
+        browser.find_element(By.CSS_SELECTOR, "section .pair button").click()
+        shows("已撤回")
+        browser.find_element(By.CSS_SELECTOR, "header a").click()
+        shows("You withdrew")
+        assert browser.title != "owned" and XSS in browser.find_element(By.TAG_NAME, "body").text
+        browser.find_element(By.CSS_SELECTOR, 'button[value="stop"]').click()
+        until(browser, lambda: browser.find_element(By.CSS_SELECTOR, ".row small").text == "Stopped")
+        assert problems(browser) == []
+    assert [e["action"] for e in center.explain("phone", person).events] == ["granted", "withdrawn"]
+    assert center.preferences.get("phone", person).in_force[0][1].allowed is False
+
+
+def shadow(browser: Any, selector: str) -> list[Any]:
+    from selenium.webdriver.common.by import By
+
+    hosts = browser.find_elements(By.CSS_SELECTOR, "[data-pec-host]")
+    return hosts[0].shadow_root.find_elements(By.CSS_SELECTOR, selector) if hosts else []
+
+
+def until(browser: Any, condition: Any) -> Any:
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    # The dialog may go while it is looked at: then look again.
+    waiting = WebDriverWait(browser, 30, ignored_exceptions=[WebDriverException])
+    return waiting.until(lambda _: condition())
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_script(center: Center, shop: str, tmp_path: Path, width: int) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    with chromium(tmp_path / "profile", width) as browser:
+        browser.get(shop)
+        buttons = until(browser, lambda: shadow(browser, ".pair button"))
+        assert [b.text for b in buttons[:2]] == ["Do not agree", "Agree"] and len(buttons) == 4
+        assert buttons[0].size == buttons[1].size
+        assert browser.title == "Shop"
+        assert shadow(browser, "[role=dialog]")[0].get_attribute("aria-labelledby") == "pec-title"
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width
+        buttons[1].send_keys(Keys.ENTER)  # by keyboard
+        until(browser, lambda: len(shadow(browser, ".offer")) == 1)
+        shadow(browser, ".offer button")[0].click()
+        until(browser, lambda: not shadow(browser, ".offer"))
+        state = browser.execute_script("return window.pecConsent.state()")
+        assert state == {"ads0": {"provider": "granted"}, "ads1": {"provider": "denied"}}
+        browser.refresh()  # the earlier choice is respected
+        browser.execute_async_script("window.pecConsent.ready.then(arguments[0])")
+        assert not shadow(browser, "[role=dialog]")
+        browser.find_element(By.ID, "privacy").click()
+        until(browser, lambda: len(shadow(browser, ".offer")) == 2)
+        shadow(browser, ".offer button")[0].click()  # withdraw: one click
+        until(browser, lambda: "You withdrew" in shadow(browser, ".offer")[0].text)
+        shadow(browser, ".offer button")[0].send_keys(Keys.ESCAPE)
+        until(browser, lambda: not shadow(browser, "[role=dialog]"))
+        kept = json.loads(browser.execute_script("return Object.values(localStorage)[0]"))
+        assert browser.title == "Shop" and problems(browser) == []
+    told = center.explain("opaque", f"web:shop:{kept['visitor']}").events
+    assert [e["action"] for e in told] == ["granted", "denied", "withdrawn"]
+
+
+def test_global_privacy_control_in_the_browser(center: Center, shop: str, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    signal = "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', {get: () => true})"
+    with chromium(tmp_path / "profile") as browser:
+        browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": signal})
+        browser.get(shop)
+        browser.execute_async_script("window.pecConsent.ready.then(arguments[0])")
+        assert not shadow(browser, "[role=dialog]")
+        state = browser.execute_script("return window.pecConsent.state()")
+        assert state["ads0"]["provider"] == "denied"
+        browser.find_element(By.ID, "privacy").click()
+        until(browser, lambda: len(shadow(browser, ".offer")) == 2)
+        shadow(browser, ".offer button")[1].click()  # agrees all the same: the signal stands
+        until(browser, lambda: "Privacy Control" in shadow(browser, "[role=status]")[0].text)
+        assert "You did not agree" in shadow(browser, ".offer")[0].text
+
+
+def test_the_pages_look(center: Center, base: str, shop: str, tmp_path: Path) -> None:
+    """Nothing overflows at 1280 and 390 px; PEC_SCREENSHOTS=DIR keeps the pictures."""
+    keep = os.environ.get("PEC_SCREENSHOTS")
+    guardian = center.collection.guardian_link([("phone", "13900139000")], date(2018, 1, 1), "signup", "met")
+    confirm = center.collection.request_opt_in([("phone", "13900139001")], "signup", "ads0", "provider")
+    page = center.collection.link([("phone", "13900139002")], "signup")
+    for width in (1280, 390):
+        with chromium(tmp_path / f"profile{width}", width, 1000) as browser:
+            for name, made in (("page", page), ("guardian", guardian), ("confirm", confirm)):
+                for lang in ("zh", "en"):
+                    browser.get(f"{base}{made['path']}?lang={lang}")
+                    inside = browser.execute_script("return document.documentElement.scrollWidth")
+                    assert inside <= width, (name, width)
+                    if keep:
+                        height = browser.execute_script("return document.documentElement.scrollHeight")
+                        browser.execute_cdp_cmd(
+                            "Emulation.setDeviceMetricsOverride",
+                            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+                        )
+                        browser.save_screenshot(f"{keep}/{name}-{lang}-{width}.png")
+            browser.get(shop)
+            until(browser, lambda b=browser: shadow(b, ".pair button"))
+            if keep:
+                browser.save_screenshot(f"{keep}/script-{width}.png")
