@@ -52,6 +52,7 @@ CODES: dict[str, str] = {
     "job.spec": "the job's parameters are not what its kind needs",
     "job.changed": "a job of this id was proposed before with another content",
     "job.private": "the private parameters do not fit the commitment in the job",
+    "job.labels": "too few of the brand's people with a label, or a label that can't be learned from",
     "job.state": "the job's state does not allow this",
     "job.rejected": "the provider declined the job",
     "job.cancelled": "the job was cancelled",

@@ -172,7 +172,7 @@ def learn(
     steps: list[Numeric | Categorical] = []
     notes: list[str] = []
     for read in view.read(columns, rows):
-        column = _measured(read)
+        column = measured(read)
         step: Numeric | Categorical | None
         least = _threshold(len(column.values), noisy)
         if column.kind == "numeric":
@@ -201,7 +201,7 @@ def matrix(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> np.nda
     place = {kept: j for j, kept in enumerate(range(every) if plan.kept is None else plan.kept)}
     at = 0
     for step, read in zip(plan.steps, view.read([s.name for s in plan.steps], rows), strict=True):
-        column = _measured(read) if step.kind == "numeric" else read
+        column = measured(read) if step.kind == "numeric" else read
         if column.kind not in (step.kind, "empty"):
             raise PartyError(
                 "features.changed", f"column {step.name!r} was {step.kind} and is now {column.kind}"
@@ -293,7 +293,7 @@ def _threshold(count: int, noisy: bool) -> int:
     return max(MIN_PEOPLE, math.ceil((MIN_SHARE_NOISY if noisy else MIN_SHARE) * count))
 
 
-def _measured(column: Column) -> Column:
+def measured(column: Column) -> Column:
     """A text column of dates or of amounts as the numeric column that it means, any other one as it is."""
     if column.kind != "categorical" or not column.levels:
         return column

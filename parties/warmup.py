@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from consent_center.center import Center
 from consent_center.model import DecisionRequest, Notice, Purpose
-from protocols import align, enrich, lookalike, ot, vole
+from protocols import align, boost, enrich, lookalike, ot, vole
 from protocols.machine import pump
 
 ROWS, COLUMNS, SEEDS = 512, 4, 128
@@ -59,6 +59,21 @@ def protocols() -> None:
         lookalike.score(phi, features.result)
 
 
+def forests() -> None:
+    """Boosted trees on a few hundred random rows."""
+    rng = np.random.default_rng(1)
+    flags = np.zeros(COLUMNS, dtype=bool)
+    mine, theirs = (rng.integers(0, 8, (ROWS, COLUMNS)).astype(np.uint8) for _ in range(2))
+    y = (mine[:, 0] > theirs[:, 0]).astype(np.float64)
+    held = np.arange(ROWS) < SEEDS
+    labels = boost.Labels(np.arange(ROWS), y, ~held, held, boost.Table(mine, flags, flags))
+    terms, session = boost.Terms(trees=2, depth=2, bits=3), os.urandom(32)
+    pump(
+        boost.Brand(labels, ROWS, session, terms, boost.Learning(), os.urandom),
+        boost.Provider(boost.Table(theirs, flags, flags), session, terms, os.urandom),
+    )
+
+
 def consent() -> None:
     """A consent center in a scratch directory: assume, decide, snapshot, delta."""
     with tempfile.TemporaryDirectory(prefix="pec-warmup-") as scratch:
@@ -76,6 +91,7 @@ def consent() -> None:
 
 def main() -> int:
     protocols()
+    forests()
     consent()
     return 0
 

@@ -67,6 +67,45 @@ def lookalike(rows: int, features: int, seeds: int, epsilon: float | None, seed:
     emit(data, as_json, _show)
 
 
+@bench.command()
+@click.option("--rows", type=click.IntRange(200), default=20_000, show_default=True, help="People, at both.")
+@click.option("--features-brand", type=click.IntRange(0), default=10, show_default=True)
+@click.option("--features-provider", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--trees", type=click.IntRange(1, 2000), default=10, show_default=True)
+@click.option("--depth", type=click.IntRange(1, 8), default=5, show_default=True, help="Levels of splits.")
+@click.option(
+    "--bins",
+    type=click.Choice(["2", "4", "8", "16", "32", "64"]),
+    default="16",
+    show_default=True,
+    help="Of each of the provider's columns.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the synthetic data.")
+@json_option
+def boost(
+    rows: int,
+    features_brand: int,
+    features_provider: int,
+    trees: int,
+    depth: int,
+    bins: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Boosted trees over columns of both sides (scikit-learn's make_classification)."""
+    from pec.bench import supervised
+
+    with progress("bench boost") as bar:
+        data = supervised.boost(
+            rows,
+            (features_brand, features_provider),
+            {"trees": trees, "depth": depth, "bins": int(bins)},
+            seed=seed,
+            show=lambda w, d, t: bar.update(d, t, w),
+        )
+    emit(data, as_json, _show)
+
+
 bench.add_command(gate)
 
 

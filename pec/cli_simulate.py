@@ -97,7 +97,43 @@ def enrich(**given: Any) -> int:
     return _run("enrich", given)
 
 
-def _run(kind: str, given: dict[str, Any]) -> int:
+@simulate.command()
+@_common
+@click.option("--label", required=True, help="Column of the brand's file to learn.")
+@click.option("--trees", type=click.IntRange(1, 2000), default=50, show_default=True)
+@click.option("--depth", type=click.IntRange(1, 8), default=5, show_default=True, help="Levels of splits.")
+@click.option(
+    "--bins",
+    type=click.Choice(["2", "4", "8", "16", "32", "64"]),
+    default="16",
+    show_default=True,
+    help="Of each of the provider's columns.",
+)
+@click.option(
+    "--objective", type=click.Choice(["logistic", "squared"]), default="logistic", show_default=True
+)
+@click.option("--learning-rate", type=click.FloatRange(1e-4, 1), default=0.1, show_default=True)
+@click.option("--l2", type=click.FloatRange(0, 1e6), default=0.0, show_default=True)
+@click.option("--patience", type=click.IntRange(0), default=0, help="Trees without a better held-out loss.")
+@click.option("--row-share", type=click.FloatRange(0.01, 1), default=1.0, help="Rows of a tree.")
+@click.option("--column-share", type=click.FloatRange(0.01, 1), default=1.0, help="Columns of a tree.")
+def boost(**given: Any) -> int:
+    """Gradient-boosted trees over columns of both files.
+
+    The brand's other columns are its features. A fifth of the labelled people is held out to measure.
+    """
+    signed = {name: given.pop(name) for name in ("trees", "depth", "objective")}
+    signed["bins"] = int(given.pop("bins"))
+    names = ("learning_rate", "l2", "patience", "row_share", "column_share")
+    return _run("boost", given, signed, {name: given.pop(name) for name in names})
+
+
+def _run(
+    kind: str,
+    given: dict[str, Any],
+    params: dict[str, Any] | None = None,
+    learning: dict[str, Any] | None = None,
+) -> int:
     from pec import simulate as simulation
 
     tags = tuple(t.strip() for t in given.get("tags", "").split(",") if t.strip())
@@ -114,6 +150,8 @@ def _run(kind: str, given: dict[str, Any]) -> int:
         audience_size=given.get("audience_size"),
         epsilon=given.get("epsilon"),
         method=given.get("method", ""),
+        params=params or {},
+        learning=learning or {},
     )
     with progress("simulate") as bar:
         report = simulation.run(
@@ -135,8 +173,13 @@ def _show(d: dict[str, Any]) -> Any:
         "rows",
         "seeds_matched",
         "epsilon",
+        "fitted",
+        "held_out",
+        "trees",
         "auc",
         "pooled_auc",
+        "r2",
+        "pooled_r2",
         "lift_at_5pct",
         "audience_size",
         "asked",

@@ -6,6 +6,8 @@ private computation costs in quality. Never part of a job.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -60,6 +62,44 @@ def pooled_auc(
     keep = ~train_seed
     scores = pooled_scores(frame, train_seed)
     return metrics.auc(metrics.rank(scores[keep], heldout_seed[keep]))
+
+
+class Learner:
+    """Plain scikit-learn with the settings of a job that learned from labels; `result` is the brand's."""
+
+    def __init__(self, kind: str, result: dict[str, Any]) -> None:
+        self._kind, self._result = kind, result
+
+    def predict(
+        self, table: pd.DataFrame, y: npt.NDArray[np.float64], fit: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """Fit to the rows `fit` bool[n]; margins (values, for a squared objective) float64[n] of all rows."""
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        readable = pd.DataFrame({c: _readable(table[c]) for c in table.columns})
+        numeric = [c for c in readable.columns if pd.api.types.is_numeric_dtype(readable[c])]
+        plain = pd.DataFrame({c: _numbers(readable[c]) for c in numeric if readable[c].notna().any()})
+        for c in readable.columns.difference(numeric):
+            codes = readable[c].astype("string").fillna("(missing)")
+            top = codes.value_counts().index[:250]
+            plain[c] = pd.Categorical(codes.where(codes.isin(top), "(other)"))
+        settings = {
+            "max_iter": self._result["settings"]["trees"],
+            "max_depth": self._result["settings"]["depth"],
+            "learning_rate": self._result["settings"]["learning_rate"],
+            "l2_regularization": self._result["settings"]["l2"],
+            "max_leaf_nodes": None,
+            "early_stopping": False,
+            "categorical_features": "from_dtype",
+        }
+        if self._result["objective"] == "squared":
+            values: npt.NDArray[np.float64] = (
+                HistGradientBoostingRegressor(**settings).fit(plain[fit], y[fit]).predict(plain)
+            )
+            return values
+        model = HistGradientBoostingClassifier(**settings).fit(plain[fit], y[fit])
+        margins: npt.NDArray[np.float64] = model.decision_function(plain)
+        return margins
 
 
 def _readable(column: pd.Series) -> pd.Series:

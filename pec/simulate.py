@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pec import __version__, audits, oracle, outcome, plan, tables
+from pec import __version__, audits, oracle, outcome, plan, supervised, tables
 from pec.errors import PecError
 from pec.network import LocalNetwork, Party
 
@@ -54,6 +54,9 @@ class Inputs:
     epsilon: float | None = None
     method: str = ""
     minimum_seeds: int = MINIMUM_SEEDS
+    #: Of the kinds that learn from labels: parameters that both sides sign, and the brand's own.
+    params: dict[str, Any] = field(default_factory=dict)
+    learning: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,7 +92,7 @@ def prepare(inputs: Inputs) -> Prepared:
                 "pec.input", f"{inputs.provider.name} has no column but the id", "there is no tag to ask for"
             )
     inputs = replace(inputs, id=id_, provider_id=provider_id, label=label, tags=tags)
-    if inputs.kind == "lookalike" and len(right.columns) < 2:
+    if inputs.kind != "overlap" and len(right.columns) < 2:
         raise PecError(
             "pec.input", f"{inputs.provider.name} has no column but the id", "a model needs columns"
         )
@@ -103,6 +106,8 @@ def prepare(inputs: Inputs) -> Prepared:
             "check the id columns, --provider-id and --id-kind (phone, email, device, opaque)",
         )
     seeds = None
+    if inputs.kind in plan.SUPERVISED:
+        supervised.check(left, label, pairs.brand, inputs.brand.name, inputs.params.get("objective"))
     if inputs.kind == "lookalike":
         seeds = tables.flags(left[label], label).to_numpy(bool) if label else np.ones(len(left), dtype=bool)
         matched = int(seeds[pairs.brand].sum())
@@ -192,7 +197,7 @@ def _set_up(network: LocalNetwork, ready: Prepared) -> None:
             delta=DELTA,
             minimum_seeds=min(inputs.minimum_seeds, max(1, ready.pairs.size)),
             minimum_rows=1,
-            preapproved=plan.KINDS,
+            preapproved=(*plan.KINDS, *plan.SUPERVISED),
             suites=("ecdh", "private_join"),
             assessment="none: a simulation",
         )
@@ -222,6 +227,10 @@ def _request(ready: Prepared) -> dict[str, Any]:
         columns = ["*"]
     elif inputs.kind == "enrich":
         columns = inputs.tags
+    elif inputs.kind in plan.SUPERVISED:
+        columns = ["*"]
+        own = [str(c) for c in ready.brand.columns if c not in (inputs.id, inputs.label)]
+        private = {"label": inputs.label, "columns": own, "holdout_seed": 1, **inputs.learning}
     return plan.request(
         inputs.kind,
         provider=PROVIDER,
@@ -229,7 +238,7 @@ def _request(ready: Prepared) -> dict[str, Any]:
         datasets=("data", "data"),
         categories=[CATEGORY],
         columns=columns,
-        params={"method": inputs.method} if inputs.method else {},
+        params={**inputs.params, **({"method": inputs.method} if inputs.method else {})},
         private=private,
     )
 
@@ -276,6 +285,10 @@ def _figures(
             "missed": missed,
             "tags": list(inputs.tags),
         }
+    if inputs.kind in plan.SUPERVISED:
+        learned = network[PROVIDER].client.job(seen["job_id"])["result"]
+        frames = (ready.brand, ready.provider, ready.pairs)
+        return supervised.figures(inputs.kind, folder, result, learned, inputs.label, frames)
     frame = ready.provider
     lines: np.ndarray | None = network[PROVIDER].client.rows(seen["job_id"])
     if len(frame) != preflight[PROVIDER]["read"]:

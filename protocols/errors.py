@@ -46,6 +46,10 @@ CODES: dict[str, str] = {
     "joint.columns": "a level of a column is too rare for exact sums",
     "joint.labels": "the labels are not what the family of models needs",
     "joint.fit": "the fit met numbers that are not finite or too large",
+    # boost
+    "boost.rows": "too few training rows, or one class only",
+    "boost.size": "a size, a split or a sum outside what was announced or agreed",
+    "boost.order": "a block, a tree or a level out of its order",
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from parties.kinds.boost import BOOST
 from parties.kinds.enrich import ENRICH
 from parties.kinds.lookalike import LOOKALIKE
 from parties.kinds.overlap import OVERLAP
 from parties.stage import JobKind
 
-KINDS: dict[str, JobKind] = {kind.name: kind for kind in (OVERLAP, LOOKALIKE, ENRICH)}
+KINDS: dict[str, JobKind] = {kind.name: kind for kind in (OVERLAP, LOOKALIKE, ENRICH, BOOST)}
 
 __all__ = ["KINDS"]

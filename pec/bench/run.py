@@ -45,11 +45,11 @@ def align(
 ) -> dict[str, Any]:
     """`overlap` of two synthetic sets: what align costs, count included."""
     with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:
-        root, note = Path(scratch), show or _silent
+        root, note = Path(scratch), show or silent
         note("making data", 0, 1)
         files = data.align_files(root, receiver, sender, seed=seed)
         made = {"params": {"suite": suite}, "private": {"where": "1 = 1"}}
-        out, seen, _ = _measure(root, Bench("overlap", files, made), note)
+        out, seen, _ = measure(root, Bench("overlap", files, made), note)
         count = seen["result"]["count"]
         out |= {"bench": "align", "receiver": receiver, "sender": sender, "suite": suite, "matched": count}
         out["expected"] = files.expected
@@ -69,11 +69,11 @@ def lookalike(
 ) -> dict[str, Any]:
     """A lookalike on normal features whose seeds follow a logistic model."""
     with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:
-        root, note = Path(scratch), show or _silent
+        root, note = Path(scratch), show or silent
         note("making data", 0, 1)
         files = data.lookalike_files(root, rows, features, seeds, seed=seed)
         made = {"columns": ["*"], "private": {"where": "1 = 1", "holdout_seed": seed, "include_seeds": True}}
-        out, seen, keep = _measure(root, Bench("lookalike", files, made), note, epsilon)
+        out, seen, keep = measure(root, Bench("lookalike", files, made), note, epsilon)
         # A stage lasts as long as the slower side needs: the provider builds features while the brand waits.
         stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
         note("pooled fit", 0, 1)
@@ -90,7 +90,7 @@ def lookalike(
         return out
 
 
-def _measure(
+def measure(
     root: Path, bench: Bench, note: Show, epsilon: float | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     from parties.home import Dataset
@@ -111,7 +111,7 @@ def _measure(
                 epsilon=epsilon,
                 minimum_seeds=1,
                 minimum_rows=1,
-                preapproved=plan.KINDS,
+                preapproved=(*plan.KINDS, *plan.SUPERVISED),
                 assessment="none: a benchmark",
             )
         )
@@ -169,5 +169,5 @@ def _progress(show: Show) -> Callable[[dict[str, Any]], None]:
     return watch
 
 
-def _silent(what: str, done: float, total: float) -> None:
+def silent(what: str, done: float, total: float) -> None:
     return None

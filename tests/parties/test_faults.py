@@ -64,8 +64,14 @@ def _nothing_left(node, job_id):
     return not node.home.work(job_id).exists() and not node.home.job(job_id).exists()
 
 
-def _events(node, code):
-    return [e for e in map(json.loads, node.log().splitlines()) if e["code"] == code]
+def _events(node, code, patience=15.0):
+    """The node's log lines of this code. The log is another process's: on a busy machine it comes late."""
+    until = time.monotonic() + patience
+    while True:
+        found = [e for e in map(json.loads, node.log().splitlines()) if e["code"] == code]
+        if found or time.monotonic() > until:
+            return found
+        time.sleep(0.05)
 
 
 @pytest.mark.timeout(60)

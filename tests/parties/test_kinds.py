@@ -262,7 +262,7 @@ def test_too_few_seeds_stop_both_sides(files, tmp_path):
     assert done.errors["brand"].code == "lookalike.seeds" and "0 matched" in str(done.errors["brand"])
 
 
-def test_small_seed_sets_are_fitted_and_not_measured(files, tmp_path):
+def test_small_seed_sets_are_fitted_and_notmeasured(files, tmp_path):
     some = {"where": "loyal = 'yes' AND \"手机\" LIKE '%0003__'"}
     done = run_job(
         spec("lookalike", columns=["x0"]), agreement(minimum_seeds=40), sides(files, some), tmp_path

@@ -1,0 +1,237 @@
+"""`boost`: gradient-boosted trees over columns of both sides. Stages align, fit, release.
+
+    align    the brand learns the provider's row of each of its people
+    fit      provider: who is still in; both bin their columns and grow the forest (protocols/boost)
+    release  provider: who is still in; brand: scores of its people by the line of its file, figures, its
+    model
+
+The provider keeps the thresholds of its own splits, the brand everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from parties import binning
+from parties.documents import Agreement, JobSpec
+from parties.errors import NodeError
+from parties.gate import ConsentedView
+from parties.kinds import common, supervised
+from parties.kinds.metrics import measure
+from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from protocols import boost
+from protocols.errors import LocalError
+
+#: Bins of the brand's own columns; they never travel.
+OWN_BINS = 255
+
+PARAMS = {
+    "suite": common.is_text,
+    "trees": common.is_whole(1, 2000),
+    "depth": common.is_whole(1, 8),
+    "bins": lambda value: value in (2, 4, 8, 16, 32, 64),
+    "objective": lambda value: value in ("logistic", "squared"),
+}
+PRIVATE = {
+    **supervised.PRIVATE,
+    "learning_rate": common.is_number(1e-4, 1.0),
+    "l2": common.is_number(0.0, 1e6),
+    "minimum_gain": common.is_number(0.0, 1e6),
+    "minimum_rows": common.is_whole(20, 2**31),
+    "row_share": common.is_number(0.01, 1.0),
+    "column_share": common.is_number(0.01, 1.0),
+    "patience": common.is_whole(0, 2000),
+    "monotone": lambda value: isinstance(value, dict) and all(v in (-1, 1) for v in value.values()),
+}
+LEARNING = (
+    "learning_rate",
+    "l2",
+    "minimum_gain",
+    "minimum_rows",
+    "row_share",
+    "column_share",
+    "patience",
+)
+
+
+def check(spec: JobSpec, agreement: Agreement) -> None:
+    common.check_params(spec, PARAMS)
+    common.check_suite(spec, agreement)
+    common.check_columns(spec.columns, agreement.columns, "column", agreement)
+    common.check_outputs(spec, {"scores": "brand"})
+    supervised.check_no_noise(spec, agreement.privacy, "boost")
+    terms_of(spec)
+
+
+def terms_of(spec: JobSpec) -> boost.Terms:
+    """The protocol's terms, from what both signed."""
+    given = spec.params
+    bins = int(given.get("bins", 16))
+    return boost.Terms(
+        trees=int(given.get("trees", 50)),
+        depth=int(given.get("depth", 5)),
+        bits=bins.bit_length() - 1,
+        max_rows=common.MAX_ROWS,
+    )
+
+
+def open_view(request: ViewRequest) -> ConsentedView:
+    if request.role == "brand":
+        common.check_private(request.private, PRIVATE)
+    return supervised.open_view(request)
+
+
+def fit_brand(ctx: StageContext) -> None:
+    alive = common.receive_alive(ctx, "fit alive")
+    objective = str(ctx.spec.params.get("objective", "logistic"))
+    people = supervised.people_of(ctx, alive, objective == "logistic")
+    names = list(ctx.private.get("columns", ()))
+    fitted = people.view_rows[people.train]
+    ctx.channel.progress(0, 1, "columns")
+    plan = binning.learn(ctx.view, names, fitted, OWN_BINS)
+    own = binning.table(plan, ctx.view, people.view_rows)
+    columns = [str(name) for name in ctx.channel.receive_json().get("columns", ())]
+    labels = boost.Labels(people.rows, people.y, people.train, people.held, own)
+    terms, learning = terms_of(ctx.spec), _learning(ctx, objective, plan.names, columns)
+    session = ctx.channel.session("fit")
+    machine = boost.Brand(labels, int(alive.sum()), session, terms, learning, os.urandom)
+    try:
+        forest = ctx.channel.run(machine, "fit")
+    except LocalError as error:
+        if error.code == "boost.rows":
+            raise NodeError("job.labels", error.detail, "use more people or another provider") from error
+        raise
+    ctx.carry.update(fitted=people, forest=forest)
+    gains = {f"own:{n}": float(g) for n, g in zip(plan.names, forest.gains[0], strict=True)}
+    gains |= {f"theirs:{n}": float(g) for n, g in zip(columns, forest.gains[1], strict=False)}
+    ctx.result.update(
+        matched=len(people.rows),
+        fitted=int(people.train.sum()),
+        trees=len(forest.trees),
+        columns_own=list(plan.names),
+        columns_theirs=columns,
+        gains=dict(sorted(gains.items(), key=lambda item: -item[1])),
+        held_out_losses=list(forest.losses),
+        notes=list(plan.notes),
+        objective=objective,
+        settings={
+            "trees": terms.trees,
+            "depth": terms.depth,
+            "bins": terms.bins,
+            **{name: getattr(learning, name) for name in LEARNING},
+        },
+    )
+    _write_json(
+        ctx, "model.json", {"kind": "boost", "plan": plan.to_document(), "forest": forest.to_document()}
+    )
+
+
+def _learning(ctx: StageContext, objective: str, own: tuple[str, ...], theirs: list[str]) -> boost.Learning:
+    chosen = {name: ctx.private[name] for name in LEARNING if ctx.private.get(name) is not None}
+    monotone = dict(ctx.private.get("monotone") or {})
+    unknown = [name for name in monotone if name not in own and name not in theirs]
+    if unknown:
+        raise NodeError("job.private", f"monotone: no column {unknown[0]!r} in the model")
+    return boost.Learning(
+        objective=objective,
+        monotone_own={i: monotone[n] for i, n in enumerate(own) if n in monotone},
+        monotone_provider={i: monotone[n] for i, n in enumerate(theirs) if n in monotone},
+        **chosen,
+    )
+
+
+def fit_provider(ctx: StageContext) -> None:
+    rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
+    terms = terms_of(ctx.spec)
+    ctx.channel.progress(0, 1, "columns")
+    plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins)
+    table = binning.table(plan, ctx.view, rows)
+    # Names of columns that the brand asked for itself, without those that can't be used.
+    ctx.channel.send_json({"columns": list(plan.names)})
+    machine = boost.Provider(table, ctx.channel.session("fit"), terms, os.urandom)
+    forest = ctx.channel.run(machine, "fit")
+    ctx.result.update(
+        rows=len(rows),
+        columns=list(plan.names),
+        notes=list(plan.notes),
+        trees=forest.trees,
+        splits=len(forest.splits),
+    )
+    splits = [asdict(split) for split in forest.splits]
+    _write_json(ctx, "model.json", {"kind": "boost", "plan": plan.to_document(), "splits": splits})
+
+
+def release_provider(ctx: StageContext) -> None:
+    common.send_alive(ctx, "release")
+
+
+def release_brand(ctx: StageContext) -> None:
+    alive = common.receive_alive(ctx, "release")
+    people, forest = ctx.carry["fitted"], ctx.carry["forest"]
+    kept = supervised.still_in(ctx, people, alive)
+    margin = forest.scores
+    score = margin if ctx.result["objective"] == "squared" else 1 / (1 + np.exp(-margin))
+    supervised.write_scores(ctx, people, kept, score=score, margin=margin)
+    held = kept[people.held[kept]]
+    if ctx.result["objective"] == "logistic":
+        figures = measure(margin[held], people.y[held] > 0)
+        figures["held_out_positives"] = figures.pop("held_out")
+        figures["held_out_negatives"] = figures.pop("unlabelled")
+    else:
+        figures = _regression(margin[held], people.y[held])
+    ctx.result.update(figures, scored=len(kept), held_out=len(held))
+    _write_json(ctx, "result.json", ctx.result)
+
+
+def _regression(predicted: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    if not len(y):
+        return {"rmse": None, "r2": None}
+    error, spread = float(((predicted - y) ** 2).mean()), float(y.var())
+    return {"rmse": error**0.5, "r2": 1 - error / spread if spread else None}
+
+
+def _write_json(ctx: StageContext, name: str, value: Any) -> None:
+    (ctx.workdir / name).write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+
+
+BOOST = JobKind(
+    name="boost",
+    stages=(
+        Stage("align", supervised.align_brand, common.align_provider),
+        Stage("fit", fit_brand, fit_provider),
+        Stage("release", release_brand, release_provider),
+    ),
+    check=check,
+    open_view=open_view,
+    leakage={
+        "brand": (
+            "which of its people the provider has among its eligible people",
+            "sums of its own gradients by node, column and bin of the provider, for its own people",
+            "on which side each row of the provider goes at the provider's splits",
+            "the scores of its own people; which of the provider's columns that it asked for can be used",
+        ),
+        "provider": (
+            "the brand's number of people, padded",
+            "which of its rows are in which node of each tree; with many trees this can tell the brand's "
+            "people from others (protocols/boost/README.md, section 6)",
+            "its own columns and bins that trees split on; no labels, no scores",
+        ),
+        "brand.zh": (
+            "其人员中哪些在提供方的合格人群内",
+            "按节点、提供方的列和分箱，自有人员的梯度之和",
+            "提供方每一行在提供方分裂处走向哪一侧",
+            "自有人员的得分；所请求且可用的提供方列名",
+        ),
+        "provider.zh": (
+            "品牌方人数（填充后）",
+            "其各行位于每棵树的哪个节点；树多时可能据此区分品牌方人员与其他人"
+            "（见 protocols/boost/README.md 第 6 节）",
+            "自己的列中被用于分裂的列与分箱；不知道标签和得分",
+        ),
+    },
+)

@@ -1,0 +1,95 @@
+"""`pec simulate` and `pec bench` of the kinds that learn from labels: checks beforehand, figures afterwards.
+
+One person holds both files here, so plain scikit-learn is fitted to the pooled table, on the same people.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pec import metrics, pooled, tables
+from pec.errors import PecError
+from pec.oracle import Join
+
+
+def check(
+    brand: pd.DataFrame, label: str, matched: npt.NDArray[np.int64], name: str, objective: str | None
+) -> None:
+    """Whether there is a label to learn from. Raises `pec.input`, `pec.usage`."""
+    if not label:
+        raise PecError("pec.usage", "name the column to learn from with --label")
+    if objective == "squared":
+        if not pd.api.types.is_numeric_dtype(brand[label]):
+            raise PecError("pec.input", f"{name}: {label!r} is not a column of numbers")
+        return
+    flags = tables.flags(brand[label], label).to_numpy(bool)[matched]
+    if not flags.any() or flags.all():
+        raise PecError(
+            "pec.input",
+            f"{name}: of {len(flags)} people in both files, {int(flags.sum())} have {label!r} set",
+            "a model needs people of both kinds",
+        )
+
+
+def figures(
+    kind: str,
+    folder: Path,
+    result: dict[str, Any],
+    learned: dict[str, Any],
+    label: str,
+    files: tuple[pd.DataFrame, pd.DataFrame, Join],
+) -> dict[str, Any]:
+    """Figures from the brand's `scores.parquet`, measured again, beside those of the pooled model."""
+    brand, provider, pairs = files
+    scores = pd.read_parquet(folder / "scores.parquet")
+    where = pd.Series(pairs.provider, index=pairs.brand)
+    wrong = int((~scores["row"].isin(where.index)).sum()) + len(where) - len(scores)
+    own = brand.iloc[scores["row"]].reset_index(drop=True)
+    theirs = provider.iloc[where.loc[scores["row"]].to_numpy()].reset_index(drop=True)
+    columns = [*result["columns_own"]], [*learned["columns"]]
+    table = pd.concat([own[columns[0]], theirs[columns[1]].add_prefix("provider:")], axis=1)
+    fit, held = (scores["role"] == "fit").to_numpy(), (scores["role"] == "held_out").to_numpy()
+    out: dict[str, Any] = {
+        "rows": len(scores),
+        "fitted": int(fit.sum()),
+        "held_out": int(held.sum()),
+        "columns_own": columns[0],
+        "columns_theirs": columns[1],
+        "notes": [*result["notes"], *learned["notes"]],
+        "gains": dict(list(result.get("gains", {}).items())[:20]),
+        "wrong": wrong,
+        "auc": None,
+        "pooled_auc": None,
+    }
+    if "trees" in result:
+        out |= {"trees": result["trees"]}
+    if not held.any():
+        return out
+    value = scores["margin"].to_numpy()
+    model = pooled.Learner(kind, result)
+    if result["objective"] == "squared":
+        y = pd.to_numeric(own[label], errors="coerce").to_numpy(np.float64)
+        plain = model.predict(table, y, fit)
+        out |= {"r2": _r2(value[held], y[held]), "pooled_r2": _r2(plain[held], y[held])}
+        return out
+    truth = tables.flags(own[label], label).to_numpy(bool)
+    ranking = metrics.rank(value[held], truth[held])
+    plain = model.predict(table, truth.astype(float), fit)
+    out |= metrics.summary(value[held], truth[held])
+    out["pooled_auc"] = metrics.auc(metrics.rank(plain[held], truth[held]))
+    if result.get("auc") is None or abs(result["auc"] - out["auc"]) > 1e-6:
+        raise PecError("pec.check", f"the node reports AUC {result.get('auc')}, its scores give {out['auc']}")
+    out["charts"] = {
+        "histogram": metrics.histogram(value[held], truth[held]),
+        "gain": metrics.gain_curve(ranking),
+    }
+    return out
+
+
+def _r2(predicted: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
+    return float(1 - ((predicted - y) ** 2).mean() / y.var())

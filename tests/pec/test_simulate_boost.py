@@ -1,0 +1,58 @@
+"""`pec simulate boost` on real data: two node processes, the pooled model beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pec_command import pec
+
+
+@pytest.mark.slow
+def test_on_real_data(shared_data: Path, tmp_path: Path) -> None:
+    """FATE's breast cancer set, as it is split there."""
+    folder = shared_data / "datasets" / "fate"
+    for side in ("guest", "host"):
+        pd.read_csv(folder / f"breast_hetero_{side}.csv.gz").to_csv(tmp_path / f"{side}.csv", index=False)
+    answer = pec(
+        *("simulate", "boost", "--brand", tmp_path / "guest.csv", "--provider", tmp_path / "host.csv"),
+        *("--id", "id", "--id-kind", "opaque", "--label", "y", "--trees", "15", "--depth", "3"),
+        *("--assume-consent", "a public data set", "--json", "--out", tmp_path / "out"),
+    )
+    assert answer.code == 0, answer.out + answer.err
+    report = answer.json
+    assert report["ok"] and report["audit_verified"] and report["wrong"] == 0
+    assert report["rows"] == 569 and report["fitted"] + report["held_out"] == 569 and report["trees"] == 15
+    assert report["auc"] > report["pooled_auc"] - 0.01 and report["auc"] > 0.97
+    assert len(report["columns_own"]) == 10 and len(report["columns_theirs"]) == 20
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("label", "more", "code"),
+    [
+        ("flat", (), "pec.input"),
+        ("text", ("--objective", "squared"), "pec.input"),
+        ("absent", (), "pec.column"),
+    ],
+)
+def test_labels_that_cannot_be_learned(tmp_path: Path, label: str, more: tuple[str, ...], code: str) -> None:
+    people = [f"138{i:08d}" for i in range(60)]
+    frame = pd.DataFrame({"phone": people, "flat": 1, "text": "x"})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame({"phone": people, "x": range(60)}).to_csv(tmp_path / "b.csv", index=False)
+    answer = pec(
+        *(
+            "simulate",
+            "boost",
+            "--brand",
+            tmp_path / "a.csv",
+            "--provider",
+            tmp_path / "b.csv",
+            "--id",
+            "phone",
+        ),
+        *("--label", label, "--assume-consent", "a test", "--json", *more),
+    )
+    assert answer.code == 2 and answer.json["error"]["code"] == code

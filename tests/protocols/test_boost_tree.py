@@ -1,0 +1,188 @@
+"""Ordinary boosting at the brand: splits against brute force, monotone columns, binning, scikit-learn
+beside it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+from boost_helpers import Dealer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lattice_helpers import SESSION
+from sklearn.datasets import load_breast_cancer, make_classification
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+
+from protocols import boost
+from protocols.boost import tree
+from protocols.boost.score import Answerer, Scorer
+from protocols.machine import pump
+
+
+def brute(sums: np.ndarray, columns: tree.Columns, node: tree.Node, learning: boost.Learning) -> float:
+    """The largest gain over every allowed set of bins, tried one after the other."""
+    best = 0.0
+    for f in range(len(sums)):
+        g, h = sums[f, :, 0], sums[f, :, 1]
+        count = len(g)
+        if columns.categorical[f]:
+            sets = [set(c) for k in range(1, count) for c in itertools.combinations(range(count), k)]
+        else:
+            sets = [set(range(j + 1)) for j in range(count - 1)]
+            if columns.missing[f]:
+                sets += [set(range(1, j + 1)) for j in range(1, count)]
+        for left in sets:
+            index = sorted(left)
+            gl, hl = g[index].sum(), h[index].sum()
+            gr, hr = node.gradient - gl, node.hessian - hl
+            least = max(1e-3, node.hessian * learning.minimum_rows / 2 / node.rows)
+            if hl < least or hr < least:
+                continue
+            wl, wr = -gl / (hl + learning.l2), -gr / (hr + learning.l2)
+            if columns.monotone[f] * (wr - wl) < 0:
+                continue
+            gain = 0.5 * (
+                gl**2 / (hl + learning.l2)
+                + gr**2 / (hr + learning.l2)
+                - node.gradient**2 / (node.hessian + learning.l2)
+            )
+            best = max(best, gain)
+    return best
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_the_best_split_is_the_best_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    f, b = int(rng.integers(1, 4)), int(rng.integers(2, 6))
+    people, g, h = int(rng.integers(20, 120)), np.zeros((f, b)), np.zeros((f, b))
+    gradient, hessian = rng.normal(0, 1, people), rng.uniform(0.01, 0.25, people)
+    for column in range(f):  # every column spreads the same people over its bins
+        bins = rng.integers(0, rng.integers(1, b + 1), people)
+        np.add.at(g[column], bins, gradient)
+        np.add.at(h[column], bins, hessian)
+    categorical = rng.random(f) < 0.4
+    columns = tree.Columns(
+        categorical,
+        ~categorical & (rng.random(f) < 0.5),
+        rng.integers(-1, 2, f).astype(np.int8) * ~categorical,
+    )
+    node = tree.Node(float(gradient.sum()), float(hessian.sum()), people)
+    learning = boost.Learning(l2=1.0, minimum_rows=20, minimum_gain=0.0)
+    found = tree.best(np.stack([g, h], axis=-1), columns, node, learning)
+    expected = brute(np.stack([g, h], axis=-1), columns, node, learning)
+    assert (found.gain if found else 0.0) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def binned(values: np.ndarray, most: int) -> boost.Table:
+    missing = np.isnan(values).any(axis=0)
+    bins = [
+        boost.ordered(c, boost.cuts(c[~np.isnan(c)], most - int(gone), 5), bool(gone))
+        for c, gone in zip(values.T, missing, strict=True)
+    ]
+    table = np.ascontiguousarray(np.stack(bins, axis=1)) if bins else np.zeros((len(values), 0), np.uint8)
+    return boost.Table(table, np.zeros(len(bins), dtype=bool), missing)
+
+
+def grown(
+    x_own: np.ndarray,
+    x_theirs: np.ndarray,
+    y: np.ndarray,
+    held: np.ndarray,
+    *,
+    both: bool = False,
+    **learning: object,
+):
+    dealer, terms = Dealer(), boost.Terms(trees=20, depth=4, bits=5)
+    k = len(y)
+    labels = boost.Labels(np.arange(k), y.astype(float), ~held, held, binned(x_own, 256))
+    how = boost.Learning(**learning)  # type: ignore[arg-type]
+    brand = boost.Brand(labels, k, SESSION, terms, how, os.urandom, dealer.sender)
+    provider = boost.Provider(binned(x_theirs, 32), SESSION, terms, os.urandom, dealer.receiver)
+    pump(brand, provider)
+    return (brand.result, provider.result) if both else brand.result
+
+
+def test_as_good_as_scikit_learn_on_the_pooled_table() -> None:
+    x, y = load_breast_cancer(return_X_y=True)
+    held = np.random.default_rng(0).random(len(y)) < 0.3
+    scores = grown(x[:, ::2], x[:, 1::2], y, held).scores
+    plain = HistGradientBoostingClassifier(max_iter=20, max_depth=4, early_stopping=False)
+    pooled = plain.fit(x[~held], y[~held]).decision_function(x[held])
+    assert roc_auc_score(y[held], scores[held]) > roc_auc_score(y[held], pooled) - 0.01
+
+
+@pytest.mark.parametrize("case", ["constant", "missing", "imbalanced", "separable", "none of its own"])
+def test_awkward_columns(case: str) -> None:
+    x, y = make_classification(
+        3000, 6, n_informative=4, weights=[0.995 if case == "imbalanced" else 0.5], random_state=4
+    )
+    x_own, x_theirs = x[:, :3].copy(), x[:, 3:].copy()
+    if case == "constant":
+        x_own[:, 0], x_theirs[:, 0] = 1.0, 2.0
+    if case == "missing":
+        x_own[:, 0], x_theirs[::3, 0], x_theirs[:, 1] = np.nan, np.nan, np.nan
+    if case == "separable":
+        x_theirs[:, 2] = y
+    if case == "none of its own":
+        x_own = x_own[:, :0]
+    held = np.random.default_rng(1).random(len(y)) < 0.3
+    result = grown(x_own, x_theirs, y, held)
+    assert np.isfinite(result.scores).all()
+    pooled = HistGradientBoostingClassifier(max_iter=20, max_depth=4, early_stopping=False)
+    both = np.hstack([x_own, x_theirs])
+    both = both[:, ~np.isnan(both).all(axis=0)]  # scikit-learn refuses a column without any value
+    plain = pooled.fit(both[~held], y[~held]).decision_function(both[held])
+    slack = 0.06 if case == "imbalanced" else 0.015  # fifteen positives in all: a coin's spread
+    assert roc_auc_score(y[held], result.scores[held]) > roc_auc_score(y[held], plain) - slack
+
+
+@pytest.mark.parametrize("side", ["monotone_own", "monotone_provider"])
+def test_a_monotone_column_never_turns(side: str) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.random((2500, 2))
+    y = (np.sin(9 * x[:, 0]) + x[:, 0] + rng.normal(0, 0.4, 2500) > 0.5).astype(float)
+    own, theirs = (x[:, :1], x[:, 1:]) if side == "monotone_own" else (x[:, 1:], x[:, :1])
+    held = np.zeros(2500, dtype=bool)
+    bound = grid(*grown(own, theirs, y, held, both=True, **{side: {0: 1}}, learning_rate=0.3))
+    free = grid(*grown(own, theirs, y, held, both=True, learning_rate=0.3))
+    axis = 0 if side == "monotone_own" else 1
+    assert (np.diff(bound, axis=axis) >= 0).all() and np.ptp(bound) > 1
+    assert (np.diff(free, axis=axis) < 0).any()
+
+
+def grid(mine: boost.BrandResult, theirs: boost.ProviderResult) -> np.ndarray:
+    """Scores of every pair of bins, float64[256, 32]."""
+    a, b = (
+        m.ravel().astype(np.uint8)[:, None] for m in np.meshgrid(np.arange(256), np.arange(32), indexing="ij")
+    )
+    flags = np.zeros(1, dtype=bool)
+    scorer = Scorer(np.arange(len(a)), boost.Table(a, flags, flags), len(a), mine.start, mine.trees, SESSION)
+    pump(scorer, Answerer(boost.Table(b, flags, flags), theirs.splits, SESSION))
+    return scorer.result.reshape(256, 32)
+
+
+def test_early_stopping_keeps_the_best_forest() -> None:
+    x, y = make_classification(1500, 6, n_informative=3, flip_y=0.4, random_state=0)
+    held = np.random.default_rng(3).random(len(y)) < 0.3
+    result = grown(x[:, :3], x[:, 3:], y, held, learning_rate=1.0, patience=3)
+    assert len(result.trees) == int(np.argmin(result.losses)) < len(result.losses) - 1
+
+
+@given(
+    st.lists(st.floats(-5, 5, width=16) | st.just(0.0), min_size=1, max_size=200),
+    st.integers(2, 64),
+    st.integers(1, 20),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_bin_is_small(values: list[float], most: int, least: int) -> None:
+    array = np.array(values)
+    bounds = boost.cuts(array, most, least)
+    bins = boost.ordered(array, bounds, missing=False)
+    sizes = np.bincount(bins)
+    assert len(bounds) < most and (len(sizes) == 1 or sizes.min() >= least)
+    order = np.argsort(array, kind="stable")
+    assert (np.diff(bins[order].astype(int)) >= 0).all()
