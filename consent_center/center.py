@@ -54,6 +54,9 @@ from consent_center.model import (
     Snapshot,
 )
 from consent_center.notices.service import Notices
+from consent_center.outbox import check as outbox_check
+from consent_center.outbox import queue, timing
+from consent_center.outbox.service import Outbox
 from consent_center.preferences import check as preference_check
 from consent_center.preferences.consents import judge
 from consent_center.preferences.service import Preferences
@@ -222,7 +225,25 @@ class Center:
     def switch_purpose(self, id: str, active: bool, actor: str) -> Purpose:
         """Switch a purpose on or off, for everybody and at once. `registry.unknown`."""
         with self._write() as connection:
-            return registry.switch_purpose(connection, id, active, actor)
+            changed = registry.switch_purpose(connection, id, active, actor)
+            queue.note_all(connection, "purpose.switched", {"purpose": id, "active": active}, "", self._now())
+            return changed
+
+    def switch_recipient(self, id: str, active: bool, actor: str) -> dict[str, bool]:
+        """Switch a recipient off or on, for every purpose and at once; all that were ever switched.
+
+        `registry.recipient`. Running jobs for it stop at their next stage.
+        """
+        with self._write() as connection:
+            registry.switch_recipient(connection, id, active, actor)
+            told = {"recipient": id, "active": active}
+            queue.note_all(connection, "recipient.switched", told, id, self._now())
+            return registry.switched_recipients(connection)
+
+    def recipients(self) -> dict[str, bool]:
+        """The recipients that were ever switched, and whether they are on; all others are on."""
+        with self._read() as connection:
+            return registry.switched_recipients(connection)
 
     def purposes(self) -> list[Purpose]:
         """Every version of every purpose."""
@@ -356,6 +377,11 @@ class Center:
         with self._lock:
             self._catch_up(connection)
             return judge(self._state, self._controller, request, ordinals, as_of, self._rules)
+
+    @property
+    def outbox(self) -> Outbox:
+        """Webhooks, their queue, and how long enforcement takes."""
+        return Outbox(self._keys, self._controller, self._read, self._write, self._now)
 
     @property
     def rights(self) -> Rights:
@@ -585,14 +611,21 @@ class Center:
                 parts = deciding.classify(
                     self._state, self._controller, stored.request, stored.eligible, as_of, self._rules
                 )
-            active = deciding.purpose_active(self._state.registry, stored.request.purpose)
+            asked = stored.request
+            active = not deciding.closed_for(self._state.registry, asked.purpose, asked.recipient)
             sequence = self._state.sequence
             members = [ordinals_of(who) for _, who in parts]
             withdrawn = np.concatenate([*members, np.empty(0, np.int64)])
             codes = [np.full(len(m), code, np.uint8) for (code, _), m in zip(parts, members, strict=True)]
             reasons = np.concatenate([*codes, np.empty(0, np.uint8)])
             order = np.argsort(withdrawn)
-            lag = examine.oldest_change(connection, int(stored.document["sequence"]), withdrawn, now)
+            start = int(stored.document["sequence"])
+            lag = examine.oldest_change(connection, start, withdrawn, now)
+            before = timing.measured_up_to(connection, snapshot_id, start)
+            waits = timing.new_waits(connection, before, withdrawn, now)
+        if len(waits):
+            with self._write() as connection:
+                timing.note(connection, stored.document, sequence, waits, now)
         return Delta(sequence, active, withdrawn[order], reasons[order], lag)
 
     def token_proof(self, snapshot_id: str, kind: str, value: str) -> dict[str, Any]:
@@ -691,7 +724,7 @@ class Center:
         with self._read() as connection:
             found = examine.fsck(connection, self._keys, checkpoint)
             found = found or preference_check.fsck(connection, self._keys)
-            found = found or rights_check.fsck(connection, self._keys)
+            found = found or rights_check.fsck(connection, self._keys) or outbox_check.fsck(connection)
             found = found or settings.fsck(connection, entries)
             return found or check_file(connection, self._home, self._state_key())
 

@@ -137,8 +137,9 @@ def judge(
     state: State, controller: str, request: DecisionRequest, subjects: Ints, as_of: int, rules: Sequence[Rule]
 ) -> npt.NDArray[np.uint8]:
     """Codes uint8[n] of subjects int64[n], -1 for unknown ones. No Python object is made per subject."""
-    if not purpose_active(state.registry, request.purpose):
-        return np.full(len(subjects), CODE["purpose_inactive"], np.uint8)
+    closed = closed_for(state.registry, request.purpose, request.recipient)
+    if closed:
+        return np.full(len(subjects), CODE[closed], np.uint8)
     if len(subjects) <= FEW:
         people = BitMap([subject for subject in subjects.tolist() if subject >= 0])
         by_person = dict.fromkeys(people, 0)
@@ -166,13 +167,21 @@ def purpose_active(registry: Registry | None, purpose: str) -> bool:
     return known is not None and known.active
 
 
+def closed_for(registry: Registry | None, purpose: str, recipient: str) -> str:
+    """The reason that holds for everybody, if the purpose or the recipient is off; empty if both are on."""
+    if registry is None or not purpose_active(registry, purpose):
+        return "purpose_inactive"
+    return "recipient_inactive" if recipient in registry.off else ""
+
+
 def classify(
     state: State, controller: str, request: DecisionRequest, people: BitMap, as_of: int, rules: Sequence[Rule]
 ) -> list[tuple[int, BitMap]]:
     """Split `people` by first reason: disjoint (code, bitmap) in REASONS' order; the rest is eligible."""
     registry = state.registry
-    if registry is None or not purpose_active(registry, request.purpose):
-        return [(CODE["purpose_inactive"], people.copy())]
+    closed = closed_for(registry, request.purpose, request.recipient)
+    if registry is None or closed:
+        return [(CODE[closed], people.copy())]
     purpose = registry.current[request.purpose]
     left, out = people.copy(), []
 

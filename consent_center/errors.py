@@ -20,6 +20,7 @@ CODES: dict[str, str] = {
     "registry.purpose": "a field of a purpose is not allowed",
     "registry.notice": "a field of a notice is not allowed",
     "registry.assessment": "a field of an impact assessment's reference is not allowed",
+    "registry.recipient": "a recipient's name is not allowed",
     "registry.version": "that version exists already with other content, or is not newer than the last",
     "registry.unknown": "no purpose or notice of that name and version",
     # events
@@ -112,6 +113,11 @@ CODES: dict[str, str] = {
     "notice.unknown": "there is no draft of that notice",
     "notice.language": "a draft lacks a language that people need",
     "notice.changed": "a draft was changed since it was previewed",
+    # webhooks
+    "webhook.url": "a webhook's URL is not allowed, or its host has an address that is not",
+    "webhook.field": "a field of a webhook is not allowed",
+    "webhook.unknown": "no webhook of that name is registered",
+    "webhook.signature": "a webhook's message is not signed by that key, or is too old",
     # receipts
     "receipt.event": "no receipt can be made of that event",
     "receipt.identifier": "the identifier is not of the person of that event",

@@ -35,6 +35,7 @@ from consent_center.keys import Keys
 from consent_center.ledger import log
 from consent_center.ledger.verify import SALT_SIZE
 from consent_center.model import KINDS, RANK, RecordedMany
+from consent_center.outbox import queue
 
 Bytes2 = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -166,6 +167,7 @@ def _insert(
     numbers = (sequences, ordinals, ids[descriptor], leaves, occurred, recorded, expires)
     rows = zip(*(column.tolist() for column in numbers), blobs(commitment), sealed, strict=True)
     db.insert_many(connection, db.events, rows)
+    queue.note_events(connection, keys, batch.descriptors, descriptor, ordinals, salts, occurred, first, now)
     ranks = np.array([RANK.get(d.get("action", ""), 0) for d in batch.descriptors], np.int64)[descriptor]
     if contexts[descriptor[0]] != ERASURE_CONTEXT:
         columns = (contexts[descriptor], ordinals, ids[descriptor], ranks, occurred, expires, sequences)

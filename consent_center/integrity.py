@@ -24,6 +24,7 @@ from consent_center.hashing import as_rows
 from consent_center.keys import Keys
 from consent_center.ledger.verify import canonical, disclosure
 from consent_center.model import Finding
+from consent_center.outbox.tables import recipients
 from consent_center.signals import store as signal_store
 
 Ints = npt.NDArray[np.int64]
@@ -110,6 +111,7 @@ def _registry(connection: sa.Connection, _keys: Keys) -> Finding | None:
         "purposes": {},
         "notices": {},
         "assessments": {},
+        "recipients": {},
     }
     for _, kind, payload in _entries(connection, *registry.LEAF_KINDS):
         body = {name: value for name, value in payload.items() if name != "actor"}
@@ -119,11 +121,13 @@ def _registry(connection: sa.Connection, _keys: Keys) -> Finding | None:
         elif kind == "purpose.switch":
             key = (body["id"], body["version"])
             wanted["purposes"][key] = (wanted["purposes"][key][0], int(body["active"]))
+        elif kind == "recipient.switch":
+            wanted["recipients"][body["id"],] = (int(body["active"]),)
         elif kind == "notice":
             wanted["notices"][body["id"], body["version"]] = (canonical(body).decode(),)
         else:
             wanted["assessments"][body["id"],] = (canonical(body).decode(),)
-    tables = ((db.purposes, 2), (db.notices, 2), (db.assessments, 1))
+    tables = ((db.purposes, 2), (db.notices, 2), (db.assessments, 1), (recipients, 1))
     for table, width in tables:
         rows = [tuple(row) for row in connection.execute(sa.select(table))]
         found = _compare(table.name, {row[:width]: row[width:] for row in rows}, wanted[table.name])

@@ -20,13 +20,14 @@ from consent_center.errors import ConsentError
 from consent_center.ledger.log import append_entries
 from consent_center.ledger.verify import canonical
 from consent_center.model import LATER_FIELDS, Assessment, Notice, Purpose
+from consent_center.outbox.tables import recipients
 
 #: Names of purposes, recipients, categories, channels ... : any script, no blanks, nothing that could bundle.
 NAME = re.compile(r"[^\s,;|*+\x00-\x1f\x7f]{1,128}")
 _MAX_TEXT = 100_000
 
 #: Kinds of the leaves that change the registry; each raises its counter by one.
-LEAF_KINDS = ("purpose", "purpose.switch", "notice", "assessment")
+LEAF_KINDS = ("purpose", "purpose.switch", "notice", "assessment", "recipient.switch")
 
 
 def is_name(text: object) -> bool:
@@ -52,6 +53,7 @@ class Registry:
     purposes: dict[tuple[str, int], Purpose]
     notices: dict[tuple[str, int], Notice]
     assessments: dict[str, Assessment]
+    off: frozenset[str] = frozenset()  # recipients that are switched off
 
     def notice_stands(self, notice: str, seen: int) -> bool:
         """Whether consent given under version `seen` of a notice still stands: no material newer version."""
@@ -87,7 +89,26 @@ def load(connection: sa.Connection) -> Registry:
         purposes,
         {(notice.id, notice.version): notice for notice in sorted(notices, key=lambda n: (n.id, n.version))},
         {assessment.id: assessment for assessment in found},
+        frozenset(name for name, active in switched_recipients(connection).items() if not active),
     )
+
+
+def switched_recipients(connection: sa.Connection) -> dict[str, bool]:
+    """The recipients that were ever switched, and whether they are on; all others are."""
+    return {row.id: bool(row.active) for row in connection.execute(sa.select(recipients))}
+
+
+def switch_recipient(connection: sa.Connection, id: str, active: bool, actor: str) -> None:
+    """Switch a recipient off or on; jobs for it notice at their next stage. `registry.recipient`."""
+    _names([id], "the recipient", "registry.recipient")
+    held = switched_recipients(connection)
+    if held.get(id, True) == active:
+        return
+    if id in held:
+        connection.execute(recipients.update().where(recipients.c.id == id).values(active=int(active)))
+    else:
+        connection.execute(recipients.insert().values(id=id, active=int(active)))
+    _changed(connection, "recipient.switch", {"id": id, "active": active}, actor)
 
 
 def counter(connection: sa.Connection) -> int:

@@ -33,6 +33,7 @@ from protocols import errors as protocol_errors
 #: The one table from an error code to a job's final state; everything else is `failed`.
 _STATES = {
     "consent.purpose_off": "stopped_by_consent",
+    "consent.recipient_off": "stopped_by_consent",
     "job.cancelled": "cancelled",
     "job.rejected": "rejected",
     "job.expired": "rejected",
@@ -255,6 +256,12 @@ class Runner:
         self._consent.append(entry)
         self._record("job.recheck", {"job": self.job.job_id, **entry})
         self.store.update(self.job.job_id, consent=self._consent, counts=_counts(view))
+        if not found.active and "recipient_inactive" in found.reasons:
+            raise NodeError(
+                "consent.recipient_off",
+                f"{self.home.party} switched recipient {self.peer.party!r} off before stage {stage!r}",
+                share=True,
+            )
         if not found.active:
             raise NodeError(
                 "consent.purpose_off",

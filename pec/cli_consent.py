@@ -23,6 +23,7 @@ from pec.cli_consent_registry import notice, purpose
 from pec.cli_consent_rights import request
 from pec.cli_consent_signals import receipt, signal, verify
 from pec.cli_consent_user import user
+from pec.cli_consent_webhooks import COMMANDS as WEBHOOK_COMMANDS
 from pec.consent_options import actor, directory, facts, moment, open_at, plain, short, where
 from pec.errors import EXIT_FAILED
 
@@ -40,7 +41,7 @@ def consent() -> None:
 consent.add_command(purpose)
 consent.add_command(notice)
 consent.add_command(request)
-for _command in (signal, receipt, verify, user, reconsent, *COLLECT_COMMANDS):
+for _command in (signal, receipt, verify, user, reconsent, *WEBHOOK_COMMANDS, *COLLECT_COMMANDS):
     consent.add_command(_command)
 
 

@@ -35,6 +35,7 @@ OWN_KINDS = frozenset(
         "signals.mapping",
         *("collection.setting", "collection.link"),
         "admin.action",
+        *("recipient.switch", "webhook", "outbox", "outbox.result", "enforcement"),
         *("erasure", "rights", "rights.rules", "rights.sweep", "rights.correction"),
     }
 )

@@ -24,7 +24,8 @@ def outdated(
     for context in state.contexts.values():
         if (context.controller, context.purpose) != (controller, purpose):
             continue
-        over = context.ended(now) | state.erased
+        everyone = BitMap.union(*context.members.values()) if context.members else BitMap()
+        over = context.ends.ended(now, everyone) | state.erased
         for number, members in context.members.items():
             descriptor = state.descriptors[number]
             if descriptor["action"] not in GRANTS or not is_outdated(registry, descriptor):

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
@@ -31,6 +32,7 @@ from consent_center.keys import Keys
 from consent_center.ledger import log
 from consent_center.ledger.verify import canonical
 from consent_center.model import KINDS as IDENTIFIER_KINDS
+from consent_center.outbox import queue
 from consent_center.requests import clock, correction, letters, package, restriction, store
 from consent_center.requests.clock import ClockRule
 from consent_center.requests.model import (
@@ -281,6 +283,11 @@ class Rights:
     def _lift(self, connection: sa.Connection, request: Request) -> None:
         if request.kind != "restriction" or not restriction.lift(connection, request.subject):
             raise ConsentError("rights.fulfil", "this request restricts nobody")
+        self._tell(connection, request.subject, "subject.unrestricted", self.now())
+
+    def _tell(self, connection: sa.Connection, subject: int, kind: str, now: int) -> None:
+        salt = subjects.salts_of(connection, np.array([subject], np.int64))
+        queue.note_subject(connection, self.keys, subject, salt, kind, now)
 
     # ---- fulfilment ----------------------------------------------------------------------------------------
 
@@ -332,6 +339,7 @@ class Rights:
         if request.kind == "restriction":
             leaf = log.size(connection)  # the leaf of the step `fulfil`, in this transaction
             restriction.restrict(connection, request.subject, now, leaf)
+            self._tell(connection, request.subject, "subject.restricted", now)
             return {"held": True, "restricted_since": moment(now)}
         if not corrections and not text:
             raise ConsentError("rights.fulfil", "say what was corrected: `corrections`, or `text`")

@@ -35,6 +35,7 @@ from consent_center.rest import (
     roles,
     signals,
     token,
+    webhooks,
 )
 from consent_center.rest.context import CENTER, TOKEN, service_token
 
@@ -81,6 +82,7 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
         decisions,
         preferences,
         rights,
+        webhooks,
         receipts,
         ledger,
         collection,

@@ -24,6 +24,7 @@ _STATUS = {
     "ledger.index": 404,
     "receipt.event": 404,
     "rights.unknown": 404,
+    "webhook.unknown": 404,
     "rights.state": 409,
     "registry.version": 409,
     "event.identifier_conflict": 409,

@@ -180,6 +180,13 @@ class RemoteCenter:
         path = f"/v1/purposes/{quote(id, safe='')}/switch"
         return wire.build(Purpose, self._json("POST", path, {"active": active, "actor": actor}))
 
+    def switch_recipient(self, id: str, active: bool, actor: str) -> dict[str, bool]:
+        path = f"/v1/recipients/{quote(id, safe='')}/switch"
+        return dict(self._json("POST", path, {"active": active, "actor": actor}))
+
+    def recipients(self) -> dict[str, bool]:
+        return dict(self._json("GET", "/v1/recipients"))
+
     def purposes(self) -> list[Purpose]:
         return [wire.build(Purpose, p) for p in self._json("GET", "/v1/purposes")]
 

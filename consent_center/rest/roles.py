@@ -106,6 +106,17 @@ ENDPOINTS: dict[str, str] = {
     "rights.rules": "viewer",
     "rights.put_rule": "admin",
     "rights.sweep": "officer",
+    # webhooks, recipients, enforcement
+    "webhooks.list_webhooks": "viewer",
+    "webhooks.put_webhook": "admin",
+    "webhooks.key": "viewer|service",
+    "webhooks.switch_webhook": "officer",
+    "webhooks.persons": "officer|service",
+    "webhooks.list_messages": "viewer",
+    "webhooks.requeue": "officer",
+    "webhooks.enforcement": "viewer|service",
+    "webhooks.list_recipients": "viewer|service",
+    "webhooks.switch_recipient": "officer",
     # receipts
     "receipts.receipt": "officer|service",
     "receipts.receipt_with_identifiers": "officer|service",

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from consent_center.center import Center
 from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
+from consent_center.outbox.dispatch import Dispatcher
 from consent_center.rest.app import create_app
 from consent_center.rest.token import ensure_token
 
@@ -98,9 +100,12 @@ def serve(
     home = Path(center_home)
     with open_center(home) as center:
         server = _make(home, center, host, port)
+        dispatcher = Dispatcher(center.outbox) if isinstance(center, Center) else None
         try:
             if ready is not None:
                 ready(Address(f"http://127.0.0.1:{server.server_port}", home.resolve() / "rest.token"))
             server.serve_forever()
         finally:
             server.server_close()
+            if dispatcher is not None:
+                dispatcher.close()

@@ -1,0 +1,1 @@
+"""Withdrawal that travels: a transactional outbox, signed webhooks, and how long enforcement takes."""
