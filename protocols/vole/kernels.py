@@ -42,18 +42,22 @@ def _times_x(word: Any) -> Any:  # pragma: no cover (compiled)
 
 
 @njit(nogil=True)
-def _gather(source: Any, buffer: Any, place: Any, first: Any, rows: Any, columns: Any, rounds: Any) -> None:
-    # pragma: no cover (compiled)
-    """buffer[k] = source[image of first + k] under the permutation that `rounds` defines (README section 5).
+def _times(word: Any, shift: Any) -> Any:  # pragma: no cover (compiled)
+    """x · word for shift 1, and word itself for shift 0 (the binary code)."""
+    return (word << shift) ^ (np.uint64(0x1B) * shift * (word >> np.uint64(63)))
 
-    Positions first and loads in a loop of their own: so many loads are under way at once, and their waiting
-    for memory, which is most of the time that the code takes, overlaps. All integers are unsigned, since
-    numba lets a negative index count from the end and would look for the sign each time.
+
+@njit(nogil=True)
+def _positions(
+    place: Any, first: Any, size: Any, rows: Any, columns: Any, rounds: Any
+) -> None:  # pragma: no cover (compiled)
+    """Images of first, first + 1, … under the permutation that `rounds` defines (README section 5).
+
+    All integers are unsigned: numba lets a negative index count from the end and would look for the sign.
     """
-    size, columns, rows = np.uint64(source.shape[0]), np.uint64(columns), np.uint64(rows)
+    size, columns, rows = np.uint64(size), np.uint64(columns), np.uint64(rows)
     r = np.uint64(first) // columns
     c = np.uint64(first) - r * columns
-    one = np.uint64(1)
     for k in range(place.shape[0]):
         left, right = r, c
         while True:
@@ -66,69 +70,112 @@ def _gather(source: Any, buffer: Any, place: Any, first: Any, rows: Any, columns
             if image < size:
                 break
         place[k] = image
-        c += one
+        c += np.uint64(1)
         if c == columns:
             c = np.uint64(0)
-            r += one
+            r += np.uint64(1)
+
+
+@njit(nogil=True)
+def _gather(source: Any, buffer: Any, place: Any) -> None:  # pragma: no cover (compiled)
+    """Loads in a loop of their own: many are under way at once, and their waiting for memory overlaps."""
     for k in range(place.shape[0]):
         u, v = _load(source, place[k])
         _store(buffer, k, u, v)
 
 
+@njit(nogil=True)
+def _accumulate(source: Any, target: Any, carry: Any, shift: Any) -> None:  # pragma: no cover (compiled)
+    u, v = carry[0], carry[1]
+    for k in range(target.shape[0]):
+        p, q = _load(source, k)
+        u, v = _times(u, shift) ^ p, _times(v, shift) ^ q
+        _store(target, k, u, v)
+    carry[0], carry[1] = u, v
+
+
+@njit(nogil=True)
+def _diagonal(
+    out: Any, systematic: Any, other: Any, matrices: Any, table: Any
+) -> None:  # pragma: no cover (compiled)
+    """out = systematic + M · other in blocks of 32, four rows of M at a time by look-up (Four Russians)."""
+    for block in range(0, out.shape[0], 32):
+        for g in range(8):
+            for bit in range(4):
+                p, q = _load(other, block + 4 * g + bit)
+                for k in range(1 << bit):
+                    table[0, g, (1 << bit) + k] = table[0, g, k] ^ p
+                    if out.ndim == 2:
+                        table[1, g, (1 << bit) + k] = table[1, g, k] ^ q
+        for k in range(block, min(block + 32, out.shape[0])):
+            u, v = _load(systematic, k)
+            row = matrices[k]
+            for g in range(8):
+                digit = row & np.uint32(15)
+                row >>= np.uint32(4)
+                u ^= table[0, g, digit]
+                if out.ndim == 2:
+                    v ^= table[1, g, digit]
+            _store(out, k, u, v)
+
+
 @compiled
 def encode(
-    vector: Any, scratch: Any, out: Any, rows: int, columns: int, rounds: Any, matrices: Any
+    wide: Any,
+    wide_spare: Any,
+    wide_out: Any,
+    narrow: Any,
+    narrow_spare: Any,
+    narrow_out: Any,
+    rows: int,
+    columns: int,
+    rounds: Any,
+    matrices: Any,
+    shift: int,
 ) -> None:  # pragma: no cover (compiled)
-    """out = code · vector; `vector` and `scratch` (N elements each) are overwritten, `out` has up to N / 2.
+    """Both outputs are the code's images of both vectors; vectors and spares of their sizes are overwritten.
 
-    N is a multiple of 64. `rounds: uint16[accumulations, feistel rounds, …]`, `matrices: uint32[N / 2]`.
+    `wide: uint64[N, 2]`; `narrow: uint64[N]` or `uint64[N, 2]`, or of length 0 and then left alone. Outputs
+    have up to N / 2 elements; N is a multiple of 64. `rounds: uint16[accumulations, feistel rounds, …]`,
+    `matrices: uint32[N / 2]`, `shift` 1, or 0 for the binary code.
     """
-    size = vector.shape[0]
+    size = wide.shape[0]
     half = size // 2
+    factor = np.uint64(shift)
+    second = narrow.shape[0] > 0
     place = np.empty(BLOCK, dtype=np.uint64)
-    buffer = np.empty_like(vector[:BLOCK])
-    second = np.empty_like(vector[:BLOCK])
-    u = v = np.uint64(0)
-    for i in range(size):
-        p, q = _load(vector, i)
-        u, v = _times_x(u) ^ p, _times_x(v) ^ q
-        _store(vector, i, u, v)
+    further = np.empty(BLOCK, dtype=np.uint64)
+    wide_buffer, wide_other = np.empty_like(wide[:BLOCK]), np.empty_like(wide[:BLOCK])
+    narrow_buffer, narrow_other = np.empty_like(narrow[:BLOCK]), np.empty_like(narrow[:BLOCK])
+    carry = np.zeros((2, 2), dtype=np.uint64)
+    table = np.zeros((2, 8, 16), dtype=np.uint64)
+    _accumulate(wide, wide, carry[0], factor)
+    _accumulate(narrow, narrow, carry[1], factor)
     last = rounds.shape[0] - 1
     for step in range(last):
-        u = v = np.uint64(0)
-        source, target = (vector, scratch) if step % 2 == 0 else (scratch, vector)
+        carry[:] = 0
         for first in range(0, size, BLOCK):
             here = min(BLOCK, size - first)
-            _gather(source, buffer, place[:here], first, rows, columns, rounds[step])
-            for k in range(here):
-                p, q = _load(buffer, k)
-                u, v = _times_x(u) ^ p, _times_x(v) ^ q
-                _store(target, first + k, u, v)
-    source = vector if last % 2 == 0 else scratch
-    table_u = np.zeros((8, 16), dtype=np.uint64)
-    table_v = np.zeros((8, 16), dtype=np.uint64)
-    for first in range(0, out.shape[0], BLOCK):
+            _positions(place[:here], first, size, rows, columns, rounds[step])
+            _gather(wide, wide_buffer, place[:here])
+            _accumulate(wide_buffer, wide_spare[first : first + here], carry[0], factor)
+            if second:
+                _gather(narrow, narrow_buffer, place[:here])
+                _accumulate(narrow_buffer, narrow_spare[first : first + here], carry[1], factor)
+        wide, wide_spare = wide_spare, wide
+        narrow, narrow_spare = narrow_spare, narrow
+    for first in range(0, wide_out.shape[0], BLOCK):
         here = min(BLOCK, half - first)
-        _gather(source, buffer, place[:here], first, rows, columns, rounds[last])
-        _gather(source, second, place[:here], half + first, rows, columns, rounds[last])
-        for block in range(0, here, 32):
-            for g in range(8):
-                for bit in range(4):
-                    p, q = _load(second, block + 4 * g + bit)
-                    for k in range(1 << bit):
-                        table_u[g, (1 << bit) + k] = table_u[g, k] ^ p
-                        if vector.ndim == 2:
-                            table_v[g, (1 << bit) + k] = table_v[g, k] ^ q
-            for k in range(block, min(block + 32, out.shape[0] - first)):
-                u, v = _load(buffer, k)
-                row = matrices[first + k]
-                for g in range(8):
-                    digit = row & np.uint32(15)
-                    row >>= np.uint32(4)
-                    u ^= table_u[g, digit]
-                    if vector.ndim == 2:
-                        v ^= table_v[g, digit]
-                _store(out, first + k, u, v)
+        end = min(first + here, wide_out.shape[0])
+        _positions(place[:here], first, size, rows, columns, rounds[last])
+        _positions(further[:here], half + first, size, rows, columns, rounds[last])
+        _gather(wide, wide_buffer, place[:here])
+        _gather(wide, wide_other, further[:here])
+        _diagonal(wide_out[first:end], wide_buffer, wide_other, matrices[first:end], table)
+        if second:
+            _gather(narrow, narrow_buffer, place[:here])
+            _gather(narrow, narrow_other, further[:here])
+            _diagonal(narrow_out[first:end], narrow_buffer, narrow_other, matrices[first:end], table)
 
 
 @compiled

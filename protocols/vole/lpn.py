@@ -63,8 +63,20 @@ class Code:
         self._rounds = (wide >> np.uint64(32)).astype(np.uint16).reshape(lpn.accumulations, -1, self._rows)
         self._matrices = drawn[4 * count :].view("<u4").astype(np.uint32)
 
-    def compress(self, vector: Words) -> Words:
-        """n elements of the image of `vector` (N elements of one or two words), which is overwritten."""
-        out = np.empty((self._shape.n, *vector.shape[1:]), dtype=np.uint64)
-        encode(vector, np.empty_like(vector), out, self._rows, self._columns, self._rounds, self._matrices)
-        return out
+    def compress(
+        self, wide: Words, narrow: Words | None = None, *, binary: bool = False
+    ) -> tuple[Words, Words]:
+        """n elements each of the images of `wide: uint64[N, 2]`, `narrow: uint64[N]` or `uint64[N, 2]`.
+
+        Both are overwritten. `binary`: accumulators without the factor x, so that bits stay by themselves.
+        """
+        if narrow is None:
+            narrow = np.empty(0, dtype=np.uint64)
+        n = self._shape.n
+        wide_out = np.empty((n, 2), dtype=np.uint64)
+        narrow_out = np.empty((n if len(narrow) else 0, *narrow.shape[1:]), dtype=np.uint64)
+        # Spares come from numpy, which asks the system for large pages; random access is slow without them.
+        vectors = wide, np.empty_like(wide), wide_out, narrow, np.empty_like(narrow), narrow_out
+        code = self._rows, self._columns, self._rounds, self._matrices, 0 if binary else 1
+        encode(*vectors, *code)
+        return wide_out, narrow_out

@@ -114,11 +114,9 @@ class VoleReceiver(Order):
         with self._step("expand"):
             code = Code(self._shape, self._session)
             leaves, self._leaves = self._leaves, np.zeros((0, 2), dtype=np.uint64)
-            a = code.compress(leaves)
             noise = np.zeros((self._shape.size, self._layout.width), dtype=np.uint64)
             noise[self._positions()] = self._values
-            c = code.compress(noise if self._layout.width == 2 else noise[:, 0])
-            return ReceiverVole(a, c)
+            return ReceiverVole(*code.compress(leaves, noise if self._layout.width == 2 else noise[:, 0]))
 
     def _positions(self) -> np.ndarray:
         """Where in the noise vector the unknown leaves are."""

@@ -99,4 +99,5 @@ class VoleSender(Order):
         """The local computation: the code over the leaves."""
         with self._step("expand"):
             leaves, self._leaves = self._leaves, np.zeros((0, 2), dtype=np.uint64)
-            return SenderVole(Code(self._shape, self._session).compress(leaves), self._delta)
+            b, _ = Code(self._shape, self._session).compress(leaves)
+            return SenderVole(b, self._delta)

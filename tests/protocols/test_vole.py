@@ -116,13 +116,13 @@ def test_results_do_not_print_secrets() -> None:
 # the code and the trees against plain oracles
 
 
-def plain_encode(code: Code, shape: Shape, vector: list[int]) -> list[int]:
+def plain_encode(code: Code, shape: Shape, vector: list[int], factor: int) -> list[int]:
     """README section 5, word by word, one list operation after the other."""
 
     def accumulate(values: list[int]) -> list[int]:
         out, last = [], 0
         for value in values:
-            last = multiply64(2, last) ^ value
+            last = multiply64(factor, last) ^ value
             out.append(last)
         return out
 
@@ -158,11 +158,16 @@ def test_the_code_is_the_specification(n: int, lpn) -> None:
     rng = np.random.default_rng(n)
     vector = rng.integers(0, 2**64, (shape.size, 2), dtype=np.uint64)
     code = Code(shape, SESSION)
-    wide = code.compress(vector.copy())
+    wide, nothing = code.compress(vector.copy())
+    assert nothing.shape == (0,)
     for half in range(2):
-        narrow = code.compress(np.ascontiguousarray(vector[:, half]))
-        assert np.array_equal(narrow, wide[:, half])
-        assert narrow.tolist() == plain_encode(code, shape, vector[:, half].tolist())
+        both = code.compress(vector.copy(), np.ascontiguousarray(vector[:, half]))
+        assert np.array_equal(both[0], wide)
+        assert np.array_equal(both[1], wide[:, half])
+        assert both[1].tolist() == plain_encode(code, shape, vector[:, half].tolist(), 2)
+    assert np.array_equal(code.compress(vector.copy(), vector.copy())[1], wide)
+    binary, _ = code.compress(vector.copy(), binary=True)
+    assert binary[:, 0].tolist() == plain_encode(code, shape, vector[:, 0].tolist(), 1)
 
 
 @pytest.mark.parametrize("n", [1, 4097, 5000, 9999])
