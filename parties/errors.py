@@ -118,6 +118,7 @@ CODES: dict[str, str] = {
     "tags.type": "a tag column's type can't be sent",
     # job kinds (parties.kinds)
     "kind.message": "the peer's control message of a stage is malformed",
+    "joint.rows": "fewer labelled people of both sides than the agreement's minimum",
     "lookalike.seeds": "fewer matched seeds than the agreement's minimum",
     # audit bundles (parties.bundle)
     "bundle.unreadable": "an audit bundle is no zip file of the expected form",

@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from consent_center.center import Center
 from consent_center.model import DecisionRequest, Notice, Purpose
-from protocols import align, boost, enrich, lookalike, ot, vole
+from protocols import align, boost, enrich, joint, lookalike, ot, vole
 from protocols.machine import pump
 
 ROWS, COLUMNS, SEEDS = 512, 4, 128
 
 
 def protocols() -> None:
-    """Align, enrich and lookalike on a few hundred random rows."""
+    """Align, enrich, lookalike and joint on a few hundred random rows."""
     items = np.frombuffer(os.urandom(32 * ROWS), dtype=np.uint8).reshape(ROWS, 32)
     session = os.urandom(32)
     limits = align.Limits(max_receiver=1 << 16, max_sender=1 << 16)
@@ -57,6 +57,12 @@ def protocols() -> None:
         features = lookalike.Features(phi.copy(order="F"), names, session, terms, os.urandom)
         pump(lookalike.Labels(seeds, ROWS, session, terms, os.urandom), features)
         lookalike.score(phi, features.result)
+    labels = (phi[:, 0] > 0).astype(np.float64)
+    rows = np.arange(ROWS, dtype=np.int64)
+    regression = joint.Terms(steps=2, rank=3)
+    provider = joint.Provider(phi, names, session, regression, os.urandom)
+    pump(joint.Brand(rows, phi, labels, ROWS, session, regression, os.urandom), provider)
+    provider.result.part(phi)
 
 
 def forests() -> None:

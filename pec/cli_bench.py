@@ -109,6 +109,29 @@ def boost(
 bench.add_command(gate)
 
 
+@bench.command("joint-lr")
+@click.option(
+    "--rows", type=click.IntRange(80), default=20_000, show_default=True, help="People, the same at both."
+)
+@click.option(
+    "--features-brand", type=click.IntRange(1), default=10, show_default=True, help="The brand's columns."
+)
+@click.option(
+    "--features-provider", type=click.IntRange(1), default=10, show_default=True, help="The provider's."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the synthetic data.")
+@json_option
+def joint_lr(rows: int, features_brand: int, features_provider: int, seed: int, as_json: bool) -> None:
+    """Joint logistic regression on columns of both sides, scores of the brand's people."""
+    from pec.bench import run
+
+    with progress("bench joint-lr") as bar:
+        data = run.joint_lr(
+            rows, features_brand, features_provider, seed=seed, show=lambda w, d, t: bar.update(d, t, w)
+        )
+    emit(data, as_json, _show)
+
+
 def _show(d: dict[str, Any]) -> Any:
     from rich.console import Group
 

@@ -128,6 +128,21 @@ def boost(**given: Any) -> int:
     return _run("boost", given, signed, {name: given.pop(name) for name in names})
 
 
+@simulate.command("joint-lr")
+@_common
+@click.option("--label", required=True, help="Column of the brand's file to predict.")
+@click.option(
+    "--family",
+    type=click.Choice(["logistic", "linear", "poisson"]),
+    default="logistic",
+    show_default=True,
+    help="logistic: a yes/no label; linear: a number; poisson: a count.",
+)
+def joint_lr(**given: Any) -> int:
+    """A regression on the columns of both files, for the brand's people. Lines without a label are scored."""
+    return _run("joint-lr", given)
+
+
 def _run(
     kind: str,
     given: dict[str, Any],
@@ -152,6 +167,7 @@ def _run(
         method=given.get("method", ""),
         params=params or {},
         learning=learning or {},
+        family=given.get("family", "logistic"),
     )
     with progress("simulate") as bar:
         report = simulation.run(
@@ -170,7 +186,11 @@ def _show(d: dict[str, Any]) -> Any:
         "count",
         "count_plain_join",
         "noise_scale",
+        "family",
+        "people_matched",
         "rows",
+        "rows_fit",
+        "steps",
         "seeds_matched",
         "epsilon",
         "fitted",
@@ -180,6 +200,7 @@ def _show(d: dict[str, Any]) -> Any:
         "pooled_auc",
         "r2",
         "pooled_r2",
+        "deviance_explained",
         "lift_at_5pct",
         "audience_size",
         "asked",

@@ -43,6 +43,45 @@ def _both(leakage: dict[str, Any], side: str) -> list[tuple[str, str]]:
     )
 
 
+def joint_lr(
+    folder: Path, result: dict[str, Any], frame: pd.DataFrame | None, labels: pd.Series | None
+) -> dict[str, Any]:
+    """Figures of a joint-lr from `folder`, the brand's result files.
+
+    `frame` has the pooled columns and `labels` the labels (float, NaN where missing), both by line of the
+    brand's file: then plain scikit-learn is fitted to the very same rows and measured on the same held-out
+    ones. Raises `pec.check` when the node's AUC is not the one that its scores give.
+    """
+    table = pd.read_parquet(folder / "scores.parquet")
+    held = (table["role"] == "held_out").to_numpy()
+    names = ("family", "steps", "people_matched", "rows_fit", "rows_held_out", "columns_own", "columns")
+    out: dict[str, Any] = {name: result.get(name) for name in names}
+    out |= {"rows": len(table), "auc": None, "pooled_auc": None, "r2": result.get("r2"), "pooled_r2": None}
+    out["deviance_explained"] = result.get("deviance_explained")
+    if frame is None or labels is None or not held.any():
+        return out
+    lines = table["row"].to_numpy()
+    y = labels.to_numpy(dtype=np.float64)[lines]
+    fit = (table["role"] == "fit").to_numpy()
+    best = pooled.joint_scores(frame.iloc[lines].reset_index(drop=True), y, fit, str(result["family"]))
+    if result["family"] == "logistic":
+        if len(np.unique(y[held])) < 2:
+            return out
+        out["auc"] = metrics.auc(metrics.rank(table["score"][held], y[held] > 0))
+        if result.get("auc") is None or abs(result["auc"] - out["auc"]) > AGREE:
+            raise PecError(
+                "pec.check", f"the node reports AUC {result.get('auc')}, its scores give {out['auc']:.6f}"
+            )
+        out["pooled_auc"] = metrics.auc(metrics.rank(best[held], y[held] > 0))
+    elif result["family"] == "linear":
+        spread = float(np.var(y[held]))
+        out["pooled_r2"] = 1 - float(np.mean((best[held] - y[held]) ** 2)) / spread if spread else None
+    else:
+        own = table["prediction"].to_numpy()
+        out["mean_gap"] = float(np.mean(np.abs(own[held] - best[held])) / max(1e-12, float(y[fit].mean())))
+    return out
+
+
 def lookalike(
     folder: Path,
     result: dict[str, Any],

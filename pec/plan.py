@@ -12,12 +12,13 @@ from parties import documents
 
 KINDS = ("overlap", "lookalike", "enrich")
 #: Kinds that learn from the brand's labels with columns of both sides.
-SUPERVISED = ("boost",)
+SUPERVISED = ("boost", "joint-lr")
 OUTPUTS = {
     "overlap": {"count": "brand"},
     "lookalike": {"scores": "brand", "audience": "brand", "seeds": "brand"},
     "enrich": {"tags": "brand"},
     "boost": {"scores": "brand"},
+    "joint-lr": {"scores": "brand"},
 }
 #: Other ways to the same result, by kind; what they give out and to whom.
 METHODS: dict[str, dict[str, dict[str, str]]] = {
@@ -30,6 +31,7 @@ PURPOSES: dict[str, dict[str, str]] = {
     "lookalike": {"zh": "与合作方共同寻找相似人群", "en": "Find people similar to customers, with a partner"},
     "enrich": {"zh": "由合作方补充约定的标签", "en": "Add agreed tags from a partner"},
     "boost": {"zh": "与合作方共同训练评分模型（树模型）", "en": "Score customers with a partner, by trees"},
+    "joint-lr": {"zh": "与合作方共同建立评分模型", "en": "Build a scoring model together with a partner"},
 }
 NOTICE_TEXT = {
     "zh": "{title}。您的数据不会离开各自的公司，仅交换加密信息。您可随时撤回同意。",

@@ -23,9 +23,45 @@ def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt
     Numbers, dates and amounts of money: median imputed with an indicator of missing values, standardised.
     Everything else: one level a value, missing being a level.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    table, columns = _prepared(frame)
+    model = make_pipeline(columns, LogisticRegression(max_iter=1000))
+    model.fit(table, train_seed)
+    scores: npt.NDArray[np.float64] = model.decision_function(table)
+    return scores
+
+
+def joint_scores(
+    frame: pd.DataFrame, labels: npt.NDArray[np.float64], fit: npt.NDArray[np.bool_], family: str
+) -> npt.NDArray[np.float64]:
+    """What plain scikit-learn, fitted to the rows `fit` (bool[n]) of the pooled columns, says of all rows:
+    log-odds, values or expected counts, float64[n]. Penalty 1, as a joint-lr job has by default.
+    """
+    from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+    from sklearn.pipeline import make_pipeline
+
+    table, columns = _prepared(frame)
+    count = int(fit.sum())
+    models = {
+        "logistic": LogisticRegression(max_iter=1000),
+        "linear": Ridge(alpha=1.0),
+        "poisson": PoissonRegressor(alpha=1.0 / count, max_iter=1000),
+    }
+    model = make_pipeline(columns, models[family])
+    model.fit(table[fit], labels[fit])
+    if family == "logistic":
+        scores: npt.NDArray[np.float64] = model.decision_function(table)
+    else:
+        scores = model.predict(table)
+    return scores
+
+
+def _prepared(frame: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
+    """The frame with readable columns, and the transformer that makes them numbers."""
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -47,10 +83,7 @@ def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt
             ("levels", encoder, other),
         ]
     )
-    model = make_pipeline(columns, LogisticRegression(max_iter=1000))
-    model.fit(table, train_seed)
-    scores: npt.NDArray[np.float64] = model.decision_function(table)
-    return scores
+    return table, columns
 
 
 def pooled_auc(

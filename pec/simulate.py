@@ -53,6 +53,7 @@ class Inputs:
     audience_size: int | None = None
     epsilon: float | None = None
     method: str = ""
+    family: str = "logistic"
     minimum_seeds: int = MINIMUM_SEEDS
     #: Of the kinds that learn from labels: parameters that both sides sign, and the brand's own.
     params: dict[str, Any] = field(default_factory=dict)
@@ -107,7 +108,16 @@ def prepare(inputs: Inputs) -> Prepared:
         )
     seeds = None
     if inputs.kind in plan.SUPERVISED:
-        supervised.check(left, label, pairs.brand, inputs.brand.name, inputs.params.get("objective"))
+        if inputs.kind == "joint-lr" and label:
+            values = joint_labels(left[label].iloc[pairs.brand], inputs.family)
+            if not values.nunique() > 1:
+                raise PecError(
+                    "pec.input",
+                    f"{inputs.brand.name}: {label!r} has no two values among the people in both files",
+                    "a model needs people that differ",
+                )
+        else:
+            supervised.check(left, label, pairs.brand, inputs.brand.name, inputs.params.get("objective"))
     if inputs.kind == "lookalike":
         seeds = tables.flags(left[label], label).to_numpy(bool) if label else np.ones(len(left), dtype=bool)
         matched = int(seeds[pairs.brand].sum())
@@ -225,12 +235,18 @@ def _request(ready: Prepared) -> dict[str, Any]:
         if inputs.audience_size is not None:
             private["audience_size"] = inputs.audience_size
         columns = ["*"]
+    elif inputs.kind == "joint-lr":
+        private = {"label": inputs.label, "holdout_seed": 1}
+        columns = ["*"]
     elif inputs.kind == "enrich":
         columns = inputs.tags
     elif inputs.kind in plan.SUPERVISED:
         columns = ["*"]
         own = [str(c) for c in ready.brand.columns if c not in (inputs.id, inputs.label)]
         private = {"label": inputs.label, "columns": own, "holdout_seed": 1, **inputs.learning}
+    params = {**inputs.params, **({"method": inputs.method} if inputs.method else {})}
+    if inputs.kind == "joint-lr":
+        params["family"] = inputs.family
     return plan.request(
         inputs.kind,
         provider=PROVIDER,
@@ -238,7 +254,7 @@ def _request(ready: Prepared) -> dict[str, Any]:
         datasets=("data", "data"),
         categories=[CATEGORY],
         columns=columns,
-        params={**inputs.params, **({"method": inputs.method} if inputs.method else {})},
+        params=params,
         private=private,
     )
 
@@ -285,6 +301,8 @@ def _figures(
             "missed": missed,
             "tags": list(inputs.tags),
         }
+    if inputs.kind == "joint-lr":
+        return _joint_figures(ready, network, seen["job_id"], result, preflight)
     if inputs.kind in plan.SUPERVISED:
         learned = network[PROVIDER].client.job(seen["job_id"])["result"]
         frames = (ready.brand, ready.provider, ready.pairs)
@@ -301,6 +319,32 @@ def _figures(
     out |= {"columns_used": used, "columns_left_out": left_out, "notes": list(learned["notes"])}
     expected = int(ready.seeds[ready.pairs.brand].sum()) if ready.seeds is not None else None
     return {**out, "seeds_in_plain_join": expected, "wrong": int(expected != out["seeds_matched"])}
+
+
+def _joint_figures(
+    ready: Prepared, network: LocalNetwork, job_id: str, result: dict[str, Any], preflight: dict[str, Any]
+) -> dict[str, Any]:
+    """The joint model beside plain scikit-learn on the pooled rows."""
+    inputs, frame = ready.inputs, None
+    labels = joint_labels(ready.brand[inputs.label], inputs.family)
+    if len(ready.brand) == preflight[BRAND]["read"]:
+        left = ready.brand.drop(columns=[inputs.id, inputs.label]).add_prefix("brand: ")
+        right = ready.provider.drop(columns=[inputs.provider_id]).add_prefix("provider: ")
+        right = right.iloc[ready.pairs.provider].set_index(ready.pairs.brand)
+        frame = left.join(right)
+    out = outcome.joint_lr(network[BRAND].home.job(job_id), result, frame, labels)
+    out["notes"] = [*(result.get("notes") or []), *(network[PROVIDER].client.job(job_id)["result"]["notes"])]
+    return {**out, "wrong": int(out["people_matched"] != ready.pairs.size)}
+
+
+def joint_labels(values: pd.Series, family: str) -> pd.Series:
+    """A label column as float, NaN where missing: words for yes and no count as 1 and 0 for logistic."""
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return values.astype("float64")
+    text = values.astype("string").str.strip().str.lower()
+    if family == "logistic":
+        text = text.map(lambda w: "1" if w in tables.TRUE else "0" if w in tables.FALSE else w, "ignore")
+    return pd.to_numeric(text, errors="coerce").astype("float64")
 
 
 def _progress(show: Callable[[str, float, float], None]) -> Callable[[dict[str, Any]], None]:

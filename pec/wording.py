@@ -11,6 +11,7 @@ KINDS: dict[str, Text] = {
     "overlap": ("隐私求交（计数）", "Overlap"),
     "lookalike": ("相似人群扩量", "Lookalike"),
     "enrich": ("标签增补", "Tag enrichment"),
+    "joint-lr": ("联合回归", "Joint regression"),
 }
 PARTIES: dict[str, Text] = {
     "brand": ("品牌方", "Brand"),

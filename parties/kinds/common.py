@@ -108,13 +108,14 @@ def check_private(private: Mapping[str, Any], allowed: Mapping[str, Callable[[An
 # -- views and people ----------------------------------------------------------------------------------------
 
 
-def open_view(request: ViewRequest) -> ConsentedView:
+def open_view(request: ViewRequest, own: Iterable[str] = ()) -> ConsentedView:
     """The gate's view of this side's people, for the job's purpose and the peer as recipient.
 
-    The provider's view can read the asked columns and nothing else. Raises `dataset.category` for a column
-    without a category that the job covers, `agreement.minimum_rows` for too few people.
+    The provider's view can read the asked columns and nothing else, the brand's its `own` ones. Raises
+    `dataset.category` for a column without a category that the job covers, `agreement.minimum_rows` for too
+    few people.
     """
-    columns: Iterable[str] = ()
+    columns: Iterable[str] = own
     if request.role == "provider":
         columns = provider_columns(request)
     view = Gate(request.center, request.home).open(

@@ -77,6 +77,42 @@ def lookalike_files(folder: Path, rows: int, features: int, seeds: int, seed: in
     return Files(brand, provider, seeds)
 
 
+def joint_files(folder: Path, rows: int, brand: int, provider: int, seed: int = 1) -> Files:
+    """The same `rows` people at both sides, `brand` and `provider` columns of scikit-learn's
+    `make_classification`, shuffled between the sides; the brand's file has the label.
+
+    A quarter of the columns are informative and a quarter redundant, as those that PEERS figures speak of.
+    """
+    from sklearn.datasets import make_classification
+
+    total = brand + provider
+    if not 1 <= rows <= MAX_PEOPLE or min(brand, provider) < 1 or rows < 40 * total:
+        raise PecError(
+            "pec.usage", "need --features-brand and --features-provider of 1 or more and 40 rows a column"
+        )
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Files(folder / "brand.parquet", folder / "provider.parquet", rows)
+    informative = max(1, total // 4)
+    x, y = make_classification(
+        n_samples=rows,
+        n_features=total,
+        n_informative=max(2, informative) if total > 1 else 1,
+        n_redundant=informative if total >= 4 else 0,
+        n_clusters_per_class=2 if total >= 4 else 1,
+        flip_y=0.05,
+        class_sep=0.7,
+        random_state=seed,
+    )
+    ids, order = numbers(0, rows, rng), rng.permutation(total)
+    mixed = rng.permutation(rows)  # the provider's file has another order
+    left = {f"b{k:03d}": x[:, j].astype(np.float32) for k, j in enumerate(order[:brand])}
+    right = {f"p{k:03d}": x[mixed, j].astype(np.float32) for k, j in enumerate(order[brand:])}
+    pq.write_table(pa.table({"phone": _text(ids), **left, "y": y.astype(np.int8)}), made.brand)
+    pq.write_table(pa.table({"phone": _text(ids[mixed]), **right}), made.provider)
+    return made
+
+
 def _text(values: npt.NDArray[np.int64]) -> pa.Array:
     return pa.array(values).cast(pa.string())
 

@@ -90,6 +90,38 @@ def lookalike(
         return out
 
 
+def joint_lr(
+    rows: int,
+    features_brand: int,
+    features_provider: int,
+    *,
+    seed: int = 1,
+    show: Show | None = None,
+) -> dict[str, Any]:
+    """A joint logistic regression on `make_classification` data, the same people at both sides."""
+    with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:
+        root, note = Path(scratch), show or silent
+        note("making data", 0, 1)
+        files = data.joint_files(root, rows, features_brand, features_provider, seed=seed)
+        made = {"columns": ["*"], "private": {"label": "y", "holdout_seed": seed}}
+        out, seen, keep = measure(root, Bench("joint-lr", files, made), note, None)
+        stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
+        note("pooled fit", 0, 1)
+        left = pq.read_table(files.brand).to_pandas(self_destruct=True)
+        right = pq.read_table(files.provider).to_pandas(self_destruct=True).set_index("phone")
+        pooled_frame = left.join(right, on="phone").drop(columns=["phone", "y"])
+        figures = outcome.joint_lr(keep["folder"], seen["result"], pooled_frame, left["y"])
+        out |= {
+            "rows": rows,
+            "features_brand": features_brand,
+            "features_provider": features_provider,
+            "train_seconds": stages["fit"],
+            "score_seconds": round(stages["score"] + stages["release"], 3),
+            **{k: figures[k] for k in ("people_matched", "steps", "auc", "pooled_auc")},
+        }
+        return out
+
+
 def measure(
     root: Path, bench: Bench, note: Show, epsilon: float | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

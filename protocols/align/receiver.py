@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from protocols.align.messages import KIND
-from protocols.align.tags import KEY_BYTES, NUMBER_BYTES, keys_of, numbers_of, tag_bytes, tags_and_masks
+from protocols.align.tags import NUMBER_BYTES, numbers_of, tag_bytes, tags_and_masks
 from protocols.errors import PeerError
 from protocols.machine import Machine
 from protocols.oprf.limits import Limits
@@ -20,15 +20,10 @@ from protocols.ristretto import Bytes, Rng
 
 @dataclass(frozen=True, eq=False)
 class AlignResult:
-    """`rows: int64[n]`, the sender's row of item i or -1; `sender_rows` is the sender's size m.
-
-    `keys: uint8[n, 32]`: for an item that the sender has, a secret that the two share (README, section 2),
-    for any other one a number that nobody else has. No rows unless they were asked for.
-    """
+    """`rows: int64[n]`, the sender's row of item i or -1; `sender_rows` is the sender's size m."""
 
     rows: npt.NDArray[np.int64]
     sender_rows: int
-    keys: Bytes = field(repr=False, default_factory=lambda: np.zeros((0, KEY_BYTES), np.uint8))
 
 
 class Receiver(Machine[AlignResult]):
@@ -36,7 +31,7 @@ class Receiver(Machine[AlignResult]):
 
     LocalError protocol.argument: wrong shape, repeated items, over the limits. PeerError: the codes of
     README section 6. `progress` counts items and rows. `numbered`: the sender gives each row a number, which
-    is what `rows` then holds (whoever calls checks their range). `runs` as at the sender. `keys`: keep them.
+    is what `rows` then holds (whoever calls checks their range). `runs` as at the sender.
     """
 
     def __init__(
@@ -48,24 +43,21 @@ class Receiver(Machine[AlignResult]):
         *,
         numbered: bool = False,
         runs: int = 1,
-        keys: bool = False,
     ) -> None:
         check_session(session)
         array = distinct_items(items, limits.max_receiver, "limits.max_receiver")
-        wish = _Match(len(array), session, numbered, runs, keys)
+        wish = _Match(len(array), session, numbered, runs)
         super().__init__(Receiving(KIND, session, array, limits.max_sender, rng, wish).opening())
 
 
 class _Match:
     """Collects both sides' tags, then searches."""
 
-    def __init__(self, n: int, session: bytes, numbered: bool, runs: int, keys: bool) -> None:
+    def __init__(self, n: int, session: bytes, numbered: bool = False, runs: int = 1) -> None:
         self._n = n
         self._session = session
         self._numbered, self._runs = numbered, runs
-        self._want_keys = keys
         self._own: list[Bytes] = []
-        self._keys: list[Bytes] = [np.zeros((0, KEY_BYTES), np.uint8)]
         self._masks: list[Bytes] = []
         self._numbers = np.zeros((0, NUMBER_BYTES), dtype=np.uint8)
         self._theirs = np.zeros((0, 1), dtype=np.uint8)
@@ -88,8 +80,6 @@ class _Match:
         self._own.append(tags)
         if self._numbered:
             self._masks.append(masks)
-        if self._want_keys:
-            self._keys.append(keys_of(outputs, self._session))
 
     def rows(self, first: int, rows: Bytes) -> None:
         width = self._theirs.shape[1]
@@ -104,4 +94,4 @@ class _Match:
             hit = np.flatnonzero(found >= 0)
             masks = np.concatenate(self._masks)[: self._n]
             found[hit] = numbers_of(self._numbers[found[hit]] ^ masks[hit])
-        return AlignResult(found, len(self._theirs), np.concatenate(self._keys)[: self._n])
+        return AlignResult(found, len(self._theirs))

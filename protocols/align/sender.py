@@ -8,17 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.align.messages import KIND, Tags
-from protocols.align.tags import (
-    KEY_BYTES,
-    NUMBER_BYTES,
-    keys_of,
-    number_bytes,
-    tag_bytes,
-    tags_and_masks,
-    tags_of,
-)
+from protocols.align.tags import NUMBER_BYTES, number_bytes, tag_bytes, tags_and_masks, tags_of
 from protocols.codec import U64
-from protocols.errors import LocalError
 from protocols.machine import Machine
 from protocols.oprf.limits import Limits
 from protocols.oprf.messages import check_session
@@ -46,34 +37,23 @@ class Sender(Machine[SenderResult]):
         *,
         numbers: npt.ArrayLike | None = None,
         runs: int = 1,
-        keys: bool = False,
     ) -> None:
         check_session(session)
         array = distinct_items(items, limits.max_sender, "limits.max_sender")
         # One key a session: outputs of two sessions can't be compared, and a receiver can't ask again.
         key = generate_key(rng)
         sealed = None if numbers is None else number_bytes(numbers, len(array))
-        self._tags = _Tags(array, session, key, sealed, runs, keys)
-        super().__init__(Sending(KIND, session, key, limits.max_receiver, self._tags).opening())
-
-    @property
-    def keys(self) -> Bytes:
-        """uint8[m, 32], when the machine has finished and keys were asked for: the secret of each row's item,
-        which a receiver of that item has too (README, section 2).
-        """
-        if not self.finished:
-            raise LocalError("protocol.state", "the keys were asked for before the protocol ended")
-        return self._tags.keys
+        tags = _Tags(array, session, key, sealed, runs)
+        super().__init__(Sending(KIND, session, key, limits.max_receiver, tags).opening())
 
 
 class _Tags:
     """The tags, in row order, an equal part after each Evaluated chunk."""
 
     def __init__(
-        self, items: Bytes, session: bytes, key: Bytes, numbers: Bytes | None, runs: int, keys: bool
+        self, items: Bytes, session: bytes, key: Bytes, numbers: Bytes | None = None, runs: int = 1
     ) -> None:
         self.rows = len(items)
-        self.keys: Bytes = np.zeros((len(items) if keys else 0, KEY_BYTES), np.uint8)
         self.done = 0
         self._numbers, self._runs = numbers, runs
         self._items = items
@@ -95,7 +75,5 @@ class _Tags:
             else:
                 tags, masks = tags_and_masks(outputs, self._session, self._width)
                 tags = np.concatenate([tags, self._numbers[at:end] ^ masks], axis=1)
-            if len(self.keys):
-                self.keys[at:end] = keys_of(outputs, self._session)
             self.done = end
             yield KIND.to_receiver.encode(Tags(U64(at), tags.tobytes()))

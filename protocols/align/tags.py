@@ -13,9 +13,6 @@ from protocols.security import STATISTICAL_BITS
 #: Bytes of a row's number in a numbered run: row numbers below 2^40.
 NUMBER_BYTES = 5
 
-#: Bytes of the secret that both sides have for an item of both.
-KEY_BYTES = 32
-
 #: Where a row's mask stands in the hash: behind the longest tag, so that both are independent.
 _MASK_AT = 32
 
@@ -39,12 +36,6 @@ def tags_and_masks(outputs: Bytes, session: bytes, width: int) -> tuple[Bytes, B
 
 def _hashed(outputs: Bytes, session: bytes) -> Bytes:
     return sha512(joined(len(outputs), label("align", "sender", "tag", session), outputs))
-
-
-def keys_of(outputs: Bytes, session: bytes) -> Bytes:
-    """uint8[k, 32], SHA-512(label(session) ‖ F) cut: what both sides share for an item that both have."""
-    prefix = label("align", "sender", "key", session)
-    return sha512(joined(len(outputs), prefix, outputs))[:, :KEY_BYTES].copy()
 
 
 def number_bytes(numbers: npt.ArrayLike, rows: int) -> Bytes:

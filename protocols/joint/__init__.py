@@ -2,7 +2,6 @@
 
 from protocols.joint.brand import Brand, BrandResult
 from protocols.joint.provider import Provider, ProviderResult
-from protocols.joint.seal import seal, unseal
 from protocols.joint.terms import FAMILIES, Terms, padded
 
 __all__ = [
@@ -13,6 +12,4 @@ __all__ = [
     "ProviderResult",
     "Terms",
     "padded",
-    "seal",
-    "unseal",
 ]

@@ -25,7 +25,7 @@ RIDGE = 1e-3
 #: Largest sum of absolute weights of a combination.
 LARGEST_MIX = 10.0
 #: Squared step, relative to the first one's, at which it ends.
-CONVERGED = 1e-7
+CONVERGED = 1e-6
 
 
 @dataclass(frozen=True)

@@ -173,3 +173,12 @@ def test_a_node_that_can_not_start_says_why(tmp_path: Path) -> None:
         error.value.code == "pec.node" and "bank" in error.value.detail and "node.toml" in error.value.detail
     )
     assert all(p.process is None for p in network.parties.values())
+
+
+@pytest.mark.slow
+def test_joint_lr(two_files: tuple[Path, Path], tmp_path: Path) -> None:
+    report = simulate("joint-lr", two_files, "--label", "loyal", "--out", tmp_path / "out")
+    assert report["people_matched"] == report["rows"] == 400 and report["wrong"] == 0
+    assert report["auc"] > 0.7 and abs(report["auc"] - report["pooled_auc"]) < 0.01
+    assert report["rows_fit"] + report["rows_held_out"] == 400 and report["steps"] >= 2
+    assert any("gradient" in english for _, english in report["jobs"][0]["learned"]["provider"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import tracemalloc
 
@@ -15,8 +14,8 @@ from test_oprf_exchange import shrink
 from protocols import align
 from protocols.align import ideal, tags
 from protocols.align.messages import KIND, Tags
-from protocols.errors import LocalError, PeerError
-from protocols.machine import MAX_MESSAGE, pump
+from protocols.errors import PeerError
+from protocols.machine import MAX_MESSAGE
 from protocols.oprf import evaluate, suite
 from protocols.oprf.messages import Announce, binding
 
@@ -143,22 +142,3 @@ def test_the_senders_memory_does_not_grow_with_its_rows() -> None:
 
     one, three = peak(8192), peak(3 * 8192)
     assert three < one + (1 << 20)
-
-
-def test_both_sides_share_a_key_for_who_is_in_both_and_for_nobody_else() -> None:
-    rng = np.random.default_rng(3)
-    items = rng.integers(0, 256, (300, 32), dtype=np.uint8)
-    found = []
-    for session in (bytes(32), bytes([1]) * 32):
-        limits = align.Limits(max_receiver=1 << 10, max_sender=1 << 10)
-        receiver = align.Receiver(items[:200], session, limits, os.urandom, keys=True)
-        sender = align.Sender(items[100:], session, limits, os.urandom, keys=True)
-        with pytest.raises(LocalError, match=r"protocol\.state"):
-            _ = sender.keys
-        pump(receiver, sender)
-        rows, keys = receiver.result.rows, receiver.result.keys
-        assert keys.shape == (200, 32) and sender.keys.shape == (200, 32)
-        assert np.array_equal(keys[100:], sender.keys[rows[100:]])
-        assert not {k.tobytes() for k in keys[:100]} & {k.tobytes() for k in sender.keys}
-        found.append(keys)
-    assert not (found[0] == found[1]).all(axis=1).any(), "keys of two sessions must differ"

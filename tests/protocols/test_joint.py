@@ -250,19 +250,3 @@ def test_plans_exist_up_to_the_largest_sizes() -> None:
         assert found.query >= 127 and found.plan.hiding_bits >= 40
     with pytest.raises(LocalError, match="linear_query"):
         scales(10, 10**10, 100, 10**10)
-
-
-def test_only_who_has_the_key_opens_a_score() -> None:
-    rng = np.random.default_rng(0)
-    keys = rng.integers(0, 256, (50, 32), dtype=np.uint8)
-    values = rng.standard_normal(50)
-    values[7] = np.nan
-    sealed = joint.seal(values, keys, SESSION)
-    opened = joint.unseal(sealed[5:10], keys[5:10], SESSION)
-    assert np.array_equal(opened, values[5:10], equal_nan=True)
-    assert not np.intersect1d(sealed.view("<f8"), values).size
-    with pytest.raises((PeerError, AssertionError)):
-        assert np.allclose(joint.unseal(sealed, keys[::-1].copy(), SESSION), values, equal_nan=True)
-    infinite = joint.seal(np.array([np.inf]), keys[:1], SESSION)
-    with pytest.raises(PeerError, match="infinite"):
-        joint.unseal(infinite, keys[:1], SESSION)

@@ -1,0 +1,421 @@
+"""`joint-lr`: a regression on columns of both sides, for the brand's own people. Align, fit, score, release.
+
+    align    the brand learns the provider's row of each of its people
+    fit      provider: who is still in; brand: how many columns its labelled rows allow; both: the joint fit
+    score    provider: its part of the score of everybody who is still in, by row number
+    release  provider: who is still in; brand: scores of its own people, figures on those held out, files
+
+Rows of the results are lines of the brand's own file. Who withdraws between two stages is out of the later
+ones, as in `lookalike`. `family`: logistic, linear or poisson.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from parties import features
+from parties.documents import Agreement, JobSpec
+from parties.errors import NodeError
+from parties.gate import Column, ConsentedView
+from parties.kinds import common, transfer
+from parties.kinds.metrics import measure
+from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from protocols import joint
+from protocols.security import ROWS_PER_COLUMN
+
+#: Share of the labelled people who are kept from the fit, to measure it.
+HOLDOUT = 0.2
+
+#: Fewer held-out people than this give no figure worth printing.
+LEAST_HOLDOUT = 10
+
+#: Words for yes and no in a label column of text.
+YES = {"1", "1.0", "true", "t", "yes", "y", "是"}
+NO = {"0", "0.0", "-1", "-1.0", "false", "f", "no", "n", "否"}
+
+PARAMS = {
+    "suite": common.is_text,
+    "family": lambda value: value in joint.FAMILIES,
+    "l2": common.is_number(1e-6, 1e6),
+    "rank": common.is_whole(3, 12),
+    "steps": common.is_whole(2, 40),
+}
+PRIVATE = {
+    "where": common.is_text,
+    "label": common.is_text,
+    "columns": lambda value: isinstance(value, list | tuple) and all(map(common.is_text, value)),
+    "holdout": common.is_number(0.0, 0.5),
+    "holdout_seed": common.is_whole(0, 2**53),
+}
+
+
+def check(spec: JobSpec, agreement: Agreement) -> None:
+    common.check_params(spec, PARAMS)
+    common.check_suite(spec, agreement)
+    common.check_columns(spec.columns, agreement.columns, "column", agreement)
+    common.check_outputs(spec, {"scores": "brand"})
+    if agreement.privacy is not None:
+        raise NodeError(
+            "agreement.privacy",
+            f"agreement {agreement.id} asks for noise (ε {agreement.privacy.epsilon:g}), and a joint model "
+            "gives each side exact gradients of its own weights",
+            "sign an agreement without noise for it, or ask for a lookalike",
+            share=True,
+        )
+    terms_of(spec, agreement)
+
+
+def terms_of(spec: JobSpec, agreement: Agreement) -> joint.Terms:
+    """The protocol's terms, equal on both sides because both derive them from what both signed."""
+    chosen = {name: spec.params[name] for name in ("family", "rank", "steps") if name in spec.params}
+    return joint.Terms(
+        l2=float(spec.params.get("l2", 1.0)),
+        minimum_rows=agreement.minimum_seeds,
+        max_rows=common.MAX_ROWS,
+        **chosen,
+    )
+
+
+def open_view(request: ViewRequest) -> ConsentedView:
+    if request.role == "provider":
+        return common.open_view(request)
+    common.check_private(request.private, PRIVATE)
+    label = request.private.get("label")
+    if not label:
+        raise NodeError("job.private", "a joint model needs a `label`, a column of the own data set")
+    return common.open_view(request, (label, *own_columns(request)))
+
+
+def own_columns(request: ViewRequest) -> tuple[str, ...]:
+    """The brand's columns: those that it named, or all under a category of the job; never the label."""
+    known, label = request.dataset.categories, request.private.get("label")
+    asked = request.private.get("columns")
+    if asked is None:
+        return tuple(n for n, c in known.items() if c in request.spec.categories and n != label)
+    for name in asked:
+        if known.get(name) not in request.spec.categories or name == label:
+            raise NodeError(
+                "dataset.category",
+                f"column {name!r} is the label, or has no data category that the job covers",
+                "register the data set with the column's category",
+            )
+    return tuple(dict.fromkeys(asked))
+
+
+# -- align ---------------------------------------------------------------------------------------------------
+
+
+def align_brand(ctx: StageContext) -> None:
+    mask = common.alive(ctx)
+    if ctx.private.get("where"):
+        mask &= ctx.view.where(ctx.private["where"])
+    people = np.flatnonzero(mask)
+    common.align_brand(ctx, people)
+    rows = ctx.carry["rows"]
+    # Two of the own people who are one at the provider: the first counts, or a row would be there twice.
+    first = np.zeros(len(rows), dtype=bool)
+    first[np.unique(rows, return_index=True)[1]] = True
+    keep = np.flatnonzero(first & (rows >= 0))
+    ctx.carry.update(people=people[keep], rows=rows[keep])
+    ctx.result.update(people_asked=len(people), people_matched=len(keep))
+
+
+# -- fit -----------------------------------------------------------------------------------------------------
+
+
+def fit_brand(ctx: StageContext) -> None:
+    provider_alive = common.receive_alive(ctx, "fit alive")
+    if int(provider_alive.sum()) < ctx.agreement.minimum_rows:
+        # A provider that names a few people as the only ones left would learn who of them takes part.
+        raise NodeError("agreement.minimum_rows", "too few of the provider's people are left", share=True)
+    terms = terms_of(ctx.spec, ctx.agreement)
+    people, rows = ctx.carry["people"], ctx.carry["rows"]
+    usable = np.flatnonzero(provider_alive[rows] & common.alive(ctx)[people])
+    people, rows = people[usable], rows[usable]
+    if not len(people):
+        raise NodeError("joint.rows", "nobody of the own people is at the provider", "check the identifiers")
+    label = ctx.private["label"]
+    labels = label_values(next(iter(ctx.view.read([label], people))), terms.family)
+    known = np.flatnonzero(~np.isnan(labels))
+    held = known[_hold_out(ctx, people[known], labels[known])]
+    train = np.setdiff1d(known, held, assume_unique=True)
+    if len(train) < max(ctx.agreement.minimum_seeds, ROWS_PER_COLUMN):
+        raise NodeError(
+            "joint.rows",
+            f"{len(train)} labelled people for the fit, the agreement asks for {ctx.agreement.minimum_seeds}",
+            "use a larger file, or another provider",
+        )
+    at_most = len(train) // ROWS_PER_COLUMN - 1
+    plan, phi = _own_features(ctx, people, train, at_most)
+    ctx.channel.send_json({"columns_at_most": max(1, at_most)})
+    # Rows are numbered anew without the withdrawn: both sides know who that is from the bitmap.
+    number = np.cumsum(provider_alive) - 1
+    machine = joint.Brand(
+        number[rows[train]],
+        np.ascontiguousarray(phi[train]),
+        labels[train],
+        int(provider_alive.sum()),
+        ctx.channel.session("fit"),
+        terms,
+        os.urandom,
+    )
+    fit = ctx.channel.run(machine, "fit")
+    names = plan.names if plan else ()
+    own = phi.astype(np.float64) @ fit.weights + fit.intercept
+    role = np.zeros(len(people), dtype=np.int8)  # 0 unlabelled, 1 in the fit, 2 held out
+    role[train], role[held] = 1, 2
+    ctx.carry.update(people=people, rows=rows, labels=labels, role=role, fit=fit, own=own)
+    weights = dict(zip(names, fit.weights.tolist(), strict=True))
+    ctx.result.update(
+        family=terms.family,
+        rows_fit=len(train),
+        rows_held_out=len(held),
+        rows_unlabelled=len(people) - len(known),
+        columns_own=len(names),
+        columns=fit.columns,
+        steps=fit.steps,
+        convergence=float(fit.sizes[-1] / fit.sizes[0]) if fit.sizes[0] > 0 else 0.0,
+        notes=list(plan.notes) if plan else [],
+        weights=weights,
+        intercept=fit.intercept,
+    )
+    model = {"weights": weights, "intercept": fit.intercept, "scale": fit.scale, "offset": fit.offset}
+    document = plan.to_document() if plan else None
+    _write_json(ctx, "model.json", {"family": terms.family, "plan": document, **model})
+
+
+def _own_features(
+    ctx: StageContext, people: np.ndarray, train: np.ndarray, at_most: int
+) -> tuple[features.Plan | None, np.ndarray]:
+    """The brand's columns as float32[n, d], learned from the rows of the fit; no columns are no error."""
+    names = [n for n in ctx.view.allowed if n != ctx.private["label"]]
+    none = np.zeros((len(people), 0), dtype=np.float32, order="F")
+    if not names or at_most < 1:
+        return None, none
+    try:
+        plan = features.learn(ctx.view, names, people[train])
+    except NodeError as error:
+        if error.code != "features.none":
+            raise
+        ctx.result["notes_own"] = error.detail
+        return None, none
+    phi = features.matrix(plan, ctx.view, people)
+    return features.narrow(plan, phi, at_most)
+
+
+def label_values(column: Column, family: str) -> np.ndarray:
+    """float64[n], NaN where missing: 0 and 1 of a yes/no column for logistic, else the column's numbers."""
+    if column.kind == "empty":
+        raise NodeError("rows.label", f"label column {column.name!r} has no value at all")
+    if family == "logistic" and column.kind == "categorical":
+        words = [level.strip().lower() for level in column.levels]
+        if not set(words) <= YES | NO:
+            odd = sorted(set(words) - YES - NO)
+            raise NodeError(
+                "rows.label",
+                f"label column {column.name!r} is no yes/no column: {len(odd)} other values",
+                "give 1 and 0, or yes and no",
+            )
+        table = np.array([*(float(word in YES) for word in words), np.nan])
+        values: np.ndarray = table[column.values]
+        return values
+    if column.kind != "numeric":
+        raise NodeError(
+            "rows.label", f"label column {column.name!r} holds text; a {family} model needs numbers"
+        )
+    values = column.values
+    if family == "logistic":
+        present = set(np.unique(values[~np.isnan(values)]).tolist())
+        if not present <= {-1.0, 0.0, 1.0}:
+            raise NodeError(
+                "rows.label", f"label column {column.name!r} has numbers beside 0 and 1", "give 1 and 0"
+            )
+        return np.where(np.isnan(values), np.nan, (values > 0).astype(np.float64))
+    return values
+
+
+def _hold_out(ctx: StageContext, people: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Positions kept from the fit, 20 % by default; none where that would leave less than the minimum.
+
+    With `holdout_seed` the choice is a function of the seed and the order of the brand's own file.
+    """
+    share = ctx.private.get("holdout")
+    wanted = round(float(HOLDOUT if share is None else share) * len(people))
+    count = min(wanted, len(people) - ctx.agreement.minimum_seeds)
+    if count < LEAST_HOLDOUT:
+        return np.zeros(0, dtype=np.int64)
+    fixed = ctx.private.get("holdout_seed")
+    order = np.argsort(ctx.view.own_rows()[people], kind="stable")
+    # Not a secret: who is held out is the brand's own affair. A counter-based generator, the same everywhere.
+    seed = int.from_bytes(os.urandom(6), "big") if fixed is None else int(fixed)
+    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(people))[:count]
+    found: np.ndarray = np.sort(order[chosen])
+    return found
+
+
+def fit_provider(ctx: StageContext) -> None:
+    rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
+    terms = terms_of(ctx.spec, ctx.agreement)
+    at_most = _columns_at_most(ctx.channel.receive_json())
+    ctx.channel.progress(0, 2, "features")
+    plan = features.learn(ctx.view, common.spec_columns(ctx), rows)
+    plan, phi = features.narrow(plan, features.matrix(plan, ctx.view, rows), at_most)
+    ctx.channel.progress(2, 2, "features")
+    machine = joint.Provider(phi, plan.names, ctx.channel.session("fit"), terms, os.urandom)
+    fit = ctx.channel.run(machine, "fit")
+    ctx.carry.update(part=fit.part(phi), phi_rows=rows)
+    weights = dict(zip(plan.names, fit.weights.tolist(), strict=True))
+    ctx.result.update(
+        family=terms.family,
+        rows=len(rows),
+        columns=len(plan.names),
+        used=list(plan.used),
+        notes=list(plan.notes),
+        padded_rows=fit.padded_rows,
+        steps=fit.steps,
+        weights=weights,
+    )
+    _write_json(ctx, "model.json", {"family": terms.family, "plan": plan.to_document(), "weights": weights})
+
+
+def _columns_at_most(message: dict[str, Any]) -> int:
+    value = message.get("columns_at_most")
+    if set(message) != {"columns_at_most"} or not common.is_whole(1, common.MAX_ROWS)(value):
+        raise NodeError("kind.message", "the brand's number of columns is malformed", share=True)
+    return int(value or 0)
+
+
+# -- score ---------------------------------------------------------------------------------------------------
+
+
+def score_provider(ctx: StageContext) -> None:
+    part = np.full(ctx.view.rows, np.nan)
+    part[ctx.carry["phi_rows"]] = ctx.carry.pop("part")
+    part[~common.alive(ctx)] = np.nan
+    machine = transfer.Sender(part.astype("<f4"), "parts", ctx.channel.session("parts"))
+    ctx.channel.run(machine, "parts")
+
+
+def score_brand(ctx: StageContext) -> None:
+    machine = transfer.Receiver(4 * ctx.carry["sender_rows"], "parts", ctx.channel.session("parts"))
+    # Of others than the own people nothing is kept.
+    parts = ctx.channel.run(machine, "parts").view("<f4")[ctx.carry["rows"]].astype(np.float64)
+    if np.isinf(parts).any():
+        raise NodeError("kind.message", "the provider sent infinite scores", share=True)
+    fit = ctx.carry["fit"]
+    ctx.carry["scores"] = fit.offset + fit.scale * (ctx.carry["own"] + parts)
+
+
+# -- release -------------------------------------------------------------------------------------------------
+
+
+def release_provider(ctx: StageContext) -> None:
+    common.send_alive(ctx, "release")
+
+
+def release_brand(ctx: StageContext) -> None:
+    provider_alive = common.receive_alive(ctx, "release")
+    people, rows, scores = ctx.carry["people"], ctx.carry["rows"], ctx.carry["scores"]
+    role, labels, family = ctx.carry["role"], ctx.carry["labels"], ctx.result["family"]
+    keep = np.flatnonzero(common.alive(ctx)[people] & provider_alive[rows] & ~np.isnan(scores))
+    lines = ctx.view.own_rows()[people[keep]]
+    keep, lines = keep[np.argsort(lines)], np.sort(lines)
+    scores, role, labels = scores[keep], role[keep], labels[keep]
+    names = pa.array(np.array(["unlabelled", "fit", "held_out"])[role])
+    table = pa.table({"row": lines, "score": scores, "prediction": mean(scores, family), "role": names})
+    pq.write_table(table, ctx.workdir / "scores.parquet")
+    held = role == 2
+    ctx.result.update(figures(scores[held], labels[held], family), rows=len(keep))
+    _write_json(ctx, "result.json", ctx.result)
+
+
+def mean(scores: np.ndarray, family: str) -> np.ndarray:
+    """The prediction that belongs to a linear predictor: a probability, a value, an expected count."""
+    if family == "linear":
+        return np.asarray(scores)
+    if family == "poisson":
+        found: np.ndarray = np.exp(np.minimum(scores, 50.0))
+        return found
+    e = np.exp(-np.abs(scores))
+    chance: np.ndarray = np.where(scores >= 0, 1.0, e) / (1.0 + e)
+    return chance
+
+
+def figures(scores: np.ndarray, labels: np.ndarray, family: str) -> dict[str, Any]:
+    """Quality on held-out people: AUC and the like, R² and root mean square error, or deviance explained."""
+    if family == "logistic":
+        return {
+            **measure(scores, labels == 1),
+            "held_out": len(labels),
+            "positives": int((labels == 1).sum()),
+        }
+    if len(labels) < 2:
+        return {"held_out": len(labels), "r2": None}
+    found = mean(scores, family)
+    if family == "linear":
+        error, spread = float(np.mean((found - labels) ** 2)), float(np.var(labels))
+        return {"held_out": len(labels), "rmse": error**0.5, "r2": 1 - error / spread if spread else None}
+    average = np.full(len(labels), max(float(labels.mean()), 1e-12))
+    whole = _deviance(labels, average)
+    share = 1 - _deviance(labels, found) / whole if whole else None
+    return {"held_out": len(labels), "deviance_explained": share}
+
+
+def _deviance(labels: np.ndarray, found: np.ndarray) -> float:
+    found = np.maximum(found, 1e-300)
+    logs = np.where(labels > 0, labels * np.log(np.where(labels > 0, labels, 1.0) / found), 0.0)
+    return float(2 * np.sum(logs - labels + found))
+
+
+def _write_json(ctx: StageContext, name: str, value: Any) -> None:
+    (ctx.workdir / name).write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+
+
+JOINT_LR = JobKind(
+    name="joint-lr",
+    stages=(
+        Stage("align", align_brand, common.align_provider),
+        Stage("fit", fit_brand, fit_provider),
+        Stage("score", score_brand, score_provider),
+        Stage("release", release_brand, release_provider),
+    ),
+    check=check,
+    open_view=open_view,
+    leakage={
+        "brand": (
+            "which of its people the provider has among its eligible people",
+            "the weights of its own columns, and the gradient of each step with respect to them",
+            "the score of its own people; as it knows its own part, also the provider's part of these scores",
+            "the provider's part of the score of every other row number, without knowing whose it is",
+            "how many columns and eligible people the provider has, the spread of its part of the scores, "
+            "and inner products of its steps",
+        ),
+        "provider": (
+            "the weights of its own columns, and the gradient of each step with respect to them: exact sums "
+            "over the people of the fit",
+            "for each of its columns a sum that says how much it varies among the people of the fit",
+            "how many people are asked about and how many are in the fit, padded; how many columns the brand "
+            "has; location and spread of the brand's part of the scores, in coarse steps",
+            "not who was in the fit, nor any label",
+        ),
+        "brand.zh": (
+            "本方人群中哪些在提供方的合格人群内",
+            "本方各列的权重，以及每一步对这些权重的梯度",
+            "本方人群的得分；因知道自己的部分，也就知道提供方在这些得分中的部分",
+            "其他每个行号中提供方部分的得分，但不知道对应何人",
+            "提供方的列数、合格人数、其得分部分的离散程度及各步的内积",
+        ),
+        "provider.zh": (
+            "己方各列的权重，以及每一步对这些权重的梯度：对参与拟合人群的精确求和",
+            "己方每一列在参与拟合人群中变化程度的一个总和",
+            "被询问人数和参与拟合人数（填充后）、品牌方列数、品牌方得分部分的位置与离散程度（粗粒度）",
+            "不知道谁参与了拟合，也不知道任何标签",
+        ),
+    },
+)
