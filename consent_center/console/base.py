@@ -15,7 +15,7 @@ from consent_center.center import Center
 from consent_center.errors import CODES, ConsentError
 from consent_center.i18n import gettext, language
 from consent_center.rest.context import center
-from consent_center.rest.roles import Principal, principal
+from consent_center.rest.roles import ENDPOINTS, Principal, allowed, principal
 
 PREFIX = "/console"
 bp = Blueprint(
@@ -86,6 +86,11 @@ def time_tag(value: Any, seconds: bool = False) -> Markup:
     )
 
 
+def in_order(texts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """A notice's texts as (language, text), the reader's language first."""
+    return sorted(texts.items(), key=lambda item: (item[0] != language(), item[0]))
+
+
 def short(text: Any, keep: int = 12) -> Markup:
     """The beginning of a hash or id, whole in its title."""
     text = str(text)
@@ -143,7 +148,10 @@ def _globals() -> dict[str, Any]:
         "nav_items": nav.items,
         "who": who,
         "time": time_tag,
+        "in_order": in_order,
         "word": words.word,
+        "act": words.act,
+        "may": lambda endpoint: allowed(principal().role, ENDPOINTS[endpoint]),
         "tone": words.tone,
         "short": short,
         "localised": localised,

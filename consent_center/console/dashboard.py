@@ -2,11 +2,91 @@
 
 from __future__ import annotations
 
-from flask import Response
+from datetime import timedelta
 
-from consent_center.console.base import bp, page
+from flask import Response, current_app
+
+from consent_center.console import charts
+from consent_center.console.base import bp, embedded, page
+from consent_center.console.charts import Series
+from consent_center.console.figures import Days, Figures, quantile
+from consent_center.i18n import gettext as _
+from consent_center.i18n import localised
+
+FIGURES = "pec.figures"
+_DAYS, _SHOWN = 91, 6  # thirteen weeks; purposes with a line of their own
+
+
+def figures() -> Figures:
+    found: Figures = current_app.extensions[FIGURES]
+    return found
+
+
+def titles() -> dict[str, str]:
+    """The purposes' newest titles in the reader's language."""
+    found = {}
+    for purpose in sorted(embedded().purposes(), key=lambda p: p.version):
+        found[purpose.id] = localised(purpose.title) or purpose.id
+    return found
 
 
 @bp.get("/")
 def dashboard() -> Response:
-    return page("dashboard.html")
+    center, asked = embedded(), figures()
+    days, names = asked.days(_DAYS), titles()
+    weeks = [days.days[i] for i in range(0, _DAYS, 7)]
+    labels = [f"{day:%m-%d}" for day in weeks]
+    consents = _by_purpose(days, names)
+    rates = _rates(days)
+    grants = sum(map(sum, days.grants.values()))
+    withdrawals = sum(map(sum, days.withdrawals.values()))
+    lags = asked.lags()
+    return page(
+        "dashboard.html",
+        people=asked.people(),
+        in_force=asked.in_force(),
+        names=names,
+        grants=grants,
+        withdrawals=withdrawals,
+        rate=withdrawals / grants if grants else None,
+        consents=consents,
+        consents_chart=charts.lines(consents, labels, _("Consents a week by purpose")),
+        consents_legend=charts.legend(consents),
+        rates=rates,
+        rates_chart=charts.lines([rates], labels, _("Withdrawals for each consent"), "percent"),
+        weeks=weeks,
+        lags=lags,
+        lags_chart=charts.lines(
+            [Series(_("seconds"), lags[-60:])],
+            [str(i + 1) for i in range(len(lags[-60:]))],
+            _("Seconds from withdrawal to enforcement"),
+            area=False,
+        ),
+        lag_median=quantile(lags, 0.5),
+        lag_p99=quantile(lags, 0.99),
+        size=int(center.checkpoint().split("\n")[1]),
+        checked=asked.checked(),
+        jobs=asked.jobs()[:5],
+        week=timedelta(days=6),
+    )
+
+
+def _weekly(values: list[int]) -> list[int]:
+    return [sum(values[i : i + 7]) for i in range(0, len(values), 7)]
+
+
+def _by_purpose(days: Days, names: dict[str, str]) -> list[Series]:
+    """One line a purpose, the largest first; small ones together."""
+    order = sorted(days.grants, key=lambda purpose: (-sum(days.grants[purpose]), purpose))
+    shown = [Series(names.get(p, p), _weekly(days.grants[p])) for p in order[:_SHOWN]]
+    if rest := [_weekly(days.grants[p]) for p in order[_SHOWN:]]:
+        shown.append(Series(_("others"), [sum(column) for column in zip(*rest, strict=True)]))
+    return shown
+
+
+def _rates(days: Days) -> Series:
+    """Withdrawals ÷ consents of each week; a gap where nobody consented."""
+    zeros = [0] * _DAYS
+    granted = _weekly([sum(c) for c in zip(*(days.grants.values() or [zeros]), strict=True)])
+    gone = _weekly([sum(c) for c in zip(*(days.withdrawals.values() or [zeros]), strict=True)])
+    return Series(_("withdrawal rate"), [w / g if g else None for g, w in zip(granted, gone, strict=True)])

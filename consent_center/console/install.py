@@ -1,4 +1,4 @@
-"""Puts the console on the application: blueprint, error pages, sessions, navigation."""
+"""Puts the console on the application: blueprint, error pages, sessions, figures."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from flask import Flask
 from consent_center.center import Center
 from consent_center.client import CenterClient
 from consent_center.console import (  # noqa: F401 - each adds its pages to the blueprint
+    accounts_pages,
     base,
     dashboard,
+    exports,
+    jobs_pages,
+    ledger_pages,
     login,
     nav,
+    people,
+    registry_pages,
     security,
 )
+from consent_center.console.figures import Figures
 from consent_center.rest import problems
 
 
@@ -21,6 +28,8 @@ def install(app: Flask, center: CenterClient) -> None:
     if not isinstance(center, Center):
         return
     security.install(app, center)
+    app.extensions[dashboard.FIGURES] = Figures(center.room)
+    app.extensions[ledger_pages.CHECK] = ledger_pages.Check()
     app.extensions[problems.PAGES] = {base.PREFIX: base.error_page}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(base.bp)

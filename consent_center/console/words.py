@@ -47,7 +47,6 @@ STATES = {
     "rejected": (N_("rejected"), "bad"),
     "cancelled": (N_("cancelled"), "bad"),
     "stopped_by_consent": (N_("stopped by consent"), "bad"),
-    "": (N_("no state recorded"), ""),
 }
 KINDS = {
     "phone": N_("phone number"),
@@ -55,6 +54,33 @@ KINDS = {
     "device": N_("device id"),
     "opaque": N_("other id"),
 }
+
+ACTS = {
+    "account.add": N_("made an account"),
+    "account.role": N_("gave a role"),
+    "account.enable": N_("enabled an account"),
+    "account.disable": N_("disabled an account"),
+    "account.reset": N_("reset a login"),
+    "account.login": N_("logged in"),
+    "account.locked": N_("locked after wrong attempts"),
+    "account.password": N_("changed the password"),
+    "account.second_factor": N_("set up the second factor"),
+    "token.add": N_("made an API token"),
+    "token.revoke": N_("revoked an API token"),
+    "person.search": N_("searched a person"),
+    "person.withdraw": N_("withdrew for a person"),
+    "export.csv": N_("exported a table"),
+    "export.person": N_("exported a person's story"),
+    "export.job": N_("exported a job's story"),
+    "export.receipt": N_("took a receipt"),
+    "job.was_in": N_("asked whether a person was in a job"),
+    "ledger.check": N_("checked the ledger"),
+}
+
+
+def act(text: str) -> str:
+    """An act of the ledger in the reader's language."""
+    return gettext(ACTS[text]) if text in ACTS else text
 
 
 def word(text: str) -> str:
