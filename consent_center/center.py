@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ import sqlalchemy as sa
 from consent_center import batch as batches
 from consent_center import decide as deciding
 from consent_center import events, examine, integrity, registry, schema, snapshot, state_file, storage
+from consent_center import subjects as subjects_of
 from consent_center.accounts.login import Logins
 from consent_center.accounts.service import Accounts
 from consent_center.collection import settings
@@ -39,6 +41,7 @@ from consent_center.ledger import log, proof, tree
 from consent_center.ledger.checkpoint import Checkpoint
 from consent_center.ledger.verify import disclosure_hash
 from consent_center.model import (
+    CODE,
     KINDS,
     Assessment,
     ConsentEvent,
@@ -64,6 +67,12 @@ from consent_center.receipts import make as receipts
 from consent_center.requests import check as rights_check
 from consent_center.requests.service import Rights
 from consent_center.room import Room
+from consent_center.rules import regions as region_index
+from consent_center.rules.document import RuleSet
+from consent_center.rules.document import parse as parse_rules
+from consent_center.rules.house import House, exceeded, has_limits, note_use
+from consent_center.rules.service import Rules
+from consent_center.rules.service import in_force as rules_in_force
 from consent_center.signals import store as signal_store
 from consent_center.signals.mapping import parse as parse_mapping
 from consent_center.state import State, check_file, ordinals_of
@@ -96,6 +105,8 @@ class Center:
         self._controller = controller
         self._clock = clock
         self._rules = tuple(rules)
+        self._regions = region_index.RegionIndex()
+        self._house: tuple[int, RuleSet] | None = None
         self._rules_hash = deciding.rules_hash(self._rules)
         self._home = home
         self._trusts_file = True
@@ -371,12 +382,20 @@ class Center:
     @property
     def preferences(self) -> Preferences:
         """Whether people may be contacted: channels, topics, frequency caps, quiet hours."""
-        return Preferences(self._keys, self._read, self._write, self._now, self._judge, bool(self._rules))
+        return Preferences(self._keys, self._read, self._write, self._now, self._judge, self._has_rules())
 
     def _judge(self, connection: sa.Connection, request: DecisionRequest, ordinals: Any, as_of: int) -> Any:
         with self._lock:
             self._catch_up(connection)
-            return judge(self._state, self._controller, request, ordinals, as_of, self._rules)
+            rules = self._rules_now(connection)
+            return judge(self._state, self._controller, request, ordinals, as_of, rules)
+
+    def _has_rules(self) -> bool:
+        """Whether any rule is in force, whose answer may change with time."""
+        if self._rules:
+            return True
+        with self._read() as connection:
+            return rules_in_force(connection) is not None
 
     @property
     def outbox(self) -> Outbox:
@@ -401,8 +420,37 @@ class Center:
             self._now,
             self._registry,
             self._caught_up,
-            lambda _connection: self._rules,
+            self._rules_now,
         )
+
+    @property
+    def rules(self) -> Rules:
+        """The rules of the house: check, dry run, put in force; where people are."""
+        return Rules(self.room, self._regions, self._rules)
+
+    def _declared(self, connection: sa.Connection) -> RuleSet | None:
+        """The rule file in force, parsed once."""
+        held = rules_in_force(connection)
+        if held is None:
+            return None
+        if self._house is None or self._house[0] != held[0]:
+            self._house = (held[0], parse_rules(held[1]))
+        return self._house[1]
+
+    def _rules_now(self, connection: sa.Connection) -> tuple[deciding.Rule, ...]:
+        """Built-in rules and the rules of the house, as this transaction sees them. Under the center's
+        lock.
+        """
+        declared = self._declared(connection)
+        if declared is None or self._house is None:
+            return self._rules
+        try:
+            self._regions.catch_up(connection, self._keys)
+        except BaseException:
+            self._regions.reset()  # half-read regions must not answer
+            raise
+        everybody = region_index.universe(subjects_of.count(connection))
+        return (*self._rules, House(declared, self._house[0], self._regions, everybody))
 
     @contextmanager
     def _caught_up(self) -> Iterator[tuple[sa.Connection, State]]:
@@ -455,10 +503,13 @@ class Center:
     ) -> Decisions:
         as_of = self._now() if request.as_of is None else batches.micros(request.as_of)
         try:
-            decisions = self._decide(request, found, as_of, subjects)
+            decisions, rules = self._decide(request, found, as_of, subjects)
             with self._write() as connection:
-                payload = self._decision_payload(request, as_of, kind, decisions)
-                log.append_entries(connection, [("decision", payload)])
+                over, decisions = self._within_limits(connection, request, decisions)
+                payload = self._decision_payload(request, as_of, kind, decisions, rules)
+                leaf = log.append_entries(connection, [("decision", payload)])[0]
+                if not over:  # what was refused uses up nothing
+                    self._use(connection, leaf, "decision", request, decisions)
         except ConsentError as error:
             if error.code not in ("center.unreachable", "center.busy", "ledger.corrupt"):
                 raise
@@ -466,27 +517,60 @@ class Center:
         return decisions
 
     def _decision_payload(
-        self, request: DecisionRequest, as_of: int, kind: str, decisions: Decisions
+        self,
+        request: DecisionRequest,
+        as_of: int,
+        kind: str,
+        decisions: Decisions,
+        rules: tuple[deciding.Rule, ...],
     ) -> dict[str, Any]:
         return {
             **_asked(request, as_of),
             "kind": kind,
             "sequence": decisions.sequence,
             "counts": decisions.counts(),
-            "rules_hash": self._rules_hash,
+            "rules_hash": self._hash_of(rules),
         }
 
     def _decide(
         self, request: DecisionRequest, found: deciding.Candidates, as_of: int, subjects: Any = None
-    ) -> Decisions:
+    ) -> tuple[Decisions, tuple[deciding.Rule, ...]]:
+        """The decisions, and the rules that they were made by."""
         with self._lock:
             with self._read() as connection:
                 self._catch_up(connection)
+                rules = self._rules_now(connection)
                 known = self._state.lookup(connection, found.hashed) if subjects is None else subjects
             with self._distrusting():
-                return deciding.decide(
-                    self._state, self._controller, request, found, known, as_of, self._rules
-                )
+                made = deciding.decide(self._state, self._controller, request, found, known, as_of, rules)
+            return made, rules
+
+    def _hash_of(self, rules: tuple[deciding.Rule, ...]) -> str:
+        return self._rules_hash if rules == self._rules else deciding.rules_hash(rules)
+
+    def _within_limits(
+        self, connection: sa.Connection, request: DecisionRequest, decisions: Decisions
+    ) -> tuple[str, Decisions]:
+        """(the limit that is reached or "", the decisions: then none eligible). In the writer's turn."""
+        declared = self._declared(connection)
+        if declared is None or not has_limits(declared):
+            return "", decisions
+        people = int(np.count_nonzero(decisions.eligible))
+        over = exceeded(connection, declared, request, "decision", people, self._now())
+        if not over:
+            return "", decisions
+        codes = decisions.codes.copy()
+        codes[decisions.eligible] = CODE["blocked_by_rule"]
+        return over, replace(decisions, codes=codes, detail=over)
+
+    def _use(
+        self, connection: sa.Connection, leaf: int, kind: str, request: DecisionRequest, decisions: Decisions
+    ) -> None:
+        """Count a use, while there are limits."""
+        declared = self._declared(connection)
+        if declared is not None and has_limits(declared):
+            people = int(np.count_nonzero(decisions.eligible))
+            note_use(connection, leaf, self._now(), kind, request, people)
 
     def _catch_up(self, connection: sa.Connection) -> None:
         try:
@@ -562,7 +646,7 @@ class Center:
         now = self._now()
         as_of = now if request.as_of is None else max(now, batches.micros(request.as_of))
         with self._lock:
-            decisions = self._decide(request, found, as_of)
+            decisions, rules = self._decide(request, found, as_of)
             known = self._state.registry
         if known is None:
             raise ConsentError("center.unreachable", "the registry was not read")
@@ -587,7 +671,7 @@ class Center:
             "kind": kind if isinstance(kind, str) else "+".join(sorted(set(kind.to_pylist()))),
             "sequence": decisions.sequence,
             "disclosure_hash": disclosure_hash(disclosure),
-            "rules_hash": self._rules_hash,
+            "rules_hash": self._hash_of(rules),
             "notices_hash": known.notices_hash(request.purpose),
             "assessment": assessed[-1].reference if assessed else "",
             "token_root": snapshot.token_root(tokens).hex(),
@@ -596,7 +680,16 @@ class Center:
         signature = snapshot.sign(self._keys.signer, document)
         eligible = bitmap(decisions.ordinals[decisions.eligible])
         with self._write() as connection:
-            snapshot.store(connection, document, disclosure, signature, salt, request, eligible, tokens)
+            declared = self._declared(connection)
+            if declared is not None and has_limits(declared):
+                # Unlike a decision it raises: a job without a snapshot must not start.
+                over = exceeded(connection, declared, request, "snapshot", len(eligible), now)
+                if over:
+                    raise ConsentError("rules.limit", over)
+            leaf = snapshot.store(
+                connection, document, disclosure, signature, salt, request, eligible, tokens
+            )
+            self._use(connection, leaf, "snapshot", request, decisions)
         return Snapshot(document, signature, decisions, disclosure)
 
     def delta(self, snapshot_id: str) -> Delta:
@@ -607,9 +700,10 @@ class Center:
             self._catch_up(connection)
             # A snapshot for a later day must not be re-judged by today's ends; nor may the clock go back.
             as_of = max(now, batches.micros(datetime.fromisoformat(stored.document["as_of"])))
+            rules = self._rules_now(connection)
             with self._distrusting():
                 parts = deciding.classify(
-                    self._state, self._controller, stored.request, stored.eligible, as_of, self._rules
+                    self._state, self._controller, stored.request, stored.eligible, as_of, rules
                 )
             asked = stored.request
             active = not deciding.closed_for(self._state.registry, asked.purpose, asked.recipient)
@@ -726,6 +820,7 @@ class Center:
             found = found or preference_check.fsck(connection, self._keys)
             found = found or rights_check.fsck(connection, self._keys) or outbox_check.fsck(connection)
             found = found or settings.fsck(connection, entries)
+            found = found or region_index.fsck(connection, self._keys)
             return found or check_file(connection, self._home, self._state_key())
 
 

@@ -34,8 +34,10 @@ Ints = npt.NDArray[np.int64]
 class Rule(Protocol):
     """A further ground for refusal. It names whom it blocks as a bitmap; it is called once a decision."""
 
-    name: str
-    version: int
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
 
     def blocked(self, request: DecisionRequest, as_of: int) -> BitMap:
         """Ordinals to refuse; `as_of` in microseconds."""

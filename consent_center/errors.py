@@ -108,6 +108,11 @@ CODES: dict[str, str] = {
     "rights.clock": "a rule of the legal clock, or an extension, is not allowed",
     "rights.task": "no such task is open, or tasks are still open",
     "rights.fulfil": "the request can't be carried out like this",
+    # rules of the house
+    "rules.file": "a rule file is malformed",
+    "rules.changed": "other rules were put in force since the dry run",
+    "rules.limit": "a rule's limit on jobs, decisions or people is reached",
+    "rules.region": "a region is no code of ISO 3166",
     # drafts of notices
     "notice.draft": "a draft of a notice is malformed",
     "notice.unknown": "there is no draft of that notice",

@@ -100,8 +100,8 @@ def store(
     request: DecisionRequest,
     eligible: BitMap,
     tokens: Bytes2,
-) -> None:
-    """Write a snapshot and its ledger leaf."""
+) -> int:
+    """Write a snapshot and its ledger leaf; the leaf's index."""
     members = eligible.serialize()
     connection.execute(
         db.snapshots.insert().values(
@@ -118,7 +118,7 @@ def store(
     rows = [(document["id"], i, tokens[start : start + CHUNK].tobytes()) for i, start in enumerate(pieces)]
     db.insert_many(connection, db.snapshot_tokens, rows)
     leaf = {"document": document, "signature": signature.hex(), "members": members_hash(salt, members)}
-    log.append_entries(connection, [("snapshot", leaf)])
+    return log.append_entries(connection, [("snapshot", leaf)])[0]
 
 
 def load(connection: sa.Connection, id: str) -> Stored:

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from consent_center import database as db
 from consent_center.hashing import blobs, hmac_strings
+from consent_center.rules.tables import regions
 
 Bytes2 = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -283,6 +284,7 @@ def destroy(connection: sa.Connection, ordinal: int) -> None:
     connection.execute(db.salts.update().where(db.salts.c.chunk == chunk).values(salts=salts.tobytes()))
     connection.execute(db.identifiers.delete().where(db.identifiers.c.subject == ordinal))
     connection.execute(db.minors.delete().where(db.minors.c.ordinal == ordinal))
+    connection.execute(regions.delete().where(regions.c.ordinal == ordinal))
 
 
 def is_erased(salts: Bytes2) -> npt.NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from pec.cli_consent_collect import COMMANDS as COLLECT_COMMANDS
 from pec.cli_consent_notices import reconsent
 from pec.cli_consent_registry import notice, purpose
 from pec.cli_consent_rights import request
+from pec.cli_consent_rules import region, rules
 from pec.cli_consent_signals import receipt, signal, verify
 from pec.cli_consent_user import user
 from pec.cli_consent_webhooks import COMMANDS as WEBHOOK_COMMANDS
@@ -41,7 +42,9 @@ def consent() -> None:
 consent.add_command(purpose)
 consent.add_command(notice)
 consent.add_command(request)
-for _command in (signal, receipt, verify, user, reconsent, *WEBHOOK_COMMANDS, *COLLECT_COMMANDS):
+for _command in (signal, receipt, verify, user, *WEBHOOK_COMMANDS):
+    consent.add_command(_command)
+for _command in (reconsent, rules, region, *COLLECT_COMMANDS):
     consent.add_command(_command)
 
 

@@ -24,13 +24,12 @@ def outdated(
     for context in state.contexts.values():
         if (context.controller, context.purpose) != (controller, purpose):
             continue
-        everyone = BitMap.union(*context.members.values()) if context.members else BitMap()
-        over = context.ends.ended(now, everyone) | state.erased
         for number, members in context.members.items():
             descriptor = state.descriptors[number]
             if descriptor["action"] not in GRANTS or not is_outdated(registry, descriptor):
                 continue
-            people = members - over
+            people = members - state.erased
+            people -= context.ends.ended(now, people)
             if people:
                 found.append(
                     {

@@ -33,6 +33,7 @@ from consent_center.rest import (
     registry,
     rights,
     roles,
+    rules,
     signals,
     token,
     webhooks,
@@ -87,6 +88,7 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
         ledger,
         collection,
         notices,
+        rules,
         embed,
         pages,
     ):

@@ -32,6 +32,8 @@ _STATUS = {
     "collection.unknown": 404,
     "notice.unknown": 404,
     "notice.changed": 409,
+    "rules.changed": 409,
+    "rules.limit": 429,
     "collection.cooldown": 409,
     "collection.origin": 403,
     "collection.busy": 429,

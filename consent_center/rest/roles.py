@@ -82,6 +82,12 @@ ENDPOINTS: dict[str, str] = {
     "notices.publish_draft": "officer",
     "notices.diff": "viewer|service",
     "notices.reconsent": "officer|service",
+    # rules of the house
+    "rules.show": "viewer|service",
+    "rules.check": "officer",
+    "rules.dry_run": "officer",
+    "rules.apply": "officer",
+    "rules.regions": "officer|service",
     # the embedded script (a site's key and origin) and the pages behind signed links
     "embed.script": "public",
     "embed.preflight": "public",
