@@ -37,7 +37,7 @@ def protocols() -> None:
         ot.Receiver(choices, session, os.urandom, malicious=True),
         ot.Sender(ROWS, session, os.urandom, malicious=True),
     )
-    for field in ("gf64", "gf128"):
+    for field in ("gf2", "gf64", "gf128"):
         receiver = vole.Receiver(ROWS, session, os.urandom, field=field, malicious=True)
         sender = vole.Sender(ROWS, session, os.urandom, field=field, malicious=True)
         pump(receiver, sender)

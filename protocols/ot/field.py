@@ -25,8 +25,8 @@ CONSTANT = 1 << 61
 
 _MASK = (1 << 64) - 1
 
-#: Words of a scalar, by the name of its field.
-WIDTH = {"gf64": 1, "gf128": 2}
+#: Words that are drawn for a scalar, by the name of its field. A bit is always 1 where it is not 0: none.
+WIDTH = {"gf2": 0, "gf64": 1, "gf128": 2}
 
 
 def multiply64(a: int, b: int) -> int:

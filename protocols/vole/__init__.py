@@ -8,6 +8,7 @@ from protocols.vole.machines import Receiver, Sender
 from protocols.vole.receiver import VoleReceiver
 from protocols.vole.results import ReceiverVole, SenderVole
 from protocols.vole.sender import VoleSender
+from protocols.vole.strings import receiver_ots, sender_ots
 
 __all__ = [
     "Receiver",
@@ -17,4 +18,6 @@ __all__ = [
     "VoleReceiver",
     "VoleSender",
     "multiply_add",
+    "receiver_ots",
+    "sender_ots",
 ]

@@ -64,7 +64,7 @@ def binding(n: int, field: str, malicious: bool, session: bytes) -> B32:
     if len(session) != 32:
         raise LocalError("protocol.argument", f"a session has 32 bytes, {len(session)} were given")
     if field not in WIDTH:
-        raise LocalError("protocol.argument", f"field is {field!r}; gf64 and gf128 are allowed")
+        raise LocalError("protocol.argument", f"field is {field!r}; gf2, gf64 and gf128 are allowed")
     if not 1 <= n <= MOST:
         raise LocalError("protocol.argument", f"n is {n}; 1 to {MOST} is allowed")
     settings = f"{n} {field} {'malicious' if malicious else 'semi-honest'} {tuple(VOLE_LPN)}"

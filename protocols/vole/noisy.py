@@ -19,6 +19,7 @@ class Layout:
     def __init__(self, shape: Shape, field: str, malicious: bool) -> None:
         self.shape = shape
         self.width = WIDTH[field]
+        self.binary = field == "gf2"
         self.malicious = malicious
         self.choices = 2 * -(-shape.depth * shape.blocks // 128)
         self.values = shape.blocks * self.width

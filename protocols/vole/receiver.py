@@ -76,6 +76,7 @@ class VoleReceiver(Order):
                 self._point = random_bytes(1, 16, self._rng).view("<u8").astype(np.uint64)[0]
                 scalars = np.zeros((shape.blocks, 2), dtype=np.uint64)
                 scalars[:, : layout.width] = self._values
+                scalars[:, 0] |= np.uint64(layout.binary)
                 x[end:] = power_sum(self._point, shape.size - self._positions(), scalars)
             t, columns, check = ColumnReceiver(keys, self._session, self._rng).mask(x, layout.malicious)
             self._base, self._check = base_values(t, layout)
@@ -93,7 +94,12 @@ class VoleReceiver(Order):
             sides, _ = self._trees.path(self._places)
             chosen = masked[np.arange(shape.depth)[:, None], 1 - sides, blocks[None, :]]
             level, known = self._trees.puncture(self._places, chosen.astype(np.uint64) ^ self._masks)
-            level[self._places, blocks] = sums ^ known ^ self._base
+            if self._layout.binary:
+                level[:, :, 0] &= ~np.uint64(1)
+                known[:, 0] &= ~np.uint64(1)
+                level[self._places, blocks] = sums ^ known
+            else:
+                level[self._places, blocks] = sums ^ known ^ self._base
             self._leaves = level.reshape(shape.size, 2)
             if not self._layout.malicious:
                 return None
@@ -114,6 +120,10 @@ class VoleReceiver(Order):
         with self._step("expand"):
             code = Code(self._shape, self._session)
             leaves, self._leaves = self._leaves, np.zeros((0, 2), dtype=np.uint64)
+            if self._layout.binary:
+                # b has bit 0 clear and Δ has it set, so a's bit 0 is c: nothing more to compute.
+                a, _ = code.compress(leaves, binary=True)
+                return ReceiverVole(a, a[:, 0] & np.uint64(1))
             noise = np.zeros((self._shape.size, self._layout.width), dtype=np.uint64)
             noise[self._positions()] = self._values
             return ReceiverVole(*code.compress(leaves, noise if self._layout.width == 2 else noise[:, 0]))

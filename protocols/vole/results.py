@@ -11,7 +11,8 @@ from protocols.ot.field import Words
 class ReceiverVole:
     """The receiver's half.
 
-    `a: uint64[n, 2]` in GF(2^128); `c: uint64[n]` in GF(2^64) or `uint64[n, 2]` in GF(2^128), by `field`.
+    `a: uint64[n, 2]` in GF(2^128); `c: uint64[n]` in GF(2^64) or `uint64[n, 2]` in GF(2^128), by
+    `field`; with gf2 `uint64[n]` of zeros and ones.
     Bit order: `protocols/vole/field.py`. Both arrays are the caller's own, contiguous and writable.
     """
 

@@ -51,6 +51,8 @@ class VoleSender(Order):
         """The first message."""
         with self._step("opening"):
             self._delta = random_bytes(1, 16, self._rng).view("<u8").astype(np.uint64)[0]
+            if self._layout.binary:
+                self._delta[0] |= np.uint64(1)
             self._base = BaseReceiver(bits(self._delta), self._session, self._rng)
             return TO_RECEIVER.encode(Opening(self._binding, self._base.points))
 
@@ -81,7 +83,14 @@ class VoleSender(Order):
             for d, (level, both) in enumerate(Trees(shape, self._session).grow(roots)):  # noqa: B007
                 sums[d] = both
             self._leaves = level.reshape(shape.size, 2)
-            leaves = sums[-1, 0] ^ sums[-1, 1] ^ values
+            leaves = sums[-1, 0] ^ sums[-1, 1]
+            if self._layout.binary:
+                # Bit 0 is left to the choices: 0 in all of b, 1 in Δ.
+                self._leaves[:, 0] &= ~np.uint64(1)
+                leaves[:, 0] &= ~np.uint64(1)
+                leaves ^= self._delta
+            else:
+                leaves ^= values
             return TO_RECEIVER.encode(
                 Answer((sums ^ masks).astype("<u8").tobytes(), leaves.astype("<u8").tobytes())
             )
@@ -99,5 +108,5 @@ class VoleSender(Order):
         """The local computation: the code over the leaves."""
         with self._step("expand"):
             leaves, self._leaves = self._leaves, np.zeros((0, 2), dtype=np.uint64)
-            b, _ = Code(self._shape, self._session).compress(leaves)
+            b, _ = Code(self._shape, self._session).compress(leaves, binary=self._layout.binary)
             return SenderVole(b, self._delta)

@@ -24,7 +24,7 @@ from protocols.vole.messages import TO_RECEIVER, TO_SENDER, Answer, Challenge, O
 from protocols.vole.noisy import elements, joined
 from protocols.vole.trees import Trees
 
-FIELDS = ["gf64", "gf128"]
+FIELDS = ["gf2", "gf64", "gf128"]
 
 
 def machines(n, seed="", session=SESSION, **options):
@@ -36,7 +36,9 @@ def machines(n, seed="", session=SESSION, **options):
 
 def check_relation(receiver: vole.ReceiverVole, sender: vole.SenderVole, n: int, field: str) -> None:
     assert receiver.a.shape == sender.b.shape == (n, 2)
-    assert receiver.c.shape == ((n,) if field == "gf64" else (n, 2))
+    assert receiver.c.shape == ((n, 2) if field == "gf128" else (n,))
+    if field == "gf2":
+        assert receiver.c.max() <= 1
     expected = sender.b.copy()
     multiply_add(expected, sender.delta, receiver.c)
     assert np.array_equal(receiver.a, expected)
@@ -63,7 +65,7 @@ def test_hundreds_of_runs_have_the_ideal_relation(dealt_base) -> None:
     ones = total = 0
     for run in range(300):
         n = 1 + run % 80
-        field = FIELDS[run % 2]
+        field = FIELDS[1 + run % 2]
         session = hashlib.sha256(b"%d" % run).digest()
         receiver = vole.Receiver(n, session, os.urandom, field=field, malicious=run % 3 == 0)
         sender = vole.Sender(n, session, os.urandom, field=field, malicious=run % 3 == 0)
@@ -82,6 +84,20 @@ def test_the_relation_holds_with_real_base_ots(field: str) -> None:
         receiver, sender = machines(2000, f"real {run}", field=field, malicious=run % 2 == 0)
         pump(receiver, sender)
         check_relation(receiver.result, sender.result, 2000, field)
+
+
+@pytest.mark.parametrize("malicious", [False, True])
+def test_random_ots_over_bits(malicious: bool, dealt_base) -> None:
+    """Choices that are random and even, the string that they name, and another one beside it."""
+    n = 20_000
+    receiver, sender = machines(n, "bits", field="gf2", malicious=malicious)
+    pump(receiver, sender)
+    choices, chosen = vole.receiver_ots(receiver.result, SESSION)
+    both = vole.sender_ots(sender.result, SESSION)
+    assert np.array_equal(chosen.strings, both.strings[np.arange(n), choices])
+    assert len(np.unique(both.strings.reshape(-1, 2), axis=0)) == 2 * n
+    assert abs(int(choices.sum()) - n / 2) < 6 * (n / 4) ** 0.5
+    assert np.array_equal(choices.astype(np.uint64), receiver.result.c)
 
 
 def test_known_answer() -> None:
@@ -232,7 +248,7 @@ def test_both_evaluations_agree() -> None:
         ((0, SESSION), {}),
         ((2**26 + 1, SESSION), {}),
         ((5, b"short"), {}),
-        ((5, SESSION), {"field": "gf2"}),
+        ((5, SESSION), {"field": "gf3"}),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, options) -> None:

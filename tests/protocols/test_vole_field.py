@@ -127,7 +127,7 @@ def test_wrong_shapes_are_refused() -> None:
         tables(np.zeros(3, dtype=np.uint64))
 
 
-@pytest.mark.parametrize("field", ["gf64", "gf128"])
+@pytest.mark.parametrize("field", ["gf2", "gf64", "gf128"])
 def test_the_ideal_functionality_is_correlated(field: str) -> None:
     receiver, sender = vole(50, stream("ideal"), field)
     delta = (int(sender.delta[0]), int(sender.delta[1]))
@@ -136,4 +136,4 @@ def test_the_ideal_functionality_is_correlated(field: str) -> None:
         product = multiply128(delta, scalar)
         assert (int(a[0] ^ b[0]), int(a[1] ^ b[1])) == product
     with pytest.raises(LocalError, match="protocol.argument"):
-        vole(1, stream("ideal"), "gf2")
+        vole(1, stream("ideal"), "gf3")
