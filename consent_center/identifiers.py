@@ -75,6 +75,8 @@ def normalise(values: pa.Array, kind: str) -> Normalised:
             "identifier.kind", f"{kind!r} is no kind of identifier; use one of {', '.join(KINDS)}"
         )
     texts = _texts(values)
+    if kind == "phone" and (ready := _plain_mobiles(texts)) is not None:
+        return Normalised(ready, np.zeros(len(texts), np.uint8))
     texts = _map_some(texts, pc.invert(pc.string_is_ascii(texts)), _fold)
     texts = pc.ascii_trim_whitespace(texts)
     missing = pc.or_kleene(pc.is_null(texts), pc.equal(pc.fill_null(pc.binary_length(texts), 0), 0))
@@ -163,6 +165,32 @@ def _phones(texts: pa.StringArray) -> pa.StringArray:
     if not pc.any(rest).as_py():
         return found
     return pc.replace_with_mask(found, rest, _messy_phones(pc.filter(texts, rest)))
+
+
+def _plain_mobiles(texts: pa.StringArray) -> pa.StringArray | None:
+    """The normal forms of a column of nothing but plain mobile numbers (`_MOBILE`), otherwise None.
+
+    The commonest column there is: looked at as one array of digits it takes a tenth of the general way.
+    """
+    n = len(texts)
+    if not n or texts.null_count:
+        return None
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + n + 1]
+    if data is None or n > np.iinfo(np.int32).max // 14 or int(ends[-1]) - int(ends[0]) != 11 * n:
+        return None
+    if (np.diff(ends) != 11).any():
+        return None
+    digits = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]].reshape(n, 11)
+    if int(digits.min()) < ord("0") or int(digits.max()) > ord("9"):
+        return None
+    if (digits[:, 0] != ord("1")).any() or (digits[:, 1] < ord("3")).any():
+        return None
+    whole = np.empty((n, 14), dtype=np.uint8)
+    whole[:, :3] = np.frombuffer(b"+86", dtype=np.uint8)
+    whole[:, 3:] = digits
+    starts = np.arange(0, 14 * n + 1, 14, dtype=np.int32)
+    return pa.StringArray.from_buffers(n, pa.py_buffer(starts), pa.py_buffer(whole))
 
 
 def _messy_phones(texts: pa.StringArray) -> pa.StringArray:

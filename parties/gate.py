@@ -27,8 +27,10 @@ from parties.errors import PartyError
 from parties.persons import Identifier, People, digests
 from parties.rows import Column, Rows
 from parties.stage import Recheck
+from protocols.distinct import repeats
+from protocols.permute import permutation
 
-__all__ = ["Column", "ConsentedView", "Gate", "Preflight", "digests"]
+__all__ = ["AssumedView", "Column", "ConsentedView", "Gate", "Preflight", "assume_file", "digests"]
 
 #: The gate's own reason, after people were asked about; those from before are in `persons`.
 MIDWAY = "withdrawn_midway"
@@ -310,9 +312,7 @@ class Gate:
                 counts=counts["out"],
             )
         # The order of view rows is what the peer sees; it must say nothing about the file's order.
-        chosen = chosen[
-            np.argsort(np.frombuffer(os.urandom(8 * len(chosen)), dtype=np.uint64), kind="stable")
-        ]
+        chosen = chosen[permutation(len(chosen), os.urandom)]
         place = np.full(len(people), -1, dtype=np.int64)
         place[chosen] = np.arange(len(chosen))
         further = (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -403,6 +403,89 @@ def _declared(entry: Dataset, found: Preflight) -> None:
             "that none does",
             "mend the file, or register it with --duplicates first or all",
         )
+
+
+@dataclass(frozen=True)
+class AssumedSnapshot:
+    """In place of a consent center's signed snapshot: says that consent was assumed, and why. Unsigned."""
+
+    document: Mapping[str, Any]
+
+
+class AssumedView(ConsentedView):
+    """A view of an evaluator's own file, whose people were not asked. `values` are their identifiers.
+
+    It has no consent center and no signature: `recheck` fails, and no agreement or peer accepts its snapshot.
+    """
+
+    values: pa.Array
+
+    def recheck(self) -> Recheck:
+        raise PartyError("consent.unavailable", "consent was assumed for this file; nobody can confirm it")
+
+
+def assume_file(path: str, id_column: str, id_kind: str = "", *, reason: str) -> AssumedView:
+    """Evaluation only: a view of a file for which whoever runs the evaluation says to assume consent.
+
+    For measuring and checking on files that are one's own, in a process of its own
+    (`parties.evaluation`): no home, no consent center, no agreement, no job. Nothing of a node may call this
+    (`parties/GATE.md`; a test and an import contract hold it). Same reading, normal forms and secret order as
+    `Gate.open`, one identifier a person, the first row of each. Raises `rows.*`, `gate.identifiers`, and
+    `gate.assumed` without a reason.
+    """
+    if not reason.strip():
+        raise PartyError("gate.assumed", "consent can't be assumed without saying why; give a reason")
+    name = os.path.basename(path)
+    rows = Rows(path, id_column)
+    column = rows.resolve(id_column)
+    text = rows.text(column)
+    kind = id_kind or identifiers.detect(text)
+    normalised = identifiers.normalise(text, kind)
+    del text
+    status = np.asarray(normalised.status)
+    good = np.flatnonzero(status == 0)
+    if not len(good):
+        raise PartyError(
+            "gate.identifiers", f"no row of {name!r} has a valid {kind} in column {column!r}; check both"
+        )
+    values = normalised.values if len(good) == len(status) else pc.take(normalised.values, pa.array(good))
+    items = digests(values, kind)
+    # Equal digests are equal values: looking for repeated ones needs no second look at the texts.
+    again = repeats(items)
+    out = {
+        persons.NULL: int(np.count_nonzero(status == 1)),
+        persons.INVALID: int(np.count_nonzero(status == 2)),
+        persons.DUPLICATE: int(np.count_nonzero(again)),
+    }
+    preflight = Preflight(
+        dataset=name,
+        id_column=column,
+        id_kind=kind,
+        read=rows.count,
+        normalised=len(good),
+        duplicate=out[persons.DUPLICATE],
+        null=out[persons.NULL],
+        invalid=out[persons.INVALID],
+        columns=rows.columns,
+        notes=tuple(rows.notes),
+    )
+    kept = np.flatnonzero(~again)
+    kept = kept[permutation(len(kept), os.urandom)]
+    none = np.empty(0, dtype=np.int64)
+    view = AssumedView(
+        rows,
+        None,
+        preflight,
+        AssumedSnapshot({"consent": "assumed", "reason": reason, "file": name, "people": len(kept)}),
+        (),
+        good[kept].astype(np.int64, copy=False),
+        np.full(len(kept), -1, dtype=np.int64),
+        (items[kept], np.arange(len(kept), dtype=np.int64), np.zeros(len(kept), dtype=np.uint8)),
+        (none, none),
+        {"in": len(kept), "out": {why: n for why, n in out.items() if n}},
+    )
+    view.values = pc.take(values, pa.array(kept))
+    return view
 
 
 def _check_snapshot(

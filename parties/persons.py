@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from parties.errors import PartyError
+from protocols import sha256
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -170,32 +172,17 @@ def repeated(identifiers: Sequence[Identifier]) -> int:
 
 
 def digests(values: pa.Array, kind: str) -> npt.NDArray[np.uint8]:
-    """uint8[n, 32]: SHA-256(kind ‖ 0x00 ‖ value) of every value, computed by DuckDB's vectorised kernel."""
+    """uint8[n, 32]: SHA-256(kind ‖ 0x00 ‖ value) of every value, computed from Arrow's own buffers."""
     if not len(values):
         return np.zeros((0, 32), dtype=np.uint8)
-    with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
-        relation = connection.from_arrow(pa.table({"v": values}))
-        hashed = relation.project(
-            duckdb.FunctionExpression(
-                "unhex",
-                duckdb.FunctionExpression(
-                    "sha256",
-                    duckdb.FunctionExpression(
-                        "concat",
-                        duckdb.ConstantExpression(kind),
-                        duckdb.FunctionExpression("chr", duckdb.ConstantExpression(0)),
-                        duckdb.ColumnExpression("v"),
-                    ),
-                ),
-            ).alias("h")
-        )
-        blob = hashed.to_arrow_table().column("h").combine_chunks()
-    chunks = blob.chunks if isinstance(blob, pa.ChunkedArray) else [blob]
-    parts = [
-        np.frombuffer(c.buffers()[2], dtype=np.uint8)[32 * c.offset : 32 * (c.offset + len(c))]
-        for c in chunks
-    ]
-    return np.concatenate(parts).reshape(len(values), 32)
+    values = values.cast(pa.large_string() if pa.types.is_large_string(values.type) else pa.string())
+    if values.null_count:
+        raise PartyError("gate.identifiers", f"{values.null_count} values to hash are null")
+    width = np.int64 if pa.types.is_large_string(values.type) else np.int32
+    buffers = values.buffers()
+    offsets: Any = np.frombuffer(buffers[1], dtype=width)[values.offset : values.offset + len(values) + 1]
+    data = np.frombuffer(buffers[2] if buffers[2] is not None else b"", dtype=np.uint8)
+    return sha256.digests(kind.encode() + b"\x00", data, offsets)
 
 
 def items_of(

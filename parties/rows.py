@@ -77,8 +77,11 @@ class Rows:
     `columns` are the cleaned names in file order, `notes` what had to be forgiven, `count` the rows.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, first: str | None = None) -> None:
+        """Open and count. `first` names a column that will be asked for at once: a CSV file is then read
+        through once for both, and the column is handed out the first time that it is asked for."""
         self.path = Path(path)
+        self._ready: tuple[str, pa.ChunkedArray] | None = None
         self.notes: list[str] = []
         try:
             self._stamp = _stamp(self.path)
@@ -110,7 +113,11 @@ class Rows:
             raw = self._sniff()
             self._fields = [f"f{i}" for i in range(len(raw))]
             self.columns = self._clean(raw)
-            self.count = sum(batch.num_rows for batch in self._csv_batches(self._fields[:1]))
+            wanted = self._fields[self.columns.index(self.resolve(first))] if first else self._fields[0]
+            batches = list(self._csv_batches([wanted])) if first else self._csv_batches([wanted])
+            self.count = sum(batch.num_rows for batch in batches)
+            if first and self.count:
+                self._ready = wanted, pa.Table.from_batches(batches).column(wanted)
         if self.count == 0:
             raise PartyError("rows.empty", f"{self.path.name} has a header and no rows")
 
@@ -226,6 +233,9 @@ class Rows:
                 schema = pq.ParquetFile(self.path).schema_arrow
                 return [table.column(schema.names[p]) for p in positions]
             fields = [self._fields[p] for p in positions]
+            if self._ready is not None and fields == [self._ready[0]]:
+                (_, column), self._ready = self._ready, None
+                return [column]
             table = pa.Table.from_batches(list(self._csv_batches(fields)))
             return [table.column(f) for f in fields]
         except (pa.ArrowException, OSError, UnicodeError, KeyError) as error:
@@ -359,9 +369,27 @@ def _text(column: pa.ChunkedArray) -> pa.StringArray:
         raise PartyError("rows.column", f"a column of type {kind} can't be read as text") from error
     if isinstance(text, pa.ChunkedArray):
         text = pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], pa.string())
+    if _is_clean(text):
+        return text
     text = pc.utf8_trim_whitespace(text)
     missing = pc.is_in(pc.utf8_lower(text), value_set=pa.array(MISSING))
     return pc.if_else(missing, pa.scalar(None, pa.string()), text)
+
+
+def _is_clean(text: pa.StringArray) -> bool:
+    """Whether trimming and looking for "no value" can't change a text: all printable ASCII and longer than
+    MISSING.
+
+    Most columns of identifiers are, and this costs a tenth of the steps that it saves.
+    """
+    if not len(text) or text.null_count or not pa.types.is_string(text.type):
+        return False
+    _, offsets, data = text.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)[text.offset : text.offset + len(text) + 1]
+    if data is None or int(np.diff(ends).min()) <= max(map(len, MISSING)):
+        return False
+    used = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]
+    return int(used.min()) > 0x20 and int(used.max()) < 0x7F
 
 
 def _typed(name: str, column: pa.ChunkedArray) -> Column:

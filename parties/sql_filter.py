@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -42,6 +41,8 @@ def columns_of(expression: str) -> list[str]:
     """Names of the columns that the expression mentions, as written; `rows.filter` if it is not allowed."""
     if not expression.strip() or len(expression) > _MAX_LENGTH:
         raise PartyError("rows.filter", f"the filter is empty or longer than {_MAX_LENGTH} characters")
+    import duckdb  # most processes never filter, and it takes a while to load
+
     with duckdb.connect(":memory:", config=_LOCKED) as connection:
         row = connection.execute("SELECT json_serialize_sql($1)", [f"SELECT ({expression}\n)"]).fetchone()
         tree: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
@@ -82,6 +83,8 @@ def columns_of(expression: str) -> list[str]:
 
 def evaluate(expression: str, columns: Mapping[str, pa.Array], count: int) -> np.ndarray:
     """bool[count]: where the expression holds over these columns of that length. NULL counts as false."""
+    import duckdb
+
     columns_of(expression)
     number = "row number"
     while number in columns:

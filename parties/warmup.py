@@ -32,6 +32,17 @@ def protocols() -> None:
         align.Receiver(items[:SEEDS], session, limits, os.urandom),
         align.Sender(items, session, limits, os.urandom),
     )
+    for malicious in (False, True):
+        vole_receiver = align.Receiver(
+            items[:SEEDS], session, limits, os.urandom, suite="vole", malicious=malicious, numbered=True
+        )
+        numbers = np.arange(ROWS)
+        pump(
+            vole_receiver,
+            align.Sender(
+                items, session, limits, os.urandom, suite="vole", malicious=malicious, numbers=numbers
+            ),
+        )
     choices = np.zeros(ROWS, dtype=np.uint8)
     pump(
         ot.Receiver(choices, session, os.urandom, malicious=True),

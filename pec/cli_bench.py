@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,33 +15,58 @@ from pec.cli_bench_consent import gate
 from pec.cli_common import emit, json_option, progress, table
 from pec.errors import PecError
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @click.group()
 def bench() -> None:
-    """Measure on synthetic data: two node processes over gRPC with mutual TLS on this machine.
+    """Measure: two processes over gRPC with mutual TLS on this machine.
 
-    The time is that of a whole job, from submitting it to its success, on both sides, with consent decisions,
-    ledger and audit bundle. Making data, importing consent and starting the nodes are not in it.
+    `align` measures whole processes, from their start to their end. `lookalike` (and `align --job`) measures
+    a whole job between two nodes, from submitting it to its success, on both sides, with consent decisions,
+    ledger and audit bundle; making data, importing consent and starting the nodes are not in it.
     """
 
 
 @bench.command()
 @click.option(
-    "--receiver", type=click.IntRange(1), default=1 << 16, show_default=True, help="The brand's people."
+    "--receiver", type=click.IntRange(1), default=1 << 16, show_default=True, help="The receiver's people."
 )
 @click.option(
-    "--sender", type=click.IntRange(1), default=1 << 16, show_default=True, help="The provider's people."
+    "--sender", type=click.IntRange(1), default=1 << 16, show_default=True, help="The sender's people."
 )
-@click.option("--suite", default="ecdh", show_default=True, help="Protocol suite.")
+@click.option("--suite", type=click.Choice(["vole", "ecdh"]), default="vole", show_default=True)
+@click.option("--malicious", is_flag=True, help="Suite vole against a receiver or sender that cheats.")
+@click.option("--receiver-file", type=_FILE, help="A CSV or Parquet file in place of synthetic people.")
+@click.option("--sender-file", type=_FILE, help="The other file.")
+@click.option("--id", "id_", default="id", show_default=True, help="The files' column of identifiers.")
+@click.option("--kind", default="", help="phone, email, device or opaque; found out if not given.")
+@click.option("--bucket-rows", type=click.IntRange(256), help="Receivers of more people work by bucket.")
+@click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="The fastest one counts.")
+@click.option("--peer-python", type=_FILE, help="A Python that has `spu`: the same files with SecretFlow.")
+@click.option("--job", is_flag=True, help="A whole job between two nodes, consent and ledger included.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the synthetic data.")
 @json_option
-def align(receiver: int, sender: int, suite: str, seed: int, as_json: bool) -> None:
-    """Who is in both: half of the smaller side is."""
-    from pec.bench import run
+def align(as_json: bool, job: bool, id_: str, **given: Any) -> None:
+    """Who is in both: two processes, two files. Of synthetic people half of the smaller side is."""
+    if job:
+        from pec.bench import run
+
+        with progress("bench align") as bar:
+            data = run.align(
+                given["receiver"],
+                given["sender"],
+                given["suite"],
+                seed=given["seed"],
+                show=lambda w, d, t: bar.update(d, t, w),
+            )
+        emit(data, as_json, _show)
+        return
+    from pec.bench import align as lean
 
     with progress("bench align") as bar:
-        data = run.align(receiver, sender, suite, seed=seed, show=lambda w, d, t: bar.update(d, t, w))
-    emit(data, as_json, _show)
+        data = lean.run(lean.Inputs(id=id_, **given), show=lambda w, d, t: bar.update(d, t, w))
+    emit(data, as_json, _show_align)
 
 
 @bench.command()
@@ -130,6 +156,32 @@ def joint_lr(rows: int, features_brand: int, features_provider: int, seed: int, 
             rows, features_brand, features_provider, seed=seed, show=lambda w, d, t: bar.update(d, t, w)
         )
     emit(data, as_json, _show)
+
+
+def _show_align(d: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    skip = {
+        "peak_rss_mb",
+        "cpu_seconds",
+        "stages",
+        "stages_sender",
+        "bytes_sent",
+        "bytes_received",
+        "sizes",
+        "peer",
+    }
+    figures = [(k, v) for k, v in d.items() if k not in skip and v is not None]
+    figures += [(k, wording.bytes_text(d[k])) for k in ("bytes_sent", "bytes_received")]
+    figures += [(f"peer: {k}", v) for k, v in d.get("peer", {}).items()]
+    sides = [(s, d["sizes"][s], d["cpu_seconds"][s], d["peak_rss_mb"][s]) for s in ("receiver", "sender")]
+    names = dict.fromkeys([*d["stages"], *d["stages_sender"]])
+    stages = [(name, d["stages"].get(name), d["stages_sender"].get(name)) for name in names]
+    return Group(
+        table(("figure", "value"), figures),
+        table(("side", "people", "CPU seconds", "peak MiB"), sides),
+        table(("stage", "seconds at the receiver", "at the sender"), stages),
+    )
 
 
 def _show(d: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ CODES: dict[str, str] = {
     "pec.audience": "an audience can't be built as asked",
     "pec.metrics": "quality can't be measured on these rows",
     "pec.bundle": "an audit bundle does not verify",
+    "pec.bench": "a process that a benchmark started failed",
     "pec.check": "a check that the command makes of its own result failed",
     "pec.interrupted": "stopped by the user",
     "pec.internal": "an error that nobody foresaw: a bug",

@@ -20,6 +20,8 @@ CODES: dict[str, str] = {
     "oprf.bad_point": "an encoding that is no ristretto255 element, or the identity",
     "align.size": "a set's size differs from what was announced or agreed",
     "align.bucket": "more items fall into a bucket than it is made for",
+    "align.store": "the receiver's items can't be encoded under this run's seed (probability 2^-40)",
+    "align.coin": "the sender's coin is not the one that it is committed to",
     "enrich.size": "a table's or a request's size differs from what was announced or agreed",
     "enrich.order": "the rows of the encrypted table are not in the order of their tags",
     "enrich.tampered": "a record of the encrypted table fails authentication",

@@ -45,6 +45,21 @@ def align_files(folder: Path, receiver: int, sender: int, share: float = 0.5, se
     return Files(brand, provider, both)
 
 
+def align_csv(folder: Path, receiver: int, sender: int, share: float = 0.5, seed: int = 1) -> Files:
+    """`align_files` as CSV with one column, `id`."""
+    import pyarrow.csv as pacsv
+
+    both = round(min(receiver, sender) * share)
+    if receiver < 1 or sender < 1 or receiver + sender - both > MAX_PEOPLE:
+        raise PecError("pec.usage", f"sizes must be from 1 to {MAX_PEOPLE:,} people together")
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    brand, provider = folder / "receiver.csv", folder / "sender.csv"
+    for path, start, count in ((brand, 0, receiver), (provider, receiver - both, sender)):
+        pacsv.write_csv(pa.table({"id": numbers(start, count, rng)}), path)
+    return Files(brand, provider, both)
+
+
 def lookalike_files(folder: Path, rows: int, features: int, seeds: int, seed: int = 1) -> Files:
     """`rows` people × `features` normal columns at the provider; the brand's file is its `seeds`, all of
     them there.

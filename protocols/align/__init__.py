@@ -1,8 +1,10 @@
-"""Align, suite `ecdh`: the receiver learns the sender's rows of its items. README.md is the specification."""
+"""Align: the receiver learns the sender's rows of its items. README.md is the specification."""
 
-from protocols.align.receiver import AlignResult, Receiver
+from protocols.align.receiver import Receiver
+from protocols.align.result import AlignResult
 from protocols.align.sender import Sender
+from protocols.align.suites import SUITES
 from protocols.oprf.limits import Limits
 from protocols.oprf.sender import SenderResult
 
-__all__ = ["AlignResult", "Limits", "Receiver", "Sender", "SenderResult"]
+__all__ = ["SUITES", "AlignResult", "Limits", "Receiver", "Sender", "SenderResult"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from protocols.align import suites
 from protocols.align.messages import KIND
+from protocols.align.result import AlignResult
 from protocols.align.tags import NUMBER_BYTES, numbers_of, tag_bytes, tags_and_masks
 from protocols.errors import PeerError
 from protocols.machine import Machine
@@ -18,17 +18,10 @@ from protocols.oprf.receiver import Receiving
 from protocols.ristretto import Bytes, Rng
 
 
-@dataclass(frozen=True, eq=False)
-class AlignResult:
-    """`rows: int64[n]`, the sender's row of item i or -1; `sender_rows` is the sender's size m."""
-
-    rows: npt.NDArray[np.int64]
-    sender_rows: int
-
-
 class Receiver(Machine[AlignResult]):
     """Holds `items: uint8[n, 32]`; n may be 0. Learns which are the sender's, at which row, and its size.
 
+    `suite` is "ecdh" or "vole", the same on both sides; `malicious` chooses that variant of "vole".
     LocalError protocol.argument: wrong shape, repeated items, over the limits. PeerError: the codes of
     README section 6. `progress` counts items and rows. `numbered`: the sender gives each row a number, which
     is what `rows` then holds (whoever calls checks their range). `runs` as at the sender.
@@ -41,11 +34,19 @@ class Receiver(Machine[AlignResult]):
         limits: Limits,
         rng: Rng,
         *,
+        suite: str = suites.ECDH,
+        malicious: bool = False,
         numbered: bool = False,
         runs: int = 1,
     ) -> None:
         check_session(session)
+        suites.check(suite, malicious)
         array = distinct_items(items, limits.max_receiver, "limits.max_receiver")
+        if suite == suites.VOLE:
+            from protocols.align.vole.receiver import Run  # its kernels load only where they are used
+
+            super().__init__(Run(array, session, limits, rng, malicious, numbered, runs).opening())
+            return
         wish = _Match(len(array), session, numbered, runs)
         super().__init__(Receiving(KIND, session, array, limits.max_sender, rng, wish).opening())
 

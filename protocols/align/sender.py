@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from protocols.align import suites
 from protocols.align.messages import KIND, Tags
 from protocols.align.tags import NUMBER_BYTES, number_bytes, tag_bytes, tags_and_masks, tags_of
 from protocols.codec import U64
@@ -35,14 +36,22 @@ class Sender(Machine[SenderResult]):
         limits: Limits,
         rng: Rng,
         *,
+        suite: str = suites.ECDH,
+        malicious: bool = False,
         numbers: npt.ArrayLike | None = None,
         runs: int = 1,
     ) -> None:
         check_session(session)
+        suites.check(suite, malicious)
         array = distinct_items(items, limits.max_sender, "limits.max_sender")
+        sealed = None if numbers is None else number_bytes(numbers, len(array))
+        if suite == suites.VOLE:
+            from protocols.align.vole.sender import Run  # its kernels load only where they are used
+
+            super().__init__(Run(array, sealed, session, limits, rng, malicious, runs).opening())
+            return
         # One key a session: outputs of two sessions can't be compared, and a receiver can't ask again.
         key = generate_key(rng)
-        sealed = None if numbers is None else number_bytes(numbers, len(array))
         tags = _Tags(array, session, key, sealed, runs)
         super().__init__(Sending(KIND, session, key, limits.max_receiver, tags).opening())
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from protocols.distinct import repeats
 from protocols.errors import LocalError
 from protocols.machine import MAX_MESSAGE
 from protocols.ristretto import Bytes, rows
@@ -55,16 +56,9 @@ def distinct_items(items: npt.ArrayLike, most: int, limit: str) -> Bytes:
         raise LocalError(
             "protocol.argument", f"{len(array)} items, but {limit} is {most}; raise the limit on both sides"
         )
-    # Digests almost never share eight bytes, so that one sort of words decides, and the rest is looked at
-    # only where words are equal.
-    word = array.view(np.uint64)[:, 0]
-    order = np.argsort(word, kind="stable")
-    equal = word[order[1:]] == word[order[:-1]]
-    if equal.any():
-        suspects = order[np.append(equal, False) | np.insert(equal, 0, False)]
-        repeated = len(suspects) - len(np.unique(array[suspects], axis=0))
-        if repeated:
-            raise LocalError("protocol.argument", f"{repeated} items are repeated; remove duplicates first")
+    repeated = int(np.count_nonzero(repeats(array)))
+    if repeated:
+        raise LocalError("protocol.argument", f"{repeated} items are repeated; remove duplicates first")
     return array
 
 

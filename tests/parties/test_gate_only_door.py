@@ -40,7 +40,6 @@ MODULES = {
 ALLOWED = {
     "parties/rows.py": "the reader itself",
     "parties/sql_filter.py": "evaluates a filter over arrays in memory; its DuckDB can't reach files",
-    "parties/persons.py": "hashes arrays in memory with DuckDB",
     "parties/kinds/bucket_store.py": "reads back the items of a view that it has written itself, by bucket",
     "parties/store.py": "the database of jobs, which holds no person",
     "pec/tables.py": "prepares an evaluator's own files for `pec simulate`",
@@ -95,7 +94,7 @@ def test_nobody_else_reads_tables():
 
 
 def test_what_parties_may_is_as_small_as_it_says():
-    """In `parties`, only rows.py may name a file reader; the two others use DuckDB on arrays only."""
+    """In `parties`, only rows.py may name a file reader; the filter uses DuckDB on arrays only."""
     for name in ("parties/sql_filter.py", "parties/persons.py"):
         hits = [h for h in openings((ROOT / name).read_text()) if not h.startswith("import duckdb")]
         assert not hits, f"{name} names a reader: {hits}"
@@ -142,6 +141,50 @@ def test_the_import_contract_is_in_place():
     assert contract["allowed_importers"].split() == ["parties.gate"]
 
 
+def test_only_evaluations_may_assume_consent():
+    """`gate.assume_file` is for processes that no node starts; nothing that a node runs names it."""
+    for path in sources():
+        name = path.relative_to(ROOT).as_posix()
+        if name == "parties/gate.py" or name.startswith("parties/evaluation/"):
+            continue
+        tree = ast.parse(path.read_text())
+        named = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+        named |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        named |= {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+        assert not named & {"assume_file", "AssumedView"}, f"{name} could open a file without consent"
+        imported = {
+            f"{n.module}.{a.name}" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names
+        } | {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        assert not any(i.startswith("parties.evaluation") for i in imported), f"{name} imports an evaluation"
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    contract = config["importlinter:contract:evaluation"]
+    assert contract["type"] == "forbidden" and contract["forbidden_modules"].split() == ["parties.evaluation"]
+    assert {"parties.node", "parties.runner", "parties.kinds", "pec"} <= set(
+        contract["source_modules"].split()
+    )
+
+
+def test_a_view_with_assumed_consent_is_good_for_nothing_else(tmp_path):
+    from parties import gate
+    from parties.errors import PartyError
+
+    file = tmp_path / "people.csv"
+    file.write_text("id,age\n13800000001,3\n13800000002,4\n13800000001,5\nx,6\n")
+    with pytest.raises(PartyError, match=r"gate\.assumed"):
+        gate.assume_file(str(file), "id", reason=" ")
+    view = gate.assume_file(str(file), "id", "phone", reason="a test")
+    assert view.snapshot.document["consent"] == "assumed" and view.snapshot.document["reason"] == "a test"
+    assert not hasattr(view.snapshot, "signature")
+    assert sorted(view.values.to_pylist()) == ["+8613800000001", "+8613800000002"] and len(view.items) == 2
+    assert view.counts == {"in": 2, "out": {"identifier_invalid": 1, "identifier_duplicate": 1}}
+    assert sorted(view.own_rows().tolist()) == [0, 1]
+    with pytest.raises(PartyError, match=r"consent\.unavailable"):
+        view.recheck()
+    with pytest.raises(PartyError, match=r"gate\.column"):
+        list(view.read(["age"]))
+
+
 def test_a_view_can_only_be_made_by_the_gate():
     """Machines are fed from views; a view needs a `Rows`, which only the gate can make."""
     for path in sources():
@@ -151,4 +194,4 @@ def test_a_view_can_only_be_made_by_the_gate():
         names = {
             n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, "id", "") for n in calls
         }
-        assert not names & {"ConsentedView", "Rows"}, f"{path.name} makes a view or opens rows"
+        assert not names & {"AssumedView", "ConsentedView", "Rows"}, f"{path.name} makes a view or opens rows"
