@@ -143,6 +143,26 @@ def joint_lr(**given: Any) -> int:
     return _run("joint-lr", given)
 
 
+@simulate.command("feature-report")
+@_common
+@click.option("--label", required=True, help="Yes/no column of the brand's file.")
+@click.option("--bins", type=click.Choice(["2", "4", "8", "16", "32", "64"]), default="8", show_default=True)
+@click.option(
+    "--minimum-iv",
+    type=click.FloatRange(0, 10),
+    default=0.02,
+    show_default=True,
+    help="Information value from which a column is selected.",
+)
+def feature_report(**given: Any) -> int:
+    """Which of the provider's columns would help to tell the brand's people apart? Nothing is trained.
+
+    Information value, weight of evidence and missing rate of each; `selected` goes into a job as it is.
+    """
+    bins, least = int(given.pop("bins")), given.pop("minimum_iv")
+    return _run("feature-report", given, {"bins": bins}, {"minimum_iv": least})
+
+
 def _run(
     kind: str,
     given: dict[str, Any],
@@ -224,6 +244,17 @@ def _show(d: dict[str, Any]) -> Any:
         table(("side", "rows", "normalised", "duplicate", "null", "invalid"), people, title="Identifiers"),
         table(("figure", "value"), figures, title="Result"),
     ]
+    if d["kind"] == "feature-report":
+        shown = [
+            (c["column"], f"{c['iv']:.4f}", _percent(c["missing_rate"]), len(c["bins"]), c["bins_suppressed"])
+            for c in d["columns"]
+        ]
+        heads = ("column", "IV", "missing", "bins", "bins suppressed")
+        parts += [table(heads, shown, title="Columns"), "selected: " + (",".join(d["selected"]) or "none")]
     if d["failures"]:
         parts.append("FAILED: " + "; ".join(d["failures"]))
     return Group(*parts)
+
+
+def _percent(share: float | None) -> str:
+    return "suppressed" if share is None else f"{100 * share:.1f} %"

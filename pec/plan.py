@@ -12,13 +12,14 @@ from parties import documents
 
 KINDS = ("overlap", "lookalike", "enrich")
 #: Kinds that learn from the brand's labels with columns of both sides.
-SUPERVISED = ("boost", "joint-lr")
+SUPERVISED = ("boost", "joint-lr", "feature-report")
 OUTPUTS = {
     "overlap": {"count": "brand"},
     "lookalike": {"scores": "brand", "audience": "brand", "seeds": "brand"},
     "enrich": {"tags": "brand"},
     "boost": {"scores": "brand"},
     "joint-lr": {"scores": "brand"},
+    "feature-report": {"report": "brand"},
 }
 #: Other ways to the same result, by kind; what they give out and to whom.
 METHODS: dict[str, dict[str, dict[str, str]]] = {
@@ -30,6 +31,10 @@ PURPOSES: dict[str, dict[str, str]] = {
     "overlap": {"zh": "与合作方比较共同客户的数量", "en": "Count customers shared with a partner"},
     "lookalike": {"zh": "与合作方共同寻找相似人群", "en": "Find people similar to customers, with a partner"},
     "enrich": {"zh": "由合作方补充约定的标签", "en": "Add agreed tags from a partner"},
+    "feature-report": {
+        "zh": "了解合作方哪些数据有助于评分（仅统计）",
+        "en": "Learn which of a partner's data would help (counts only)",
+    },
     "boost": {"zh": "与合作方共同训练评分模型（树模型）", "en": "Score customers with a partner, by trees"},
     "joint-lr": {"zh": "与合作方共同建立评分模型", "en": "Build a scoring model together with a partner"},
 }

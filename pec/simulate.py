@@ -242,8 +242,10 @@ def _request(ready: Prepared) -> dict[str, Any]:
         columns = inputs.tags
     elif inputs.kind in plan.SUPERVISED:
         columns = ["*"]
-        own = [str(c) for c in ready.brand.columns if c not in (inputs.id, inputs.label)]
-        private = {"label": inputs.label, "columns": own, "holdout_seed": 1, **inputs.learning}
+        private = {"label": inputs.label, **inputs.learning}
+        if inputs.kind != "feature-report":
+            own = [str(c) for c in ready.brand.columns if c not in (inputs.id, inputs.label)]
+            private |= {"columns": own, "holdout_seed": 1}
     params = {**inputs.params, **({"method": inputs.method} if inputs.method else {})}
     if inputs.kind == "joint-lr":
         params["family"] = inputs.family
@@ -306,6 +308,8 @@ def _figures(
     if inputs.kind in plan.SUPERVISED:
         learned = network[PROVIDER].client.job(seen["job_id"])["result"]
         frames = (ready.brand, ready.provider, ready.pairs)
+        if inputs.kind == "feature-report":
+            return supervised.report_figures(result, inputs.label, frames)
         return supervised.figures(inputs.kind, folder, result, learned, inputs.label, frames)
     frame = ready.provider
     lines: np.ndarray | None = network[PROVIDER].client.rows(seen["job_id"])

@@ -93,3 +93,25 @@ def figures(
 
 def _r2(predicted: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
     return float(1 - ((predicted - y) ** 2).mean() / y.var())
+
+
+def report_figures(
+    result: dict[str, Any], label: str, files: tuple[pd.DataFrame, pd.DataFrame, Join]
+) -> dict[str, Any]:
+    """A feature report's figures; `wrong` counts columns whose people, bin by bin, are more than the plain
+    join's.
+
+    Missing rates are compared exactly where the report gives them.
+    """
+    brand, provider, pairs = files
+    known = brand[label].iloc[pairs.brand].notna().to_numpy()
+    lines = pairs.provider[known]
+    wrong = int(result["labelled"] != len(lines))
+    for column in result["columns"]:
+        rate = column["missing_rate"]
+        plain = float(provider[column["column"]].iloc[lines].isna().mean())
+        if rate is not None and rate > 0 and abs(rate - plain) > 1e-9:
+            wrong += 1
+        wrong += int(sum(b["people"] for b in column["bins"]) > len(lines))
+    names = ("matched", "labelled", "columns", "selected", "minimum_iv", "suppressed_below")
+    return {**{name: result[name] for name in names}, "rows": result["matched"], "wrong": wrong}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from parties.kinds.boost import BOOST
 from parties.kinds.enrich import ENRICH
+from parties.kinds.feature_report import FEATURE_REPORT
 from parties.kinds.joint_lr import JOINT_LR
 from parties.kinds.lookalike import LOOKALIKE
 from parties.kinds.overlap import OVERLAP
 from parties.stage import JobKind
 
-KINDS: dict[str, JobKind] = {kind.name: kind for kind in (OVERLAP, LOOKALIKE, ENRICH, BOOST, JOINT_LR)}
+KINDS: dict[str, JobKind] = {
+    kind.name: kind for kind in (OVERLAP, LOOKALIKE, ENRICH, BOOST, JOINT_LR, FEATURE_REPORT)
+}
 
 __all__ = ["KINDS"]

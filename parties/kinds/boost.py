@@ -95,7 +95,7 @@ def fit_brand(ctx: StageContext) -> None:
     ctx.channel.progress(0, 1, "columns")
     plan = binning.learn(ctx.view, names, fitted, OWN_BINS)
     own = binning.table(plan, ctx.view, people.view_rows)
-    columns = [str(name) for name in ctx.channel.receive_json().get("columns", ())]
+    columns = [name for name, _ in supervised.received_columns(ctx)]
     labels = boost.Labels(people.rows, people.y, people.train, people.held, own)
     terms, learning = terms_of(ctx.spec), _learning(ctx, objective, plan.names, columns)
     session = ctx.channel.session("fit")
@@ -151,8 +151,7 @@ def fit_provider(ctx: StageContext) -> None:
     ctx.channel.progress(0, 1, "columns")
     plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins)
     table = binning.table(plan, ctx.view, rows)
-    # Names of columns that the brand asked for itself, without those that can't be used.
-    ctx.channel.send_json({"columns": list(plan.names)})
+    supervised.send_columns(ctx, plan)
     machine = boost.Provider(table, ctx.channel.session("fit"), terms, os.urandom)
     forest = ctx.channel.run(machine, "fit")
     ctx.result.update(

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from parties import binning
 from parties.documents import JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView, Gate
@@ -113,7 +114,28 @@ def align_brand(ctx: StageContext) -> None:
     common.align_brand(ctx, people)
 
 
-def people_of(ctx: StageContext, provider_alive: np.ndarray, binary: bool) -> People:
+def send_columns(ctx: StageContext, plan: binning.BinPlan) -> None:
+    """Provider: which of the columns that the brand asked for can be used, and which have missing values."""
+    missing = [bool(getattr(step, "missing", False)) for step in plan.steps]
+    ctx.channel.send_json({"columns": list(plan.names), "missing": missing})
+
+
+def received_columns(ctx: StageContext) -> list[tuple[str, bool]]:
+    """Brand: (name, whether bin 0 is for missing values) of each; `kind.message` if that can't be."""
+    message = ctx.channel.receive_json()
+    names, missing = message.get("columns"), message.get("missing")
+    if (
+        isinstance(names, list)
+        and isinstance(missing, list)
+        and len(names) == len(missing)
+        and all(common.is_text(name) for name in names)
+        and all(isinstance(flag, bool) for flag in missing)
+    ):
+        return list(zip(names, missing, strict=True))
+    raise NodeError("kind.message", "the provider's list of columns is malformed", share=True)
+
+
+def people_of(ctx: StageContext, provider_alive: np.ndarray, binary: bool, holdout: bool = True) -> People:
     """Those who matched and are still in on both sides; raises `job.labels` below the agreement's minimum.
 
     Provider rows are renumbered without those who are out, as the provider does.
@@ -131,7 +153,8 @@ def people_of(ctx: StageContext, provider_alive: np.ndarray, binary: bool) -> Pe
             "use more people or another provider",
         )
     held = np.zeros(len(people), dtype=bool)
-    held[_held_out(ctx, people, known)] = True
+    if holdout:
+        held[_held_out(ctx, people, known)] = True
     position = np.cumsum(provider_alive) - 1
     return People(people, position[rows], y, ~np.isnan(y) & ~held, held)
 

@@ -60,6 +60,7 @@ class Forest:
         self._stored: list[npt.NDArray[np.float64]] = []
         self._losses = [self._held_loss()] if labels.held.any() else []
         self._kept: list[shares.U32] = []
+        self._first: npt.NDArray[np.float64] | None = None
 
     # ---- the forest ----------------------------------------------------------------------------------------
 
@@ -100,7 +101,9 @@ class Forest:
             for node in grown.nodes:
                 if node.kind != LEAF:
                     (own if node.kind == OWN else theirs)[node.column] += node.gain
-        return BrandResult(scores, tuple(self.trees[:keep]), self._start, tuple(self._losses), (own, theirs))
+        return BrandResult(
+            scores, tuple(self.trees[:keep]), self._start, tuple(self._losses), (own, theirs), self._first
+        )
 
     def _held_loss(self) -> float:
         held = self._labels.held
@@ -179,6 +182,8 @@ class Forest:
     def split_level(self, theirs: shares.U32) -> tuple[bytes, bytes]:
         """Open the sums and choose the splits: (heads, bits of the brand's own)."""
         opened = self._open_sums(theirs)
+        if self._first is None:
+            self._first = opened[0]
         open_nodes = sorted(self._open)
         slot = np.full(len(self._nodes), -1, dtype=np.int64)
         slot[open_nodes] = np.arange(len(open_nodes))

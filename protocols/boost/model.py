@@ -48,6 +48,7 @@ class BrandResult:
     scores   float64[k], the margin (log-odds for logistic) of each of its rows, trees kept and start included
     trees    those kept; `start` is the margin before the first
     losses   held-out loss before the first tree and after each one grown; empty without held-out rows
+    first    float64[U, B, 2]: sums of g and h by column and bin over all rows of the first tree
     gains    float64[F_own], float64[F]: total gain by column, of its own and of the provider's
     """
 
@@ -56,6 +57,7 @@ class BrandResult:
     start: float
     losses: tuple[float, ...]
     gains: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    first: npt.NDArray[np.float64] | None = None
 
     def to_document(self) -> dict[str, Any]:
         """JSON-ready; `forest_of` reads it back."""

@@ -29,6 +29,19 @@ def test_on_real_data(shared_data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
+def test_a_feature_report(two_files: tuple[Path, Path]) -> None:
+    answer = pec(
+        *("simulate", "feature-report", "--brand", two_files[0], "--provider", two_files[1], "--id", "phone"),
+        *("--label", "loyal", "--assume-consent", "a test", "--json"),
+    )
+    assert answer.code == 0, answer.out + answer.err
+    report = answer.json
+    assert report["ok"] and report["audit_verified"] and report["matched"] == 400
+    assert report["columns"][0]["column"] == "score" and "score" in report["selected"]
+    assert {c["column"] for c in report["columns"]} == {"score", "城市"}  # the constant one is left out
+
+
 @pytest.mark.parametrize(
     ("label", "more", "code"),
     [

@@ -1,0 +1,89 @@
+"""The kind `feature-report`: counts as in the plain join, IV by its definition, small bins suppressed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pair import ScriptedCenter, Side, agreement, run_job, spec
+
+from parties.home import Dataset
+from parties.kinds.feature_report import SUPPRESS, report
+
+N = 1800
+
+
+def iv(people: np.ndarray, positives: np.ndarray) -> float:
+    """By the definition, with half a person added to every cell."""
+    yes, no = positives + 0.5, people - positives + 0.5
+    a, b = yes / yes.sum(), no / no.sum()
+    return float(((a - b) * np.log(a / b)).sum())
+
+
+def test_iv_and_woe_by_their_definitions() -> None:
+    people = np.array([100.0, 200.0, 300.0, 0.0])
+    positives = np.array([20.0, 100.0, 200.0, 0.0])
+    found = report("x", people, positives, missing=True)
+    assert found["iv"] == pytest.approx(iv(people[:3], positives[:3]))
+    assert [b["people"] for b in found["bins"]] == [100, 200, 300] and found["bins_suppressed"] == 0
+    assert found["missing_rate"] == pytest.approx(100 / 600)
+    shares = (20.5 / 321.5) / (80.5 / 281.5)
+    assert found["bins"][0]["woe"] == pytest.approx(np.log(shares))
+
+
+def test_small_bins_are_not_shown_but_count() -> None:
+    people = np.array([5.0, 400.0, 300.0, 60.0])
+    positives = np.array([1.0, 100.0, 200.0, 59.0])
+    found = report("x", people, positives, missing=True)
+    assert [b["bin"] for b in found["bins"]] == [1, 2] and found["bins_suppressed"] == 2
+    assert found["missing_rate"] is None  # fewer than ten: the rate would say how many
+    assert found["iv"] == pytest.approx(iv(people, positives), rel=0.05)
+
+
+def test_a_job_gives_the_counts_of_the_plain_join(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    phone = np.array([f"138{i:08d}" for i in range(N)])
+    x = rng.normal(size=N)
+    x[::6] = np.nan
+    city = rng.choice(["a", "b", "c"], N, p=[0.6, 0.395, 0.005])
+    y = (np.nan_to_num(x) + rng.normal(size=N) > 0).astype(object)
+    y[::9] = None
+    pd.DataFrame({"phone": phone, "y": y})[:1500].to_csv(tmp_path / "b.csv", index=False)
+    theirs = pd.DataFrame({"phone": phone, "x": x, "noise": rng.normal(size=N), "city": city})[200:]
+    theirs.sample(frac=1, random_state=0).to_parquet(tmp_path / "p.parquet")
+    categories = dict.fromkeys(("x", "noise", "city"), "profile")
+    sides = {
+        "brand": Side(
+            Dataset("people", str(tmp_path / "b.csv"), "phone", "phone", {"y": "profile"}),
+            ScriptedCenter(),
+            {"label": "y", "minimum_iv": 0.1},
+        ),
+        "provider": Side(
+            Dataset("people", str(tmp_path / "p.parquet"), "phone", "phone", categories), ScriptedCenter()
+        ),
+    }
+    asked = spec("feature-report", columns=list(categories), params={"bins": 8}, outputs={"report": "brand"})
+    done = run_job(asked, agreement(kinds=["feature-report"]), sides, tmp_path / "out")
+    assert not done.errors
+    result = done.brand.result
+    shared = [i for i in range(200, 1500) if y[i] is not None]
+    assert result["labelled"] == len(shared) and result["matched"] == 1300
+    by_name = {column["column"]: column for column in result["columns"]}
+    assert result["columns"][0]["column"] == "x" and result["selected"] == ["x"]
+    assert by_name["x"]["missing_rate"] == pytest.approx(np.isnan(x[shared]).mean())
+    for column in result["columns"]:
+        shown = sum(b["people"] for b in column["bins"])
+        assert shown == len(shared) or column["bins_suppressed"]
+        assert all(b["people"] >= 2 * SUPPRESS for b in column["bins"])
+    counts = pd.Series(city[shared]).value_counts()
+    assert {b["people"] for b in by_name["city"]["bins"]} <= {
+        counts["a"],
+        counts["b"],
+        counts["b"] + counts["c"],
+    }
+    rate = pd.Series(y[shared].astype(float)).groupby(city[shared]).mean()
+    assert any(b["rate"] == pytest.approx(rate["a"]) for b in by_name["city"]["bins"])
+    assert set(done.provider.result) == {"rows", "columns", "notes", "asked_at_most", "alignment"}
+    assert [p.name for p in (tmp_path / "out" / "brand").iterdir()] == ["result.json"]
