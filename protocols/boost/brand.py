@@ -141,6 +141,8 @@ class WaitShape:
             raise PeerError(
                 "boost.size", f"{len(flags)} columns announced, 1 to {run.terms.max_columns} agreed"
             )
+        if over := run.terms.over(run.total, len(flags)):
+            raise PeerError("boost.size", over)
         table = (flags & CATEGORICAL > 0), (flags & MISSING > 0)
         run.forest = Forest(run.labels, run.total, *table, run.terms, run.learning, run.rng)
         count = run.total * len(flags) * run.terms.bits

@@ -68,6 +68,8 @@ class Provider(Machine[ProviderResult]):
                 "protocol.argument",
                 f"{rows} rows and {columns} columns; {terms.max_rows} and {terms.max_columns} are agreed",
             )
+        if over := terms.over(rows, columns):
+            raise LocalError("protocol.argument", over)
         super().__init__(Step((), WaitOpening(_Run(table, session, terms, rng, transfer))))
 
 

@@ -20,6 +20,7 @@ class Terms:
     trees, depth  at most so many trees, and levels of splits in each (1 to 8)
     bits          D: the provider's columns have up to 2^D bins, 1 to 6
     max_rows, max_columns  what each side accepts from the other
+    max_cells  rows × columns × bins at the most; a cell takes 24 bytes of memory on either side
     """
 
     trees: int = 10
@@ -27,6 +28,7 @@ class Terms:
     bits: int = 4
     max_rows: int = 1 << 24
     max_columns: int = 4096
+    max_cells: int = 1 << 29
 
     def __post_init__(self) -> None:
         checks = {
@@ -35,8 +37,19 @@ class Terms:
             "bits": 1 <= self.bits <= MOST_BITS,
             "max_rows": 1 <= self.max_rows <= 1 << 32,
             "max_columns": 1 <= self.max_columns <= 1 << 16,
+            "max_cells": 1 <= self.max_cells <= 1 << 40,
         }
         _check("terms", self, checks)
+
+    def over(self, rows: int, columns: int) -> str:
+        """Why so many rows and columns don't fit into memory, or an empty text."""
+        cells = rows * columns * self.bins
+        if cells <= self.max_cells:
+            return ""
+        return (
+            f"{rows:,} rows × {columns} columns × {self.bins} bins are {cells:,} cells, {self.max_cells:,} "
+            "are agreed: ask for fewer columns or bins, or split the people"
+        )
 
     @property
     def bins(self) -> int:
