@@ -180,6 +180,52 @@ class BrandSide(Jobs):
             except Exception as error:
                 self._end(job_id, error)
                 self._tell(line, job, error)
+        self._go_on(job_id)
+
+    def _go_on(self, job_id: str) -> None:
+        """As long as the job is interrupted: look for the provider, and take it up again in a new session."""
+        pause = 0.2
+        while not self._stopping:
+            job = self.store.get(job_id)
+            if job.state != "interrupted":
+                if job.state in FINAL and job.state != "succeeded" and job.interrupted:
+                    self._tell_again(job)
+                return
+            if time.time() > self._deadline(job):
+                self._end(job_id, self._too_late(job))
+                continue
+            try:
+                self._again(job)
+                pause = 0.2
+            except NodeError as error:
+                if error.code.startswith("transport.") or error.code in ("job.busy", "job.state"):
+                    self.log(error.code, f"{job_id} waits for {job.peer}: {error.detail}", job=job_id)
+                else:
+                    self._end(job_id, error)
+            with self.store.changed:
+                self.store.changed.wait(pause)
+            pause = min(pause * 1.5, 5.0)
+
+    def _again(self, job: Job) -> None:
+        """One try: ask the provider how the job stands, and open a session if it waits too."""
+        peer = self.home.peer(job.peer)
+        with self.connect(peer) as line:
+            self._greet(line)
+            ask = node_pb2.JobRequest(job_id=job.job_id, spec_hash=self._spec(job.job_id).hash)
+            reply = line.call(line.peer.GetJob, ask)
+            if reply.state == "succeeded":
+                raise NodeError("node.interrupted", f"{job.peer} has finished the job", "submit it again")
+            if reply.state in FINAL:
+                raise peer_failed(reply.code, reply.detail)
+            if reply.state == "interrupted":
+                self._wait_for_slot(job.job_id)
+                self._brand_session(job.job_id, peer, line)
+
+    def _tell_again(self, job: Job) -> None:
+        """The provider of an interrupted job that has ended here, in case it waits; best effort."""
+        error = job.error or {}
+        with self.connect(self.home.peer(job.peer)) as line:
+            self._tell(line, job, NodeError(error.get("code", "job.cancelled"), error.get("detail", "")))
 
     def _greet(self, line: Connection) -> None:
         reply = line.call(

@@ -387,11 +387,13 @@ class _Story:
             last = opening["index"]
             _require(isinstance(opening.get("payload"), dict), f"leaf {last} is closed")
             self._leaves.append((str(opening["kind"]), opening["payload"]))
-            late = opening["kind"] in ("job.snapshot", "job.recheck", "job.stage") and last >= shown.size
+            early = ("job.snapshot", "job.recheck", "job.stage", "job.resumed")
+            late = opening["kind"] in early and last >= shown.size
             _require(not late, f"leaf {last} was written after the closing statement")
         closing = [payload for kind, payload in self._leaves if kind == "job.closing"]
         wanted = {"job": self._spec.job_id, "closing": self._content["closing"]}
-        _require(closing == [wanted], "the ledger's closing leaf differs from the closing statements")
+        # A job that was broken off after its closing leaf closes again.
+        _require(closing[-1:] == [wanted], "the ledger's closing leaf differs from the closing statements")
         snapshot = self._content["snapshots"]["snapshots"][self._own]["document"]
         opened = [payload for kind, payload in self._leaves if kind == "job.snapshot"]
         wanted = {"job": self._spec.job_id, "snapshot": snapshot["id"]}
@@ -402,7 +404,8 @@ class _Story:
         log = self._content["log"]
         names = [stage.name for stage in self._kind.stages]
         _require([s["name"] for s in log["stages"]] == names, "the log has other stages than the kind")
-        events = [(k, p["stage"]) for k, p in self._leaves if k in ("job.recheck", "job.stage")]
+        kinds = ("job.recheck", "job.stage", "job.resumed")
+        events = [(k, p["stage"]) for k, p in self._leaves if k in kinds]
         order = [
             k for k, _ in self._leaves if k in ("job.snapshot", "job.recheck", "job.stage", "job.closing")
         ]
@@ -417,23 +420,41 @@ class _Story:
         _require(all(entry["active"] is True for entry in checks), "the purpose was off at a lease check")
         sequences = [entry["sequence"] for entry in checks]
         _require(sequences == sorted(sequences), "a lease went back in time")
-        at = 0
-        for name in [*names, "closing"]:
-            first = at
-            while at < len(events) and events[at] == ("job.recheck", name):
-                at += 1
-            _require(at > first, f"there is no lease check before {name!r}")
-            if name != "closing":
-                _require(
-                    at < len(events) and events[at] == ("job.stage", name), f"stage {name!r} is out of order"
-                )
-                at += 1
-        _require(at == len(events), "the ledger has stages or lease checks after the end")
-        stages = [p for k, p in self._leaves if k == "job.stage"]
+        resumed = self._walk(names, events)
+        # A stage that ran again stands in the log as it ran the last time.
+        last = {p["stage"]: p for k, p in self._leaves if k == "job.stage"}
+        _require(list(last) == names or resumed > 0, "the ledger's stages are out of order")
+        stages = [last[name] for name in names]
         for entry, leaf in zip(log["stages"], stages, strict=True):
             for field in ("bytes_sent", "bytes_received"):
                 _require(entry[field] == leaf[field], f"{entry['name']}: {field} differs from the ledger")
-        return f"{len(names)} stages in order, {len(checks)} lease checks, one at every boundary"
+        again = f", taken up again {resumed} times" if resumed else ""
+        return f"{len(names)} stages in order, {len(checks)} lease checks, one at every boundary{again}"
+
+    def _walk(self, names: list[str], events: list[tuple[str, str]]) -> int:
+        """Follow the stages through the ledger; returns how often the job was taken up again.
+
+        Before each stage there is a lease check; a job that was broken off goes back to an earlier stage only
+        over stages that may run twice.
+        """
+        order = [*names, "closing"]
+        at, checked, resumed = 0, False, 0
+        for kind, name in events:
+            if kind == "job.resumed":
+                _require(name in order and order.index(name) <= at, f"the job went on at {name!r}")
+                first = order.index(name)
+                begun = self._kind.stages[first : at + checked]
+                _require(all(s.repeatable for s in begun), f"a stage after {name!r} must not run twice")
+                at, checked, resumed = first, False, resumed + 1
+            elif kind == "job.recheck":
+                _require(name == order[at], f"there is no lease check before {order[at]!r}")
+                checked = True
+            else:
+                _require(checked and at < len(names), f"there is no lease check before {name!r}")
+                _require(name == order[at], f"stage {order[at]!r} is out of order")
+                at, checked = at + 1, False
+        _require(at == len(names) and checked, "there is no lease check before 'closing'")
+        return resumed
 
     def _leakage(self) -> str:
         # Both signed the words that they were shown, so that later versions may word them better.

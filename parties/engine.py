@@ -7,8 +7,11 @@ import threading
 import time
 
 from parties.brand_side import BrandSide
+from parties.checkpoint import Checkpoints
+from parties.documents import JobSpec
 from parties.errors import NodeError
 from parties.provider_side import ProviderSide
+from parties.runner import can_go_on
 from parties.store import FINAL, Job
 
 
@@ -18,21 +21,48 @@ class Engine(BrandSide, ProviderSide):
     # -- life of the node ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """End what an earlier process left running, and go on with proposals that still wait."""
+        """Take up what an earlier process left running, end what can't go on, and look after proposals."""
+        kept = set()
         for job in self.store.all():
-            if job.state in ("running", "held"):
-                error = NodeError("node.interrupted", "the node stopped while the job ran", "submit it again")
-                self._end(job.job_id, error)
+            if job.state in ("running", "held", "interrupted"):
+                if self._can_go_on(job):
+                    kept.add(job.job_id)
+                    self._take_up(job)
+                else:
+                    error = NodeError(
+                        "node.interrupted",
+                        "the node stopped while the job ran",
+                        "submit it again",
+                        share=True,
+                    )
+                    self._end(job.job_id, error)
             elif job.role == "brand" and job.state not in FINAL:
                 self._spawn(job.job_id, self._brand)
-        for leftover in (self.home.path / "work").iterdir():
-            self.log("node.interrupted", f"removing what {leftover.name} left behind", level="warn")
-            shutil.rmtree(leftover, ignore_errors=True)
+        for folder in (self.home.path / "work", self.home.path / "state"):
+            for leftover in folder.iterdir() if folder.is_dir() else ():
+                if leftover.name not in kept:
+                    self.log("node.interrupted", f"removing what {leftover.name} left behind", level="warn")
+                    shutil.rmtree(leftover, ignore_errors=True)
         # The first job must not wait for imports of a second or two.
         threading.Thread(target=lambda: self.kinds, name="load kinds", daemon=True).start()
 
+    def _can_go_on(self, job: Job) -> bool:
+        checkpoints = Checkpoints(self.home.state(job.job_id))
+        if checkpoints.latest() < 0 or job.attempts >= self.home.settings.resume_attempts:
+            return False
+        spec = JobSpec.from_json(job.signed["document"])
+        return can_go_on(self.kind(spec), checkpoints)
+
+    def _take_up(self, job: Job) -> None:
+        """The brand looks for the provider, the provider waits for the brand."""
+        if job.state != "interrupted":
+            self._interrupt(
+                job.job_id, NodeError("node.interrupted", f"the node of {self.home.party} stopped")
+            )
+        self._spawn(job.job_id, self._go_on if job.role == "brand" else self._await_peer)
+
     def stop(self, seconds: float = 5.0) -> None:
-        """End running jobs with `node.stopping` on both sides."""
+        """End running jobs with `node.stopping` on both sides; those that can go on are interrupted."""
         self._stopping = True
         with self._lock:
             links, threads = list(self._links.values()), list(self._threads.values())

@@ -10,10 +10,12 @@ what was asked for ends the job with an error. There is no mode in which rows pa
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,8 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consent_center import identifiers
-from consent_center.model import REASONS, DecisionRequest
-from parties import persons
+from consent_center.model import REASONS, DecisionRequest, Decisions, Snapshot
+from parties import persons, private_files
 from parties.errors import PartyError
 from parties.persons import Identifier, People, digests
 from parties.rows import Column, Rows
@@ -223,6 +225,30 @@ class ConsentedView:
         found[owner[by_line[line]]] = True
         return found
 
+    def save(self, folder: Path) -> None:
+        """Write what `Gate.restore` needs to make this view again: order, items and the signed snapshot.
+
+        Into files that only their owner may read; the folder is complete or it is not there.
+        """
+        part = private_files.folder(folder.with_name(folder.name + ".part"))
+        arrays = {name: getattr(self, attribute) for name, attribute in _SAVED.items()}
+        arrays |= {"further_owner": self._further[0], "further_line": self._further[1]}
+        for name, array in arrays.items():
+            with private_files.writing(part / f"{name}.npy") as file:
+                np.save(file, array, allow_pickle=False)
+        document = {
+            "preflight": self.preflight.to_document(),
+            "snapshot": self.snapshot.document,
+            "signature": self.snapshot.signature.hex(),
+            "disclosure": self.snapshot.disclosure,
+            "allowed": list(self.allowed),
+            "counts": self._counts,
+            "stamp": list(self._file.stamp),
+        }
+        with private_files.writing(part / "view.json") as file:
+            file.write(json.dumps(document).encode())
+        part.rename(folder)
+
     def recheck(self) -> Recheck:
         """Ask the center what changed since the snapshot, and drop who withdrew; nobody comes back.
 
@@ -238,6 +264,16 @@ class ConsentedView:
         self.alive &= ~np.isin(self._ordinals, withdrawn)
         dropped = np.flatnonzero(~self.alive).astype(np.int64)
         return Recheck(found[0], found[1], dropped, dict(Counter(reasons)), found[2])
+
+
+#: Name of a saved array -> attribute of the view.
+_SAVED = {
+    "record_ids": "_record_ids",
+    "ordinals": "_ordinals",
+    "items": "items",
+    "owner": "owner",
+    "rank": "rank",
+}
 
 
 class Gate:
@@ -330,6 +366,47 @@ class Gate:
             persons.items_of(found, people.links, place),
             further,
             counts,
+        )
+
+    def restore(self, folder: Path, dataset: str) -> ConsentedView:
+        """The view of an interrupted job, as `save` wrote it; its snapshot is not taken anew.
+
+        Whoever withdrew meanwhile is dropped by the re-check before the next stage, which the center must
+        answer for this very snapshot. Raises `rows.changed` if the file is not the one that was read,
+        `node.interrupted` if the view can't be read.
+        """
+        rows = Rows(self._home.dataset(dataset).path)
+        try:
+            kept = json.loads((folder / "view.json").read_text())
+            arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _SAVED}
+            further = tuple(
+                np.load(folder / f"further_{what}.npy", allow_pickle=False) for what in ("owner", "line")
+            )
+            report = {**kept["preflight"]}
+            for name in ("columns", "notes", "identifiers"):
+                report[name] = tuple(report[name])
+            nobody = Decisions(np.empty(0, np.uint8), np.empty(0, np.int64), 0)
+            snapshot = Snapshot(
+                kept["snapshot"], bytes.fromhex(kept["signature"]), nobody, kept["disclosure"]
+            )
+            stamp = tuple(kept["stamp"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PartyError("node.interrupted", "the job's saved view can't be read") from error
+        if stamp != tuple(rows.stamp):
+            raise PartyError(
+                "rows.changed", f"{rows.path.name} was written to since the job began; submit the job again"
+            )
+        return ConsentedView(
+            rows,
+            self._center,
+            Preflight(**report),
+            snapshot,
+            kept["allowed"],
+            arrays["record_ids"],
+            arrays["ordinals"],
+            (arrays["items"], arrays["owner"], arrays["rank"]),
+            (further[0], further[1]),
+            kept["counts"],
         )
 
     def _identify(self, dataset: str) -> tuple[Rows, Preflight, list[Identifier]]:

@@ -7,6 +7,7 @@ agreements/<id>.json signed agreements
 datasets/<name>.json registered data sets
 node.db              jobs
 consent/             the consent center, unless node.toml names another
+state/<job>/         what a running job needs to go on after its node was killed; gone at its end
 work/<job>/          a running job's files; renamed to jobs/<job>/ when it succeeds
 node.run.json        process id and ports of the running node
 """
@@ -355,6 +356,10 @@ class Home:
 
     def work(self, job_id: str) -> Path:
         return self.path / "work" / documents.check_name(job_id, "job id")
+
+    def state(self, job_id: str) -> Path:
+        """What an interrupted job needs to go on; see `parties.checkpoint`."""
+        return self.path / "state" / documents.check_name(job_id, "job id")
 
     def job(self, job_id: str) -> Path:
         """Where a succeeded job's files are."""

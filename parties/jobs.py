@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -112,8 +113,9 @@ class Jobs:
             job = self.store.get(job_id)
             if job.state in FINAL:
                 return
+            self._discard(job_id)
             state = final_state(record["code"])
-            if job.state not in ("running", "held") and state == "stopped_by_consent":
+            if job.state not in ("running", "held", "interrupted") and state == "stopped_by_consent":
                 state = "rejected"
             self.log(record["code"], f"job {job_id} {state}: {record['detail']}", level="warn", job=job_id)
             try:
@@ -124,6 +126,34 @@ class Jobs:
                     second.code, f"job {job_id} ends without a ledger entry: {second.detail}", level="error"
                 )
                 self.store.move(job_id, state, error=record)
+
+    def _interrupt(self, job_id: str, error: Exception, **changes: Any) -> None:
+        """The session is over and the job is not: it waits `resume_seconds` for the other side."""
+        told = error_record(error)
+        why = {"at": time.time(), "code": told["code"], "detail": told["detail"]}
+        self.log(told["code"], f"job {job_id} interrupted: {told['detail']}", level="warn", job=job_id)
+        self._move(job_id, "interrupted", interrupted=why, **changes)
+
+    def _deadline(self, job: Job) -> float:
+        """Unix time until which an interrupted job waits."""
+        return float((job.interrupted or {}).get("at", 0.0)) + self.home.settings.resume_seconds
+
+    def _too_late(self, job: Job) -> NodeError:
+        why = job.interrupted or {}
+        return NodeError(
+            "node.interrupted",
+            f"the job was broken off ({why.get('code')}), and the other side did not come back in "
+            f"{self.home.settings.resume_seconds:.0f} s",
+            "submit it again; resume_seconds of node.toml is the limit",
+            share=True,
+        )
+
+    def _discard(self, job_id: str) -> None:
+        """Remove whatever a job that did not succeed has written."""
+        for path in (self.home.state(job_id), self.home.work(job_id)):
+            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                self.log("node.internal", f"{path} can't be removed; remove it by hand", level="error")
 
     def _spec(self, job_id: str) -> JobSpec:
         return JobSpec.from_json(self.store.get(job_id).signed["document"])
@@ -147,9 +177,10 @@ class Jobs:
 
     def _run(self, job: Job, peer: Peer, link: Link) -> None:
         runner: Runner | None = None
-        id_ = job.job_id
+        id_, began = job.job_id, time.monotonic()
         try:
-            job = self._move(id_, "running")
+            again = job.state == "interrupted"
+            job = self._move(id_, "running", attempts=job.attempts + again)
             runner = Runner(
                 self.home,
                 self.store,
@@ -170,9 +201,11 @@ class Jobs:
         except Exception as caught:
             error = link.error if link.error is not None else caught
             link.close(None if isinstance(error, PeerFailed) else for_peer(error))
-            if runner is not None:
-                runner.clean()
-            self._end(id_, error)
+            if runner is not None and runner.may_go_on(error):
+                spent = (job.run_seconds or 0.0) + time.monotonic() - began
+                self._interrupt(id_, error, run_seconds=spent)
+            else:
+                self._end(id_, error)
         finally:
             with self._lock:
                 self._links.pop(id_, None)
@@ -180,10 +213,26 @@ class Jobs:
                 self._resumed.discard(id_)
 
     def _report(self, job_id: str, stage: str, what: str, done: int, total: int) -> None:
-        self._progress[job_id] = {"stage": stage, "what": what, "done": int(done), "total": int(total)}
+        """Progress of the running stage, with the seconds that it will still take at the pace so far."""
+        now, before = time.monotonic(), self._progress.get(job_id)
+        if before is None or before["stage"] != stage or before["done"] > done:
+            before = {"began": now, "first": int(done)}
+        left = None
+        if done > before["first"] and now - before["began"] > 0.5:
+            left = (total - done) * (now - before["began"]) / (done - before["first"])
+        self._progress[job_id] = {
+            "stage": stage,
+            "what": what,
+            "done": int(done),
+            "total": int(total),
+            "seconds_left": None if left is None else round(max(left, 0.0), 1),
+            "began": before["began"],
+            "first": before["first"],
+        }
 
     def progress(self, job_id: str) -> dict[str, Any] | None:
-        return self._progress.get(job_id)
+        found = self._progress.get(job_id)
+        return None if found is None else {k: v for k, v in found.items() if k not in ("began", "first")}
 
 
 def hash_of(job: Job) -> bytes:

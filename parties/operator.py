@@ -142,6 +142,8 @@ class Operator:
             "spec_hash": documents.hash_of(spec).hex(),
             "note": job.note,
             "hold_before": job.hold_before,
+            "attempts": job.attempts,
+            "interrupted": job.interrupted if job.state == "interrupted" else None,
             "stages": [
                 {
                     "name": s["name"],

@@ -15,7 +15,7 @@ from parties.jobs import Jobs, check_clock, hash_of
 from parties.runner import shared_part
 from parties.store import Job
 from parties.transport import node_pb2
-from parties.transport.frames import peer_failed
+from parties.transport.frames import Link, peer_failed
 
 
 class ProviderSide(Jobs):
@@ -112,7 +112,7 @@ class ProviderSide(Jobs):
 
     def _reply(self, job: Job) -> Any:
         reply = node_pb2.JobReply(state=job.state)
-        if job.state in ("approved", "running", "held", "succeeded"):
+        if job.state in ("approved", "running", "held", "interrupted", "succeeded"):
             reply.spec = documents.canonical(job.signed)
         if job.error is not None:
             told = self._shared(job)
@@ -138,9 +138,10 @@ class ProviderSide(Jobs):
             )
         self._in_time(job)
         with self._lock:
-            if job.state != "approved" or job.job_id in self._links:
+            if job.state not in ("approved", "interrupted") or job.job_id in self._links:
                 raise NodeError(
-                    "job.state", f"job {job.job_id} is {job.state}; a session needs an approved one"
+                    "job.state",
+                    f"job {job.job_id} is {job.state}; a session needs an approved or interrupted one",
                 )
             if self.running >= self.home.settings.max_jobs:
                 raise NodeError(
@@ -151,8 +152,24 @@ class ProviderSide(Jobs):
         link.attach(
             chain((first,), rest), lambda e: NodeError("transport.lost", f"{peer.party}: {e or 'broke'}")
         )
-        self._spawn(job.job_id, lambda _: self._run(job, peer, link))
+        self._spawn(job.job_id, lambda _: self._serve(job, peer, link))
         yield from link.outgoing()
+
+    def _serve(self, job: Job, peer: Peer, link: Link) -> None:
+        self._run(job, peer, link)
+        self._await_peer(job.job_id)
+
+    def _await_peer(self, job_id: str) -> None:
+        """Wait until the brand has taken an interrupted job up again, or end it when its time is over."""
+        attempts = self.store.get(job_id).attempts
+        while not self._stopping:
+            with self.store.changed:
+                self.store.changed.wait(0.5)
+            job = self.store.get(job_id)
+            if job.state != "interrupted" or job.attempts != attempts:
+                return  # another thread serves the new session
+            if time.time() > self._deadline(job):
+                self._end(job_id, self._too_late(job))
 
     def _in_time(self, job: Job) -> None:
         """An approval is good until the job's own end; the job is over if its session comes later."""

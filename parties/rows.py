@@ -121,6 +121,11 @@ class Rows:
         if self.count == 0:
             raise PartyError("rows.empty", f"{self.path.name} has a header and no rows")
 
+    @property
+    def stamp(self) -> tuple[int, int, int]:
+        """Time of change, size and inode of the file as it was opened: whether it is the same one later."""
+        return self._stamp
+
     # -- names -----------------------------------------------------------------------------------------
 
     def _clean(self, raw: Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """Runs one approved job on one side, from the first frame to the files in place.
 
 Brand and provider run the same code with their role. Nothing is visible in `jobs/<id>` before both sides have
-said that they are done; whatever goes wrong before removes the work directory.
+said that they are done; whatever goes wrong before removes the work directory. A job that was broken off
+(`INTERRUPTIONS`) goes on in a new session from the last checkpoint that both sides have, if every stage that
+may have begun since then is `repeatable`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import numpy as np
 
 from consent_center.errors import ConsentError
 from consent_center.ledger import verify as ledger_verify
-from parties import documents
+from parties import documents, private_files
+from parties.checkpoint import Checkpoints
 from parties.documents import Agreement, JobSpec
 from parties.errors import CODES, NodeError, PeerFailed
 from parties.home import Home, write_json
@@ -41,6 +44,21 @@ _STATES = {
     "job.kind": "rejected",
     "consent.nobody": "rejected",
 }
+
+
+#: Errors that end a session and not the job, where it can go on.
+INTERRUPTIONS = {
+    "transport.lost",
+    "transport.truncated",
+    "transport.silent",
+    "transport.unreachable",
+    "node.stopping",
+}
+
+
+def repeatable(kind: JobKind, first: int, last: int) -> bool:
+    """Whether stages `first` … `last` (those that the kind has of them) may all run again."""
+    return first >= 0 and all(stage.repeatable for stage in kind.stages[first : last + 1])
 
 
 def final_state(code: str) -> str:
@@ -108,23 +126,37 @@ class Runner:
         self._set_state, self._record, self._resumed = set_state, record, resumed
         self._progress, self._log = progress, log
         self.session = Session(link, self.role, job.job_id, self.spec.hash)
-        self._consent: list[dict[str, Any]] = []
+        self.checkpoints = Checkpoints(home.state(job.job_id))
+        self._consent: list[dict[str, Any]] = list(job.consent)
 
     def run(self) -> dict[str, Any]:
         """The whole job; returns what the job's record gets. Raises whatever ended it."""
         started = time.monotonic()
-        self.work.mkdir(mode=0o700, parents=True)
+        stands = self.checkpoints.latest()
+        if stands < 0:
+            self.work.mkdir(mode=0o700, parents=True)
+            private_files.folder(self.checkpoints.folder)
         documents.check_terms(self.spec, self.agreement, documents.now())
         self.kind.check(self.spec, self.agreement)
-        self.session.open(lambda nonce: self.store.use_nonce(self.job.job_id, nonce))
-        view = self._open_view()
+        theirs = self.session.open(lambda nonce: self.store.use_nonce(self.job.job_id, nonce), stands)
+        first = self._first(stands, theirs)
+        view = self._open_view() if first is None else self._restore_view(first)
         context = self._context(view)
+        if first is not None:
+            saved = self.checkpoints.load(first)
+            context.carry, context.result = saved.carry, saved.result
         for position, stage in enumerate(self.kind.stages):
-            self._hold(stage.name)
+            if first is not None and position < first:
+                continue
+            if stands < position:  # with the checkpoint the hold before it is behind
+                self._hold(stage.name)
+            self._checkpoint(position, context)
             self._enter(view, context, stage.name)
+            self.checkpoints.keep(position)
             self._stage(
                 context, position, stage.name, stage.brand if self.role == "brand" else stage.provider
             )
+        self._checkpoint(len(self.kind.stages), context)
         self._enter(view, context, "closing")
         closing = self._close(context)
         self._finish(view, context, closing)
@@ -132,7 +164,70 @@ class Runner:
         self.link.receive_control("done")
         target = self.home.job(self.job.job_id)
         self.work.rename(target)
-        return {"result": context.result, "run_seconds": time.monotonic() - started, "counts": _counts(view)}
+        self.checkpoints.remove()
+        seconds = time.monotonic() - started + (self.job.run_seconds or 0.0)
+        return {"result": context.result, "run_seconds": seconds, "counts": _counts(view)}
+
+    # -- interruptions ---------------------------------------------------------------------------------------
+
+    def _first(self, own: int, theirs: int) -> int | None:
+        """The stage to begin with: None in a first session, else the earlier of both sides' checkpoints.
+
+        `node.interrupted` if a stage that may have begun since then must not run twice.
+        """
+        if own < 0 and theirs < 0:
+            return None
+        first, last = min(own, theirs), max(own, theirs)
+        if not repeatable(self.kind, first, last):
+            raise NodeError(
+                "node.interrupted",
+                "the job was broken off where it can't go on",
+                "submit it again",
+                share=True,
+            )
+        self.checkpoints.back_to(first)
+        return first
+
+    def _checkpoint(self, position: int, context: StageContext) -> None:
+        """Keep what stage `position` begins with, where the job could go on from it."""
+        if repeatable(self.kind, 0, 0) and not self.checkpoints.save(position, context.carry, context.result):
+            self.checkpoints.back_to(-1)
+
+    def _restore_view(self, first: int) -> Any:
+        """The view of the first session, and the snapshots that both sides showed then."""
+        from parties.gate import Gate
+
+        kept = self.checkpoints.read_peer()
+        view = Gate(self.center, self.home).restore(self.checkpoints.view, self.spec.datasets[self.role])
+        own, before = kept[self.home.party], kept[self.peer.party]
+        theirs = self.session.exchange_ready(own)
+        if theirs != before:
+            raise NodeError("consent.snapshot", "it is not the one that the job began with", share=True)
+        self._check_snapshot(theirs)
+        self.snapshots = {self.home.party: own, self.peer.party: theirs}
+        self.session.bind(str(own["document"]["token_root"]), str(theirs["document"]["token_root"]))
+        # By the ledger: a node may be killed between an entry there and the one in its database.
+        leaves = [n for kind, n in self.store.leaves(self.job.job_id) if kind == "job.recheck"]
+        found = [dict(self.center.opening(n)["payload"]) for n in leaves]
+        self._consent = [{k: v for k, v in entry.items() if k != "job"} for entry in found]
+        self._record(
+            "job.resumed",
+            {"job": self.job.job_id, "attempt": self.job.attempts, "stage": self._name(first)},
+        )
+        return view
+
+    def _name(self, position: int) -> str:
+        names = [stage.name for stage in self.kind.stages]
+        return names[position] if position < len(names) else "closing"
+
+    def may_go_on(self, error: Exception) -> bool:
+        """Whether the job is only interrupted by `error`: the peer may come back, and there is a checkpoint
+        from which both can go on.
+        """
+        code = getattr(error, "code", "")
+        if code not in INTERRUPTIONS or self.job.attempts >= self.home.settings.resume_attempts:
+            return False
+        return can_go_on(self.kind, self.checkpoints)
 
     # -- beginning -------------------------------------------------------------------------------------------
 
@@ -172,6 +267,9 @@ class Runner:
         self._check_snapshot(theirs)
         self.snapshots = {self.home.party: own, self.peer.party: theirs}
         self.session.bind(str(own["document"]["token_root"]), str(theirs["document"]["token_root"]))
+        if repeatable(self.kind, 0, 0):
+            view.save(self.checkpoints.view)
+            self.checkpoints.write_peer(self.snapshots)
         return view
 
     def _check_snapshot(self, signed: Mapping[str, Any]) -> None:
@@ -211,6 +309,7 @@ class Runner:
             workdir=self.work,
             record=self._record,
             settings=self.home.settings,
+            state=self.checkpoints.folder,
         )
 
     # -- stages ----------------------------------------------------------------------------------------------
@@ -374,13 +473,21 @@ class Runner:
         write_json(self.work / "job.json", record)
         from parties import bundle  # it knows the kinds, which import numerical kernels
 
+        (self.work / f".{bundle.NAME}.part").unlink(missing_ok=True)  # of a node that was killed
         bundle.build(self.work / bundle.NAME, record, self.center, self.home)
 
     def clean(self) -> None:
         """Remove whatever a job that did not succeed has written."""
+        self.checkpoints.remove()
         shutil.rmtree(self.work, ignore_errors=True)
         if self.work.exists():
             self._log("node.internal", f"{self.work} can't be removed; remove it by hand", level="error")
+
+
+def can_go_on(kind: JobKind, checkpoints: Checkpoints) -> bool:
+    """Whether a checkpoint is there, and the stage that it is before may have run in part without harm."""
+    latest = checkpoints.latest()
+    return latest >= 0 and repeatable(kind, latest, latest)
 
 
 def _counts(view: Any) -> dict[str, Any]:

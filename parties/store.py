@@ -23,8 +23,11 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "proposed": frozenset({"awaiting_approval", "approved", "rejected", "cancelled", "failed"}),
     "awaiting_approval": frozenset({"approved", "rejected", "cancelled", "failed"}),
     "approved": frozenset({"running", "rejected", "cancelled", "failed"}),
-    "running": frozenset({"held", "succeeded", "rejected", "cancelled", "failed", "stopped_by_consent"}),
-    "held": frozenset({"running", "rejected", "cancelled", "failed", "stopped_by_consent"}),
+    "running": frozenset(
+        {"held", "interrupted", "succeeded", "rejected", "cancelled", "failed", "stopped_by_consent"}
+    ),
+    "held": frozenset({"running", "interrupted", "rejected", "cancelled", "failed", "stopped_by_consent"}),
+    "interrupted": frozenset({"running", "rejected", "cancelled", "failed", "stopped_by_consent"}),
     "succeeded": frozenset(),
     "failed": frozenset(),
     "rejected": frozenset(),
@@ -53,7 +56,8 @@ class Job:
     """One job on one side. `signed` is the signed spec, `private` and `salt` the brand's secret parameters.
 
     `counts` are this side's people in and out by reason; `error` is {code, detail, hint, origin,
-    counts}.
+    counts}. `attempts`: how often the job was taken up again; `interrupted`: {at, code, detail} of the last
+    time that it was broken off.
     """
 
     job_id: str
@@ -75,6 +79,8 @@ class Job:
     consent: list[dict[str, Any]] = field(default_factory=list)
     error: dict[str, Any] | None = None
     run_seconds: float | None = None
+    attempts: int = 0
+    interrupted: dict[str, Any] | None = None
 
 
 _COLUMNS = ("job_id", "role", "kind", "peer", "state", "version", "created", "updated")
@@ -90,6 +96,8 @@ _DATA = (
     "consent",
     "error",
     "run_seconds",
+    "attempts",
+    "interrupted",
 )
 
 
@@ -102,7 +110,7 @@ class Store:
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
-            # After a power cut the last changes may be gone; a job that ran then is failed anyway.
+            # After a power cut the last changes may be gone; checkpoints are on disk before they count.
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:

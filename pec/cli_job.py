@@ -19,7 +19,17 @@ from pec.cli_node import client_of, home_option, read_json
 from pec.errors import PecError
 
 STATES = [
-    *("draft", "proposed", "awaiting_approval", "approved", "running", "held", "succeeded", "rejected"),
+    *(
+        "draft",
+        "proposed",
+        "awaiting_approval",
+        "approved",
+        "running",
+        "held",
+        "interrupted",
+        "succeeded",
+        "rejected",
+    ),
     *("cancelled", "failed", "stopped_by_consent"),
 ]
 #: What a request may hold: as `NodeClient.submit` takes it.
@@ -191,6 +201,15 @@ def _show(found: dict[str, Any]) -> Any:
     from rich.console import Group
 
     fields = [(k, v) for k, v in found.items() if isinstance(v, str | int | float) and v != ""]
+    if found.get("progress"):
+        step = found["progress"]
+        left = step.get("seconds_left")
+        words = f"{step['what']}: {step['done']:,} of {step['total']:,}"
+        fields.append(
+            ("progress", words + (f", {wording.seconds_text(left)} left" if left is not None else ""))
+        )
+    if found.get("interrupted"):
+        fields.append(("interrupted", f"{found['interrupted']['code']}: {found['interrupted']['detail']}"))
     parts: list[Any] = [
         table(("field", "value"), [(k, _time(v) if k.endswith("_at") else v) for k, v in fields])
     ]
@@ -279,9 +298,10 @@ def _watch(client: Any, job_id: str, as_json: bool, timeout: float | None = None
         for last in _until(client, job_id, timeout):
             step = last.get("progress") or {}
             if step.get("total"):
-                bar.update(
-                    step["done"], step["total"], f"{step.get('stage', '')} {step.get('what', '')}".strip()
-                )
+                words = f"{step.get('stage', '')} {step.get('what', '')}".strip()
+                if step.get("seconds_left") is not None:
+                    words += f", {wording.seconds_text(step['seconds_left'])} left"
+                bar.update(step["done"], step["total"], words)
             if last["state"] != state:
                 state = last["state"]
                 note(f"{job_id}: {state}")

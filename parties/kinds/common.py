@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from parties import private_files
 from parties.cost import AUTO
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
@@ -197,6 +198,7 @@ def align_brand(ctx: StageContext, people: np.ndarray) -> None:
     `rows` is int64[n], -1 where the provider does not have the person. With several identifiers the first
     match in the declared order of this side's data set counts.
     """
+    people = same_people(ctx, people)
     items, who = ctx.view.items_of(people)
     found = aligning.receive(ctx, items, alive(ctx)[people][who])
     rows, by = first_match(found.rows, who, len(people))
@@ -206,6 +208,22 @@ def align_brand(ctx: StageContext, people: np.ndarray) -> None:
         by_rank = np.bincount(ranks[by[by >= 0]], minlength=len(declared))
         ctx.result["matched_by"] = {str(d["column"]): int(n) for d, n in zip(declared, by_rank, strict=True)}
     ctx.carry.update(people=people, rows=rows, sender_rows=found.sender_rows)
+
+
+def same_people(ctx: StageContext, people: np.ndarray) -> np.ndarray:
+    """`people`, or those with whom the stage began before it was interrupted.
+
+    The buckets that are done already are of them; who has withdrawn since is not asked about any more.
+    """
+    if ctx.state is None:
+        return people
+    path = private_files.folder(ctx.state) / "people.npy"
+    if path.exists():
+        kept: np.ndarray = np.load(path, allow_pickle=False)
+        return kept
+    with private_files.writing(path) as file:
+        np.save(file, people, allow_pickle=False)
+    return people
 
 
 def first_match(rows: np.ndarray, who: np.ndarray, people: int) -> tuple[np.ndarray, np.ndarray]:

@@ -113,8 +113,8 @@ def release_brand(ctx: StageContext) -> None:
 ENRICH = JobKind(
     name="enrich",
     stages=(
-        Stage("enrich", enrich_brand, enrich_provider),
-        Stage("release", release_brand, release_provider),
+        Stage("enrich", enrich_brand, enrich_provider, repeatable=True),
+        Stage("release", release_brand, release_provider, repeatable=True),
     ),
     check=check,
     open_view=open_view,

@@ -296,10 +296,10 @@ def _write_json(ctx: StageContext, name: str, value: Any) -> None:
 LOOKALIKE = JobKind(
     name="lookalike",
     stages=(
-        Stage("align", align_brand, common.align_provider),
+        Stage("align", align_brand, common.align_provider, repeatable=True),
         Stage("fit", fit_brand, fit_provider),
-        Stage("score", score_brand, score_provider),
-        Stage("release", release_brand, release_provider),
+        Stage("score", score_brand, score_provider, repeatable=True),
+        Stage("release", release_brand, release_provider, repeatable=True),
     ),
     check=check,
     open_view=open_view,

@@ -187,8 +187,8 @@ PRIVATE_OVERLAP = JobKind(
 OVERLAP = JobKind(
     name="overlap",
     stages=(
-        Stage("align", align_brand, common.align_provider),
-        Stage("release", release_brand, release_provider),
+        Stage("align", align_brand, common.align_provider, repeatable=True),
+        Stage("release", release_brand, release_provider, repeatable=True),
     ),
     check=check,
     open_view=open_view,

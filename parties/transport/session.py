@@ -1,6 +1,6 @@
 """What two nodes say to each other on a line during one job, and the channel that stages see.
 
-    open      nonce, spec hash                 both ways, before anything is read
+    open      nonce, spec hash, checkpoint     both ways, before anything is read
     ready     signed consent snapshot          both ways, once each side's view is open
     boundary  stage, spec hash, roots, lease   before each stage; both must be equal but for the lease
     …         the stage's own frames
@@ -45,10 +45,17 @@ class Session:
     roots: dict[str, str] = field(default_factory=dict)
     held: bool = False
 
-    def open(self, use_nonce: Callable[[bytes], None]) -> None:
-        """Exchange nonces. `use_nonce` must raise `transport.nonce` if it has seen the peer's before."""
+    def open(self, use_nonce: Callable[[bytes], None], stands: int = -1) -> int:
+        """Exchange nonces. `use_nonce` must raise `transport.nonce` if it has seen the peer's before.
+
+        `stands`: the stage before which this side's newest checkpoint is, -1 for none; returns the peer's.
+        """
         self.link.send_control(
-            "open", version=PROTOCOL_VERSION, nonce=self.nonce.hex(), spec_hash=self.spec_hash.hex()
+            "open",
+            version=PROTOCOL_VERSION,
+            nonce=self.nonce.hex(),
+            spec_hash=self.spec_hash.hex(),
+            stands=stands,
         )
         message = self.link.receive_control("open")
         if message.get("version") != PROTOCOL_VERSION:
@@ -60,6 +67,10 @@ class Session:
         if self.peer_nonce == self.nonce:
             raise NodeError("transport.nonce", "the peer sent this side's own nonce back", share=True)
         use_nonce(self.peer_nonce)
+        theirs = message.get("stands", -1)
+        if type(theirs) is not int or not -1 <= theirs <= 1000:
+            raise NodeError("transport.malformed", "the peer's checkpoint is no number", share=True)
+        return theirs
 
     def exchange_ready(self, snapshot: Mapping[str, Any]) -> dict[str, Any]:
         """Send this side's signed snapshot ({document, signature}), return the peer's; the caller verifies

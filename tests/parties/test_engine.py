@@ -290,4 +290,5 @@ def test_progress_is_visible_while_a_stage_runs(clients):
     job_id = clients[0].submit(nodes.request("brand-prov", params=params))
     seen = [view for view in clients[0].watch(job_id, 20) if view["stages"] and not view["final"]]
     assert any(view["stages"][-1]["state"] == "running" for view in seen)
-    assert any(view["progress"] == {"stage": "swap", "what": "swap", "done": 1, "total": 1} for view in seen)
+    shown = {"stage": "swap", "what": "swap", "done": 1, "total": 1}
+    assert any(view["progress"] and shown.items() <= view["progress"].items() for view in seen)
