@@ -99,7 +99,7 @@ def _take(encryptor: object, size: int) -> Bytes:
 def hash_rows(permutation: Permutation, rows: Words, first: int) -> Words:
     """H(x, i) = π(π(x) ⊕ i) ⊕ π(x) of `rows: uint64[n, 2]`, i = first, first + 1, …
 
-    TMMO of Guo, Katz, Wang, Yu, eprint 2019/074, section 7.4: tweakable and circular correlation robust,
+    TMMO of Guo, Katz, Wang, Yu, eprint 2019/074: tweakable and circular correlation robust,
     which is what an OT extension against malicious parties needs.
     """
     inner = permutation.image(rows)
