@@ -30,6 +30,7 @@ from consent_center import events, examine, integrity, registry, schema, snapsho
 from consent_center import subjects as subjects_of
 from consent_center.accounts.login import Logins
 from consent_center.accounts.service import Accounts
+from consent_center.analytics.service import Analytics
 from consent_center.collection import settings
 from consent_center.collection.public import PublicCollection
 from consent_center.collection.service import Collection
@@ -467,6 +468,11 @@ class Center:
     def notice_board(self) -> Notices:
         """Notices from draft to publication, differences, who must be asked again."""
         return Notices(self.room)
+
+    @property
+    def analytics(self) -> Analytics:
+        """Figures: rates, where people stand, funnels, A/B of notices."""
+        return Analytics(self.room)
 
     @property
     def public_collection(self) -> PublicCollection:

@@ -113,6 +113,8 @@ CODES: dict[str, str] = {
     "rules.changed": "other rules were put in force since the dry run",
     "rules.limit": "a rule's limit on jobs, decisions or people is reached",
     "rules.region": "a region is no code of ISO 3166",
+    # figures
+    "analytics.request": "figures were asked for in a way that is not offered",
     # drafts of notices
     "notice.draft": "a draft of a notice is malformed",
     "notice.unknown": "there is no draft of that notice",

@@ -17,6 +17,7 @@ from consent_center.client import CenterClient
 from consent_center.errors import ConsentError
 from consent_center.model import KINDS, REASONS, ConsentEvent, DecisionRequest
 from pec.cli_common import CliError, console, emit, json_option, note, progress, table
+from pec.cli_consent_analytics import analytics
 from pec.cli_consent_collect import COMMANDS as COLLECT_COMMANDS
 from pec.cli_consent_notices import reconsent
 from pec.cli_consent_registry import notice, purpose
@@ -44,7 +45,7 @@ consent.add_command(notice)
 consent.add_command(request)
 for _command in (signal, receipt, verify, user, *WEBHOOK_COMMANDS):
     consent.add_command(_command)
-for _command in (reconsent, rules, region, *COLLECT_COMMANDS):
+for _command in (reconsent, rules, region, analytics, *COLLECT_COMMANDS):
     consent.add_command(_command)
 
 

@@ -18,6 +18,7 @@ from consent_center.console import install as console
 from consent_center.console.security import check_form
 from consent_center.errors import ConsentError
 from consent_center.rest import (
+    analytics,
     collection,
     decisions,
     docs_page,
@@ -89,6 +90,7 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
         collection,
         notices,
         rules,
+        analytics,
         embed,
         pages,
     ):

@@ -88,6 +88,11 @@ ENDPOINTS: dict[str, str] = {
     "rules.dry_run": "officer",
     "rules.apply": "officer",
     "rules.regions": "officer|service",
+    # figures
+    "analytics.rates": "viewer|service",
+    "analytics.standing": "viewer|service",
+    "analytics.funnel": "viewer|service",
+    "analytics.experiment": "viewer|service",
     # the embedded script (a site's key and origin) and the pages behind signed links
     "embed.script": "public",
     "embed.preflight": "public",

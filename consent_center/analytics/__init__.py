@@ -1,0 +1,3 @@
+"""How consent is going: rates, withdrawals, funnels, A/B of notices. Numbers of events and people,
+never people.
+"""
