@@ -8,6 +8,7 @@ Every call is safe from several threads. Errors are ConsentError; each method na
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
 import threading
@@ -40,6 +41,7 @@ from consent_center.errors import ConsentError
 from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
 from consent_center.ledger.checkpoint import Checkpoint
+from consent_center.ledger.head import Head
 from consent_center.ledger.verify import disclosure_hash
 from consent_center.model import (
     CODE,
@@ -78,6 +80,8 @@ from consent_center.signals import store as signal_store
 from consent_center.signals.mapping import parse as parse_mapping
 from consent_center.state import State, check_file, ordinals_of
 from consent_center.subjects import SQL_LOOKUP
+from consent_center.witness import check as witness_check
+from consent_center.witness.service import Witness
 
 Clock = Callable[[], datetime]
 
@@ -110,11 +114,12 @@ class Center:
         self._house: tuple[int, RuleSet] | None = None
         self._rules_hash = deciding.rules_hash(self._rules)
         self._home = home
+        self._head = Head(home / _KEYS, keys.signer)
         self._trusts_file = True
         self._state = State(self._stored_state)
         self._known: registry.Registry | None = None
         self._lock = threading.RLock()
-        self._closed = False
+        self._closed = self._wrote = False
 
     # ---- life ----------------------------------------------------------------------------------------------
 
@@ -150,6 +155,8 @@ class Center:
         with made.write() as connection:
             payload = {"controller": controller, "keys": checks(keys)}
             log.append_entries(connection, [("center", payload)])
+            head = center._head.due(connection, now=True)
+        center._head.keep(head)
         return center
 
     @classmethod
@@ -182,8 +189,20 @@ class Center:
 
     def close(self) -> None:
         """Release the database. Further calls raise `center.closed`."""
+        if not self._closed and self._wrote:
+            self._keep_head()
         self._closed = True
         self._database.close()
+
+    def _keep_head(self) -> None:
+        try:
+            with self._database.read() as connection:
+                self._head.check(connection)
+                head = self._head.due(connection, now=True)
+            self._head.keep(head)
+        except ConsentError as error:
+            # Closing must not fail; the next center that is opened here checks anew.
+            logging.getLogger(__name__).warning("the log's head was not kept: %s", error)
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +224,11 @@ class Center:
         if self._closed:
             raise ConsentError("center.closed", "this center was closed; open it again")
         with self._database.write() as connection:
+            self._head.check(connection)
             yield connection
+            head = self._head.due(connection)
+        self._wrote = True
+        self._head.keep(head)
 
     def _registry(self, connection: sa.Connection) -> registry.Registry:
         """The registry as this transaction sees it; read again only when its counter has risen."""
@@ -399,6 +422,40 @@ class Center:
             return rules_in_force(connection) is not None
 
     @property
+    def witness(self) -> Witness:
+        """Cosigning other logs, and collecting cosignatures for this one."""
+        return Witness(self._keys, self._read, self._write, self._now)
+
+    def recover(self, reason: str, actor: str = "") -> dict[str, Any]:
+        """Accept a database that was put back from a backup (`center.restored`): a leaf says so, with the
+        head that is lost; {lost_size, size, leaf}. What was recorded since that backup must be done again.
+        """
+        if not reason.strip() or len(reason) > 2_000:
+            raise ConsentError("request.invalid", "say why the database was put back (1 to 2000 characters)")
+        if self._closed:
+            raise ConsentError("center.closed", "this center was closed; open it again")
+        with self._lock:
+            with self._database.write() as connection:
+                try:
+                    self._head.check(connection)
+                except ConsentError as error:
+                    if error.code != "center.restored":
+                        raise
+                else:
+                    raise ConsentError("request.invalid", "the database is the one that was there")
+                at = batches.moment(self._now())
+                lost = self._head.lost(connection, at)
+                size = log.size(connection)
+                told = {"lost": lost, "size": size, "reason": reason, "actor": actor, "at": at}
+                leaf = log.append_entries(connection, [("center.recovered", told)])[0]
+                self._head.forget()
+                head = self._head.due(connection, now=True)
+            self._head.keep(head, force=True)
+            self._state = State(self._stored_state)
+        lost_size = int(lost.split("\n")[1]) if lost.count("\n") > 2 else 0
+        return {"lost_size": lost_size, "size": size + 1, "leaf": leaf}
+
+    @property
     def outbox(self) -> Outbox:
         """Webhooks, their queue, and how long enforcement takes."""
         return Outbox(self._keys, self._controller, self._read, self._write, self._now)
@@ -517,7 +574,7 @@ class Center:
                 if not over:  # what was refused uses up nothing
                     self._use(connection, leaf, "decision", request, decisions)
         except ConsentError as error:
-            if error.code not in ("center.unreachable", "center.busy", "ledger.corrupt"):
+            if error.code not in ("center.unreachable", "center.busy", "center.restored", "ledger.corrupt"):
                 raise
             return deciding.refused(found, "stale", error.detail)
         return decisions
@@ -702,6 +759,7 @@ class Center:
         """Who was eligible in a snapshot and is not now. `snapshot.unknown`, `center.unreachable`."""
         now = self._now()
         with self._lock, self._read() as connection:
+            self._head.check(connection)
             stored = snapshot.load(connection, snapshot_id)
             self._catch_up(connection)
             # A snapshot for a later day must not be re-judged by today's ends; nor may the clock go back.
@@ -825,6 +883,7 @@ class Center:
             found = examine.fsck(connection, self._keys, checkpoint)
             found = found or preference_check.fsck(connection, self._keys)
             found = found or rights_check.fsck(connection, self._keys) or outbox_check.fsck(connection)
+            found = found or witness_check.fsck(connection)
             found = found or settings.fsck(connection, entries)
             found = found or region_index.fsck(connection, self._keys)
             return found or check_file(connection, self._home, self._state_key())

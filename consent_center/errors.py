@@ -15,6 +15,7 @@ CODES: dict[str, str] = {
     "center.location": "a location is no directory or http(s) URL, or a database no PostgreSQL URL",
     "center.unreachable": "the consent center or its database can't be reached",
     "center.busy": "another process holds the database's write lock for too long",
+    "center.restored": "the database was put back from a backup, or its log was rewritten",
     "center.closed": "the center was closed by this process",
     # registry
     "registry.purpose": "a field of a purpose is not allowed",
@@ -120,6 +121,9 @@ CODES: dict[str, str] = {
     "notice.unknown": "there is no draft of that notice",
     "notice.language": "a draft lacks a language that people need",
     "notice.changed": "a draft was changed since it was previewed",
+    # witnesses
+    "witness.log": "a log that is witnessed has another key than the one given",
+    "witness.refused": "a witness did not cosign the checkpoint",
     # webhooks
     "webhook.url": "a webhook's URL is not allowed, or its host has an address that is not",
     "webhook.field": "a field of a webhook is not allowed",

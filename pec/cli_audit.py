@@ -98,6 +98,38 @@ def prove(index: int, size: int | None, home: Path, as_json: bool) -> None:
 
 
 @audit.command()
+@click.argument("old", type=click.IntRange(0))
+@click.argument("new", type=click.IntRange(0), required=False)
+@click.option(
+    "--checkpoint",
+    "known",
+    type=click.Path(path_type=Path),
+    help="An older checkpoint that was kept elsewhere: OLD must be its size, and its root is compared.",
+)
+@home_option
+@json_option
+def consistency(old: int, new: int | None, known: Path | None, home: Path, as_json: bool) -> None:
+    """That the own ledger of NEW leaves (by default: all) only extends that of OLD leaves: the proof.
+
+    It was checked before it is printed, with --checkpoint against the root that somebody else kept.
+    """
+    from consent_center.ledger import verify as check
+
+    with _center(home) as center:
+        note, key = center.checkpoint(), center.verifier_key()
+        size = int(note.splitlines()[1]) if new is None else new
+        path = center.prove_consistency(old, size)
+        if known is not None:
+            first = check.checkpoint(known.read_text(encoding="utf-8"), key)
+            if first.size != old:
+                raise click.UsageError(f"the checkpoint in {known} has {first.size} leaves, not {old}")
+            newest = check.checkpoint(note, key)
+            check.consistency(first, newest, center.prove_consistency(old, newest.size))
+    data = {"old": old, "new": size, "path": [step.hex() for step in path], "checkpoint": note}
+    emit({**data, "compared": known is not None}, as_json)
+
+
+@audit.command()
 @home_option
 @json_option
 def fsck(home: Path, as_json: bool) -> int:

@@ -26,6 +26,7 @@ from pec.cli_consent_rules import region, rules
 from pec.cli_consent_signals import receipt, signal, verify
 from pec.cli_consent_user import user
 from pec.cli_consent_webhooks import COMMANDS as WEBHOOK_COMMANDS
+from pec.cli_consent_witness import COMMANDS as WITNESS_COMMANDS
 from pec.consent_options import actor, directory, facts, moment, open_at, plain, short, where
 from pec.errors import EXIT_FAILED
 
@@ -45,7 +46,7 @@ consent.add_command(notice)
 consent.add_command(request)
 for _command in (signal, receipt, verify, user, *WEBHOOK_COMMANDS):
     consent.add_command(_command)
-for _command in (reconsent, rules, region, analytics, *COLLECT_COMMANDS):
+for _command in (reconsent, rules, region, analytics, *WITNESS_COMMANDS, *COLLECT_COMMANDS):
     consent.add_command(_command)
 
 

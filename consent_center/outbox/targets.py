@@ -20,7 +20,7 @@ from consent_center.errors import ConsentError
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 CONNECT, READ = 5.0, 10.0  # seconds
-_MAX_ANSWER = 512
+_MAX_ANSWER = 4_096
 
 
 def check_url(url: str) -> str:
@@ -78,9 +78,15 @@ def _context() -> ssl.SSLContext:
 def post(url: str, private: bool, headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:
     """(whether it was accepted with 2xx, what happened). Never raises for what the receiver does."""
     try:
-        address = address_of(check_url(url), private)
+        status, _ = send(url, private, headers, body)
     except ConsentError as error:
         return False, error.detail
+    return 200 <= status < 300, f"HTTP {status}"
+
+
+def send(url: str, private: bool, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+    """(status, the answer's beginning); ConsentError `webhook.url` if there is no answer."""
+    address = address_of(check_url(url), private)
     parts = urlsplit(url)
     timeout = urllib3.Timeout(connect=CONNECT, read=READ)
     pool: urllib3.HTTPConnectionPool
@@ -104,11 +110,11 @@ def post(url: str, private: bool, headers: Mapping[str, str], body: bytes) -> tu
             preload_content=False,
         )
         try:
-            answer.read(_MAX_ANSWER)
+            content = answer.read(_MAX_ANSWER)
         finally:
             answer.close()
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        return False, f"{type(error).__name__}"
+        raise ConsentError("webhook.url", f"no answer: {type(error).__name__}") from error
     finally:
         pool.close()
-    return 200 <= answer.status < 300, f"HTTP {answer.status}"
+    return int(answer.status), bytes(content)

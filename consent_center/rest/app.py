@@ -38,6 +38,7 @@ from consent_center.rest import (
     signals,
     token,
     webhooks,
+    witness,
 )
 from consent_center.rest.context import CENTER, TOKEN, service_token
 
@@ -85,6 +86,7 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
         preferences,
         rights,
         webhooks,
+        witness,
         receipts,
         ledger,
         collection,

@@ -52,6 +52,8 @@ _STATUS = {
     "account.oidc": 502,
     "center.busy": 503,
     "center.closed": 503,
+    "center.restored": 503,
+    "witness.refused": 502,
     "center.unreachable": 503,
     "ledger.corrupt": 500,
 }

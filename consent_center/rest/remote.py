@@ -159,6 +159,10 @@ class RemoteCenter:
         """One call of the service, for the parts that have a client of their own."""
         return self._json(method, path, body, safe)
 
+    def call_text(self, path: str) -> str:
+        """What the service answers with as text."""
+        return self._call("GET", path).content.decode()
+
     def _arrow(self, path: str, data: bytes, safe: bool) -> bytes:
         if len(data) > _BODY_LIMIT:
             raise ConsentError("request.too_large", f"{len(data):,} bytes for one request; send fewer values")

@@ -128,6 +128,15 @@ ENDPOINTS: dict[str, str] = {
     "webhooks.enforcement": "viewer|service",
     "webhooks.list_recipients": "viewer|service",
     "webhooks.switch_recipient": "officer",
+    # witnesses: whoever sends a checkpoint proves by its signature whose it is
+    "witness.add_checkpoint": "public",
+    "witness.key": "public",
+    "witness.list_logs": "viewer",
+    "witness.trust_log": "admin",
+    "witness.list_witnesses": "viewer",
+    "witness.add_witness": "admin",
+    "witness.collect": "officer|service",
+    "witness.cosigned": "viewer|service",
     # receipts
     "receipts.receipt": "officer|service",
     "receipts.receipt_with_identifiers": "officer|service",

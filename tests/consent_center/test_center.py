@@ -308,7 +308,12 @@ def test_each_reason_once_in_one_table(tmp_path: Path, clock: Clock) -> None:
             "identifier_null",
             "identifier_invalid",
         }
-        assert set(names) | {"purpose_inactive"} == set(REASONS) - {"stale", "unreachable"}
+        center.switch_purpose("ads", True, "dpo")
+        center.switch_recipient("provider", False, "dpo")
+        assert reason(center, 1) == "recipient_inactive"
+        closed = {"purpose_inactive", "recipient_inactive"}
+        # Somebody restricted: tests/consent_center/test_rights.py.
+        assert set(names) | closed == set(REASONS) - {"stale", "unreachable", "restricted"}
 
 
 @pytest.mark.sqlite
@@ -475,7 +480,7 @@ def test_a_snapshot_does_not_turn_back_the_clock(center: Center, clock: Clock) -
 # ---- one person ----------------------------------------------------------------------------------
 
 
-def test_explain_and_erase(center: Center, tmp_path: Path, store: str) -> None:
+def test_explain_and_erase(center: Center, tmp_path: Path, store: str, clock: Clock) -> None:
     center.record(event(1))
     center.record(event(1, action="withdrawn", occurred_at=START))
     told = center.explain("phone", "+86 " + phone(1))
@@ -493,7 +498,10 @@ def test_explain_and_erase(center: Center, tmp_path: Path, store: str) -> None:
     with pytest.raises(ConsentError, match="subject.unknown"):
         center.explain("phone", phone(1))
     assert center.fsck(checkpoint) is None
-    again = center.record(event(1))
+    with pytest.raises(ConsentError, match=r"event\.erased"):
+        center.record(event(1))  # an old grant does not bring anybody back
+    clock.forward(minutes=1)
+    again = center.record(event(1, occurred_at=clock.now))
     assert again.subject == 1  # a new person to the center
     assert reason(center, 1) == "eligible"  # also for whoever has followed the erasure
     with Center.open(tmp_path / "c") as fresh:
@@ -534,6 +542,8 @@ def test_a_database_put_back_from_a_backup_is_read_anew(center: Center, tmp_path
         center.record(event(1, action="renewed", occurred_at=START))
         assert reason(center, 1) == "eligible"
         old.backup(file)
+    assert reason(center, 1) == "stale"
+    center.recover("put back by a test", "admin")
     assert reason(center, 1) == "denied"
 
 

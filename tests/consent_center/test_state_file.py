@@ -80,6 +80,8 @@ def test_a_file_of_another_or_a_newer_ledger_is_not_used(tmp_path: Path) -> None
     (tmp_path / "c/center.db").write_bytes(old)  # an old backup put back
     with Center.open(tmp_path / "c", Clock()) as center:
         assert "put back" in center.fsck().detail  # type: ignore[union-attr]
+        assert reason(center, 1) == "stale"
+        center.recover("put back by a test", "admin")
         assert reason(center, 1) == expected[1]
         for number in range(200, 203):  # the other way that the log might have gone
             center.record(event(number))
