@@ -17,12 +17,15 @@ document is the provider's own and goes with the model into the checkpoint.
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -61,10 +64,20 @@ _AMOUNT = re.compile(r"([+-]?)[$€£¥￥]?\s?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+
 MAX_COLUMNS = 4096
 
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+
 class Readable(Protocol):
     """The part of a `ConsentedView` that features need."""
 
     def read(self, names: Sequence[str], rows: np.ndarray | None = None) -> Iterator[Column]: ...
+
+
+class PlacedReadable(Readable, Protocol):
+    """One that also knows where its rows stand in the file."""
+
+    def own_rows(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -169,28 +182,75 @@ def learn(
 
     Raises `features.none` when no column is left, `features.many` above `MAX_COLUMNS`.
     """
-    steps: list[Numeric | Categorical] = []
-    notes: list[str] = []
-    for read in view.read(columns, rows):
+    return _plan([_look(measured(read), noisy) for read in view.read(columns, rows)])
+
+
+def build(
+    view: PlacedReadable, columns: Sequence[str], rows: np.ndarray, *, noisy: bool = False
+) -> tuple[Plan, np.ndarray]:
+    """`learn` and `matrix` of the same rows in one pass over the file: (plan, Φ float32[len(rows), d]).
+
+    The file is read in its own order, which is quickest. Extra memory is a few columns.
+    """
+    order = np.argsort(view.own_rows()[rows], kind="stable")
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+
+    def work(read: Column) -> tuple[str, Numeric | Categorical | None, str, list[np.ndarray]]:
         column = measured(read)
-        step: Numeric | Categorical | None
-        least = _threshold(len(column.values), noisy)
-        if column.kind == "numeric":
-            step, note = _learn_numeric(column, least)
-        else:
-            step, note = _learn_categorical(column, least, MAX_LEVELS_NOISY if noisy else MAX_LEVELS)
-        if step is not None:
-            steps.append(step)
-        if note:
-            notes.append(f"{column.name}: {note}")
-    plan = Plan(tuple(steps), tuple(notes))
+        name, step, note = _look(column, noisy)
+        if step is None:
+            return name, step, note, []
+        column = _as(column, step.kind)
+        out = [np.empty(len(rows), dtype=np.float32) for _ in step.outputs[:MAX_COLUMNS]]
+        if step.kind == "categorical":
+            step.fill(column.take(back), out)  # once, and not once a level
+            return name, step, note, out
+        step.fill(column, out)
+        return name, step, note, [values[back] for values in out]
+
+    found: list[tuple[str, Numeric | Categorical | None, str]] = []
+    # Pages that nothing is written to take no memory.
+    phi, at = np.empty((len(rows), 2 * len(columns) + 64), dtype=np.float32, order="F"), 0
+    for name, step, note, values in _side_by_side(work, view.read(columns, rows[order])):
+        found.append((name, step, note))
+        if at + len(values) > phi.shape[1]:
+            larger = np.empty((len(rows), 2 * (at + len(values))), dtype=np.float32, order="F")
+            larger[:, :at] = phi[:, :at]
+            phi = larger
+        for one in values[: max(0, MAX_COLUMNS + 1 - at)]:
+            phi[:, at] = one
+            at += 1
+    return _plan(found), phi[:, :at]
+
+
+def _look(column: Column, noisy: bool) -> tuple[str, Numeric | Categorical | None, str]:
+    """(name, what Φ does with it or None, a note or nothing)."""
+    least = _threshold(len(column.values), noisy)
+    if column.kind == "numeric":
+        return column.name, *_learn_numeric(column, least)
+    return column.name, *_learn_categorical(column, least, MAX_LEVELS_NOISY if noisy else MAX_LEVELS)
+
+
+def _plan(found: Sequence[tuple[str, Numeric | Categorical | None, str]]) -> Plan:
+    steps = tuple(step for _, step, _ in found if step is not None)
+    plan = Plan(steps, tuple(f"{name}: {note}" for name, _, note in found if note))
     if not steps:
-        raise PartyError("features.none", "no usable column is left: " + "; ".join(notes))
+        raise PartyError("features.none", "no usable column is left: " + "; ".join(plan.notes))
     if len(plan.names) > MAX_COLUMNS:
         raise PartyError(
             "features.many", f"{len(plan.names)} columns of Φ, {MAX_COLUMNS} allowed; choose fewer"
         )
     return plan
+
+
+def _side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """work(item) of each, in order, on every core; a few items are held at a time. Numpy lets others run."""
+    workers = os.cpu_count() or 1
+    iterator = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        while group := list(itertools.islice(iterator, 2 * workers)):
+            yield from pool.map(work, group)
 
 
 def matrix(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> np.ndarray:
@@ -347,7 +407,7 @@ def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
     if different < least:
         note = f"dropped, constant but for {different} of {count} people"
         return (Numeric(column.name, median, 0.0, 0.0, True), "") if indicator else (None, note)
-    whole = values[:1000]
+    whole = values[:: max(1, count // 1000)][:1000]
     if (
         count >= 1000
         and np.all(whole == np.floor(whole))
@@ -364,7 +424,9 @@ def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
     scale = 1.0 / deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 0.0
     centred = values - mean
     near = np.rint(centred * (FINEST / max(float(np.max(np.abs(centred))), 1e-300)))
-    different = count - int(np.count_nonzero(near == np.median(near)))
+    # If fewer than k differ from a common value, that value is the median of any 2k - 1 of them.
+    some = np.sort(near[: 2 * least - 1])
+    different = count - int(np.count_nonzero(near == some[len(some) // 2]))
     if different < least:
         note = f"dropped, beside {different} extreme values all others are alike; clip or mend those"
         return (Numeric(column.name, median, 0.0, 0.0, True), note) if indicator else (None, note)

@@ -185,8 +185,7 @@ def fit_provider(ctx: StageContext) -> None:
     terms = terms_of(ctx.spec, ctx.agreement)
     at_most = _columns_at_most(ctx.channel.receive_json())
     ctx.channel.progress(0, 2, "features")
-    plan = features.learn(ctx.view, names, rows, noisy=terms.epsilon is not None)
-    phi = features.matrix(plan, ctx.view, rows)
+    plan, phi = features.build(ctx.view, names, rows, noisy=terms.epsilon is not None)
     if at_most is not None:
         plan, phi = features.narrow(plan, phi, at_most)
     ctx.channel.progress(2, 2, "features")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import prange
 
-from protocols.parallel import parallel
+from protocols.parallel import parallel, parallel_reordering
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -62,6 +62,23 @@ def squared(columns: F32, inverse: F64, largest: int, low: int, positions: I64, 
             v = np.float64(values[low + i])
             q = np.int64(np.rint(v * v * scale))
             target[positions[i]] = largest if q > largest else q
+
+
+@parallel_reordering
+def gram(columns: F32) -> F64:
+    """Lower half of columns columns^T, float64[d, d]. A loop of its own and not BLAS, whose threads come to a
+    standstill on a busy machine.
+    """
+    d, n = columns.shape
+    out = np.zeros((d, d), np.float64)
+    for j in prange(d):
+        left = columns[j]
+        for k in range(j + 1):
+            right, total = columns[k], 0.0
+            for i in range(n):
+                total += np.float64(left[i]) * np.float64(right[i])
+            out[j, k] = total
+    return out
 
 
 def largest_of(columns: F32) -> F64:

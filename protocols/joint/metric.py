@@ -6,17 +6,19 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from protocols.errors import LocalError
+from protocols.joint import kernels
 from protocols.joint.kernels import F32, F64
 
 #: Rows from which the products of columns are taken.
-SAMPLE_ROWS = 1 << 17
+SAMPLE_ROWS = 1 << 16
 
 
 def second_moments(columns: F32) -> F64:
     """Mean of x x^T over (a regular sample of) the rows, float64[d, d]."""
     n = columns.shape[1]
-    sample = columns[:, :: max(1, n // SAMPLE_ROWS)].astype(np.float64)
-    return np.asarray(sample @ sample.T / max(1, sample.shape[1]))
+    sample = np.ascontiguousarray(columns[:, :: max(1, n // SAMPLE_ROWS)])
+    half = kernels.gram(sample)
+    return np.asarray((half + np.tril(half, -1).T) / max(1, sample.shape[1]))
 
 
 def with_diagonal(moments: F64, diagonal: F64) -> F64:

@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from parties import features
 from parties.errors import NodeError
 from parties.features import Plan, learn, matrix, narrow
 from parties.gate import Column
@@ -240,3 +241,34 @@ def test_narrow_keeps_some_levels_when_one_category_is_all_there_is():
     plan = _plan(table)
     three, phi = narrow(plan, matrix(plan, table), 3)
     assert phi.shape == (2000, 3) and three.used == ("c",)
+
+
+def test_one_pass_gives_what_two_give() -> None:
+    rng = np.random.default_rng(0)
+    n = 700
+    file = {
+        "x": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
+        "day": rng.integers(0, 3, n),
+        "flat": np.ones(n),
+    }
+    place = rng.permutation(n)[:600]
+
+    class View:
+        def own_rows(self) -> np.ndarray:
+            return place
+
+        def read(self, names, rows=None):
+            chosen = place if rows is None else place[rows]
+            for name in names:
+                if name == "day":
+                    yield Column(name, "categorical", file[name][chosen].astype(np.int32), ("mo", "tu", "we"))
+                else:
+                    yield Column(name, "numeric", file[name][chosen])
+
+    rows = np.flatnonzero(rng.random(600) < 0.8)
+    plan, phi = features.build(View(), list(file), rows)
+    assert plan.names == features.learn(View(), list(file), rows).names and len(plan.names) == 5
+    assert np.allclose(phi, features.matrix(plan, View(), rows), atol=1e-6)
+    assert phi.flags.f_contiguous
+    with pytest.raises(NodeError, match=r"features\.none"):
+        features.build(View(), ["flat"], rows)
