@@ -46,7 +46,7 @@ def job() -> None:
 
 @job.command()
 @click.argument("request_file", metavar="[REQUEST]", type=click.Path(path_type=Path), required=False)
-@click.option("--kind", type=click.Choice(["overlap", "lookalike", "enrich", "joint-lr"]))
+@click.option("--kind", type=click.Choice(["overlap", "lookalike", "enrich", "retarget", "joint-lr"]))
 @click.option(
     "--method",
     type=click.Choice(["align", "private_join"]),

@@ -19,7 +19,7 @@ from pec.cli_common import emit, json_option, note, table
 from pec.errors import PecError
 
 F = TypeVar("F", bound=Callable[..., Any])
-KIND = click.Choice(["overlap", "lookalike", "enrich", "joint-lr"])
+KIND = click.Choice(["overlap", "lookalike", "enrich", "retarget", "joint-lr"])
 ALIASES = {"serve": "run", "dataset": "data"}
 
 

@@ -90,6 +90,16 @@ def overlap(**given: Any) -> int:
 @simulate.command()
 @_common
 @click.option(
+    "--label", default="", help="Column of the brand's file that marks the segment; without it, all rows are."
+)
+def retarget(**given: Any) -> int:
+    """Which of the provider's people are in the brand's segment? The provider learns it, the brand a size."""
+    return _run("retarget", given)
+
+
+@simulate.command()
+@_common
+@click.option(
     "--tags", default="", help="Columns of the provider's file, separated by commas; all by default."
 )
 def enrich(**given: Any) -> int:

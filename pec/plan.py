@@ -10,13 +10,14 @@ from typing import Any
 
 from parties import documents
 
-KINDS = ("overlap", "lookalike", "enrich")
+KINDS = ("overlap", "lookalike", "enrich", "retarget")
 #: Kinds that learn from the brand's labels with columns of both sides.
 SUPERVISED = ("boost", "joint-lr", "feature-report")
 OUTPUTS = {
     "overlap": {"count": "brand"},
     "lookalike": {"scores": "brand", "audience": "brand", "seeds": "brand"},
     "enrich": {"tags": "brand"},
+    "retarget": {"audience": "provider", "size": "brand"},
     "boost": {"scores": "brand"},
     "joint-lr": {"scores": "brand"},
     "feature-report": {"report": "brand"},
@@ -35,6 +36,7 @@ PURPOSES: dict[str, dict[str, str]] = {
         "zh": "了解合作方哪些数据有助于评分（仅统计）",
         "en": "Learn which of a partner's data would help (counts only)",
     },
+    "retarget": {"zh": "由媒体向您展示品牌的内容", "en": "Let a media partner show you the brand's messages"},
     "boost": {"zh": "与合作方共同训练评分模型（树模型）", "en": "Score customers with a partner, by trees"},
     "joint-lr": {"zh": "与合作方共同建立评分模型", "en": "Build a scoring model together with a partner"},
 }

@@ -84,6 +84,11 @@ def _job(job: Mapping[str, Any], i: int) -> dict[str, Any]:
         facts.append((("重合人数（取整）", "shared people, rounded"), count(job.get("count"))))
         if job.get("noise_scale"):
             facts.append((("噪声尺度", "scale of the noise in it"), f"{job['noise_scale']:g}"))
+    elif kind == "retarget":
+        facts += [
+            (("可触达人数（取整）", "people addressed, rounded"), count(job.get("count"))),
+            (("与真值不符", "wrong"), count(job.get("wrong"))),
+        ]
     elif kind == "enrich":
         facts += [
             (("询问", "asked"), count(job.get("asked"))),

@@ -118,6 +118,8 @@ def prepare(inputs: Inputs) -> Prepared:
                 )
         else:
             supervised.check(left, label, pairs.brand, inputs.brand.name, inputs.params.get("objective"))
+    if inputs.kind == "retarget" and label:
+        seeds = tables.flags(left[label], label).to_numpy(bool)
     if inputs.kind == "lookalike":
         seeds = tables.flags(left[label], label).to_numpy(bool) if label else np.ones(len(left), dtype=bool)
         matched = int(seeds[pairs.brand].sum())
@@ -229,7 +231,9 @@ def _request(ready: Prepared) -> dict[str, Any]:
     inputs = ready.inputs
     private: dict[str, Any] = {}
     columns: Sequence[str] = ()
-    if inputs.kind == "lookalike":
+    if inputs.kind == "retarget":
+        private["where"] = _where(ready)
+    elif inputs.kind == "lookalike":
         private["where"] = _where(ready)
         private["holdout_seed"] = 1
         if inputs.audience_size is not None:
@@ -291,6 +295,17 @@ def _figures(
             "wrong": int(
                 abs((result["count"] or 0) - ready.pairs.size) > allowed and result["count"] is not None
             ),
+        }
+    if inputs.kind == "retarget":
+        segment = ready.seeds if ready.seeds is not None else np.ones(len(ready.brand), dtype=bool)
+        audience = pd.read_parquet(network[PROVIDER].home.job(seen["job_id"]) / "audience.parquet")
+        due = ready.pairs.provider[segment[ready.pairs.brand]]
+        off = abs((result["count"] or 0) - len(due)) > ROUNDED_TO // 2 and result["count"] is not None
+        return {
+            "count": result["count"],
+            "count_text": result["text"],
+            "count_plain_join": len(due),
+            "wrong": len(np.setxor1d(audience["row"].to_numpy(), due)) + int(off),
         }
     if inputs.kind == "enrich":
         found = pd.read_parquet(folder / "enriched.parquet")

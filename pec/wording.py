@@ -11,6 +11,7 @@ KINDS: dict[str, Text] = {
     "overlap": ("隐私求交（计数）", "Overlap"),
     "lookalike": ("相似人群扩量", "Lookalike"),
     "enrich": ("标签增补", "Tag enrichment"),
+    "retarget": ("重定向", "Retargeting"),
     "joint-lr": ("联合回归", "Joint regression"),
 }
 PARTIES: dict[str, Text] = {
@@ -64,6 +65,10 @@ LEARNED: dict[str, dict[str, list[Text]]] = {
             ("特征与标签的内积 z", "z, the products of its features with the labels"),
             ("自己的模型", "its own model"),
         ],
+    },
+    "retarget": {
+        "brand": [("可触达人数（取整）", "how many can be addressed, rounded")],
+        "provider": [("要触达己方的哪些用户", "which of its users to address")],
     },
     "enrich": {
         "brand": [("约定的标签", "the agreed tags of the people it may ask about")],

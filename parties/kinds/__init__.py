@@ -8,10 +8,11 @@ from parties.kinds.feature_report import FEATURE_REPORT
 from parties.kinds.joint_lr import JOINT_LR
 from parties.kinds.lookalike import LOOKALIKE
 from parties.kinds.overlap import OVERLAP
+from parties.kinds.retarget import RETARGET
 from parties.stage import JobKind
 
 KINDS: dict[str, JobKind] = {
-    kind.name: kind for kind in (OVERLAP, LOOKALIKE, ENRICH, BOOST, JOINT_LR, FEATURE_REPORT)
+    kind.name: kind for kind in (OVERLAP, RETARGET, LOOKALIKE, ENRICH, BOOST, JOINT_LR, FEATURE_REPORT)
 }
 
 __all__ = ["KINDS"]

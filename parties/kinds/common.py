@@ -193,9 +193,15 @@ def chosen_people(ctx: StageContext) -> np.ndarray:
 
 def align_brand(ctx: StageContext, people: np.ndarray) -> None:
     """Learn the provider's row of each of `people` (brand's view rows): carry `people`, `rows`,
-    `sender_rows`.
+    `sender_rows`. See `align_receiver`.
+    """
+    align_receiver(ctx, people)
 
-    `rows` is int64[n], -1 where the provider does not have the person. With several identifiers the first
+
+def align_receiver(ctx: StageContext, people: np.ndarray) -> None:
+    """Learn the other side's row of each of `people`: carry `people`, `rows`, `sender_rows`.
+
+    `rows` is int64[n], -1 where the other side does not have the person. With several identifiers the first
     match in the declared order of this side's data set counts.
     """
     people = same_people(ctx, people)

@@ -48,7 +48,7 @@ def _submit_and_reach(pair, folder, stage, **params):
     mark.mkdir()
     with pair[0].client() as brand:
         job_id = brand.submit(nodes.request("brand-prov", params={"mark": str(mark), **params}))
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 45  # the first job waits for imports, which a busy machine makes long
     while not (mark / stage).exists():
         assert time.monotonic() < deadline, f"the job never came to {stage}"
         time.sleep(0.02)

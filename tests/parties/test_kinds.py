@@ -4,6 +4,7 @@ send."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -446,7 +447,7 @@ def test_what_is_outside_the_agreement_is_refused(job, terms, code):
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_more_privacy_than_agreed_and_the_plain_spec_pass(kind):
-    columns = {"overlap": []}.get(kind, ["x"])
+    columns = {"overlap": [], "retarget": []}.get(kind, ["x"])
     KINDS[kind].check(spec(kind, columns=columns), agreement())
     stricter = {"privacy": {**PRIVACY, "epsilon": 1.0}}
     terms = agreement(privacy=PRIVACY)
@@ -559,3 +560,79 @@ def test_results_are_typed(files, tmp_path):
     assert schema.field("row").type == pa.int64() and schema.field("x0").type == pa.float64()
     assert pa.types.is_dictionary(schema.field("city").type)
     assert enrich.ROW == "row"
+
+
+# -- retarget ------------------------------------------------------------------------------------------------
+
+TO_MEDIA = {"kinds": ["retarget"], "minimum_seeds": 20}
+
+
+def _retarget(files: Path, tmp_path: Path, before=None, private=None, **centers) -> Outcome:
+    asked = spec("retarget", outputs={"audience": "provider", "size": "brand"})
+    chosen = {"label": "loyal"} if private is None else private
+    return run_job(asked, agreement(**TO_MEDIA), sides(files, chosen, **centers), tmp_path / "job", before)
+
+
+def _segment(files: Path) -> set[str]:
+    truth = pd.read_parquet(files / "truth.parquet")
+    return set(truth.phone[: N - CUT][truth.loyal[: N - CUT]]) & set(truth.phone[CUT:])
+
+
+def test_retarget_tells_the_provider_who_and_the_brand_how_many(files, tmp_path):
+    outcome = _retarget(files, tmp_path)
+    assert not outcome.errors
+    provider = pd.read_parquet(files / "provider.parquet")
+    lines = pq.read_table(tmp_path / "job/provider/audience.parquet")["row"].to_pylist()
+    due = _segment(files)
+    assert set(provider.phone.iloc[lines]) == due and len(lines) == len(due)
+    assert outcome.brand.result["count"] == (len(due) + 5) // 10 * 10
+    assert outcome.provider.result["addressed"] == len(due) and outcome.provider.result["released"]
+    # The brand's machine never has a row of the provider's, and the provider's none of the unmatched segment.
+    assert "rows" not in outcome.brand.carry and not list((tmp_path / "job/brand").glob("*.parquet"))
+    assert outcome.provider.result["alignment"]["role"] == "receiver"
+
+
+def test_who_withdraws_before_the_release_is_addressed_by_nobody(files, tmp_path):
+    brand, provider = ScriptedCenter(), ScriptedCenter()
+    gone = sorted(_segment(files))
+
+    def before(stage: str) -> None:
+        if stage == "release":
+            brand.withdrawn = {"+86" + p for p in gone[:30]}
+            provider.withdrawn = {"+86" + p for p in gone[20:60]}
+
+    outcome = _retarget(files, tmp_path, before, brand_center=brand, provider_center=provider)
+    assert not outcome.errors
+    table = pd.read_parquet(files / "provider.parquet")
+    lines = pq.read_table(tmp_path / "job/provider/audience.parquet")["row"].to_pylist()
+    assert set(table.phone.iloc[lines]) == set(gone[60:])
+
+
+def test_below_the_minimum_nobody_is_addressed(files, tmp_path):
+    asked = spec("retarget", outputs={"audience": "provider", "size": "brand"})
+    terms = agreement(kinds=["retarget"], minimum_seeds=400, minimum_rows=1)
+    private = {"where": "loyal = 'yes' OR loyal = 'no'"}
+    shifted = sides(files, private)
+    shifted["provider"].center.reasons = {f"+86138{i:08d}": "denied" for i in range(CUT, N - CUT - 100)}
+    outcome = run_job(asked, terms, shifted, tmp_path / "job")
+    assert not outcome.errors
+    assert outcome.brand.result["count"] is None and "<400" in outcome.brand.result["text"]
+    assert pq.read_table(tmp_path / "job/provider/audience.parquet").num_rows == 0
+    few = _retarget(files, tmp_path / "few", private={"where": "1 = 0"})
+    assert few.errors["brand"].code == "agreement.minimum_seeds"
+
+
+@pytest.mark.parametrize("message", [{"size": 7}, {"size": -10}, {"size": True}, {"size": 10, "more": 1}, {}])
+def test_a_size_that_no_honest_provider_sends(files, tmp_path, monkeypatch, message):
+    from parties.kinds import retarget as kind
+
+    def deviate(ctx):
+        offered = ctx.carry["sender_rows"]
+        session = ctx.channel.session("release")
+        ctx.channel.run(Receiver((offered + 7) // 8, "release", session), "release")
+        ctx.channel.send_json(message)
+
+    stages = (KINDS["retarget"].stages[0], replace(KINDS["retarget"].stages[1], provider=deviate))
+    monkeypatch.setitem(KINDS, "retarget", replace(kind.RETARGET, stages=stages))
+    outcome = _retarget(files, tmp_path)
+    assert outcome.errors["brand"].code == "kind.message"
