@@ -108,16 +108,20 @@ def migrate(location: str | None, revision: str, down: str | None, only_check: b
 def serve(location: str | None, host: str, port: int, as_json: bool) -> None:
     """Serve the center over REST on this machine, until interrupted.
 
-    The first line of output says where: the URL and the token file. The page /docs describes every call.
+    The first lines of output say where: the calls (/docs describes them), the console, the token file.
     """
     from consent_center.rest.server import Address
     from consent_center.rest.server import serve as run_server
 
     def ready(address: Address) -> None:
-        data = {"url": address.url, "token_file": str(address.token_file), "center": address.location}
-        emit(
-            data, as_json, lambda d: f"{d['url']}/docs\ntoken file: {d['token_file']}\n--center {d['center']}"
-        )
+        data = {
+            "url": address.url,
+            "console": f"{address.url}/console/",
+            "token_file": str(address.token_file),
+            "center": address.location,
+        }
+        lines = ("{url}/docs", "console: {console}", "token file: {token_file}", "--center {center}")
+        emit(data, as_json, lambda d: "\n".join(lines).format(**d))
         sys.stdout.flush()
         note("stop with Ctrl-C")
 

@@ -73,7 +73,7 @@ def test_every_command_is_documented_and_takes_json() -> None:
             assert any("--json" in p.opts for p in command.params), f"{path} lacks --json"
 
 
-@pytest.mark.parametrize("name", ["consent.md", "errors.md", "cli.md"])
+@pytest.mark.parametrize("name", ["consent.md", "console.md", "errors.md", "cli.md"])
 def test_commands_in_the_documentation_exist(name: str) -> None:
     """A command line in the documentation names a command and options that there are."""
     from pec.cli import cli

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flask import Flask
 
+from consent_center.accounts import oidc
 from consent_center.center import Center
 from consent_center.client import CenterClient
 from consent_center.console import (  # noqa: F401 - each adds its pages to the blueprint
@@ -23,8 +26,8 @@ from consent_center.console.figures import Figures
 from consent_center.rest import problems
 
 
-def install(app: Flask, center: CenterClient) -> None:
-    """Only on a center in this process: pages look into its database."""
+def install(app: Flask, center: CenterClient, home: Path | None) -> None:
+    """Only on a center in this process: pages look into its database. `home` may hold `oidc.json`."""
     if not isinstance(center, Center):
         return
     security.install(app, center)
@@ -32,4 +35,7 @@ def install(app: Flask, center: CenterClient) -> None:
     app.extensions[ledger_pages.CHECK] = ledger_pages.Check()
     app.extensions[problems.PAGES] = {base.PREFIX: base.error_page}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    settings = oidc.read(home / oidc.FILE) if home is not None else None
+    if settings is not None:
+        app.extensions[login.PROVIDER] = oidc.Provider(app, settings)
     app.register_blueprint(base.bp)

@@ -10,6 +10,7 @@ import segno
 from flask import Response, current_app, redirect, request, url_for
 from markupsafe import Markup
 
+from consent_center.accounts.oidc import Provider
 from consent_center.console.base import PREFIX, bp, embedded, field, page, say
 from consent_center.console.security import ATTEMPTS, NEXT, SESSION, session_of, start_session
 from consent_center.errors import ConsentError
@@ -17,6 +18,8 @@ from consent_center.i18n import gettext as _
 from consent_center.rest import problems
 from consent_center.rest.limits import limit_rate
 from consent_center.rest.roles import principal
+
+PROVIDER = "pec.oidc"
 
 
 def _limited() -> None:
@@ -59,7 +62,7 @@ def _failed(template: str, error: ConsentError, **values: Any) -> Response:
 def login() -> Response:
     if principal().via == "session":
         return redirect(safe_next(request.args.get("next")), 303)  # type: ignore[return-value]
-    provider = current_app.extensions.get("pec.oidc")
+    provider = current_app.extensions.get(PROVIDER)
     if request.method == "GET":
         return page("login.html", name="", provider=provider)
     _limited()
@@ -123,6 +126,33 @@ def password() -> Response:
     start_session(embedded().logins.open_session(account.name))
     say(_("The password was changed. Other sessions of yours were ended."))
     return redirect(url_for("console.dashboard"), 303)  # type: ignore[return-value]
+
+
+@bp.post("/login/oidc")
+def oidc_start() -> Response:
+    """To the identity provider, if one is set up."""
+    _limited()
+    flask.session.clear()
+    flask.session[NEXT] = safe_next(request.args.get("next"))
+    found: Response = _provider().start(url_for("console.oidc_callback", _external=True))
+    return found
+
+
+@bp.get("/login/oidc")
+def oidc_callback() -> Response:
+    """Back from the identity provider."""
+    _limited()
+    target = safe_next(flask.session.get(NEXT))
+    text = embedded().logins.oidc_login(*_provider().finish())
+    start_session(text)
+    return redirect(target, 303)  # type: ignore[return-value]
+
+
+def _provider() -> Provider:
+    found = current_app.extensions.get(PROVIDER)
+    if not isinstance(found, Provider):
+        raise ConsentError("request.not_found", "no identity provider is set up: see docs/console.md")
+    return found
 
 
 @bp.post("/logout")

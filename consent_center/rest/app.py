@@ -47,10 +47,13 @@ _UPLOADS = {"/v1/events/batch"}
 _BULK = {"/v1/decisions/bulk", "/v1/snapshots", "/v1/assumptions/bulk", "/v1/events/bulk"}
 
 
-def create_app(location: str | Path | CenterClient, token_text: str | None = None) -> Flask:
+def create_app(
+    location: str | Path | CenterClient, token_text: str | None = None, home: Path | None = None
+) -> Flask:
     """A WSGI application for one center: its directory, or one that is open already.
 
     `token_text` is the bearer token; None makes one in the center's directory (`rest.token`, mode 0600).
+    `home` is where the console's `oidc.json` may be; default: the center's directory, where that is given.
     """
     opened = open_center(location) if isinstance(location, str | Path) else location
     if token_text is None:
@@ -101,7 +104,7 @@ def create_app(location: str | Path | CenterClient, token_text: str | None = Non
     app.get("/docs", endpoint="docs")(app.doc(hide=True)(docs_page.view))
     i18n.install(app)
     limits.install(app)
-    console.install(app, opened)
+    console.install(app, opened, Path(location) if isinstance(location, str | Path) else home)
     roles.check(app)
     return app
 

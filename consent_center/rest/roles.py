@@ -155,6 +155,8 @@ ENDPOINTS: dict[str, str] = {
     "console.second_factor": "public",
     "console.password": "public",
     "console.logout": "public",
+    "console.oidc_start": "public",
+    "console.oidc_callback": "public",
     # console: pages
     "console.dashboard": "viewer",
     "console.people": "officer",

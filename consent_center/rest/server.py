@@ -71,7 +71,7 @@ def _make(home: Path, center: CenterClient, host: str, port: int) -> BaseWSGISer
             "center.location",
             f"the service binds 127.0.0.1 only, not {host!r}: put a TLS proxy in front of it",
         )
-    app = create_app(center, ensure_token(home))
+    app = create_app(center, ensure_token(home), home)
     try:
         return make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet)
     except (OSError, SystemExit) as error:  # werkzeug exits where the port is taken
