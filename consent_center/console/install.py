@@ -11,6 +11,7 @@ from consent_center.center import Center
 from consent_center.client import CenterClient
 from consent_center.console import (  # noqa: F401 - each adds its pages to the blueprint
     accounts_pages,
+    analytics_page,
     base,
     dashboard,
     exports,

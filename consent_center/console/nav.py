@@ -16,6 +16,7 @@ from consent_center.rest.roles import ENDPOINTS, allowed, principal
 #: (endpoint, title, icon of templates/console/icons.html, group)
 NAV: list[tuple[str, Any, str, str]] = [
     ("console.dashboard", _("Dashboard"), "chart", "work"),
+    ("console.analytics", _("Analytics"), "chart", "work"),
     ("console.people", _("People"), "person", "work"),
     ("console.registry", _("Purposes and notices"), "text", "work"),
     ("console.jobs", _("Jobs"), "jobs", "proof"),

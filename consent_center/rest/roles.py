@@ -159,6 +159,7 @@ ENDPOINTS: dict[str, str] = {
     "console.oidc_callback": "public",
     # console: pages
     "console.dashboard": "viewer",
+    "console.analytics": "viewer",
     "console.people": "officer",
     "console.person": "officer",
     "console.person_receipt": "officer",

@@ -1,0 +1,60 @@
+"""How asking for consent goes: rates by week, purpose, notice and channel; the funnel; A/B of notices."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Response, request
+
+from consent_center.console import charts
+from consent_center.console.base import bp, embedded, page
+from consent_center.console.charts import Series
+from consent_center.console.dashboard import titles
+from consent_center.i18n import gettext as _
+
+_SPANS = (30, 90, 365)
+
+
+@bp.get("/analytics")
+def analytics() -> Response:
+    center, names = embedded(), titles()
+    asked, figures = request.args.get("days", ""), center.analytics
+    days = int(asked) if asked in map(str, _SPANS) else 90
+    purpose = request.args.get("purpose", "")
+    purpose = purpose if purpose in names else ""
+    since = datetime.now(UTC) - timedelta(days=days)
+    weeks = figures.rates("week", since, purpose=purpose)
+    funnel = figures.funnel(since, purpose=purpose)
+    steps = {name: sum(g[name] or 0 for g in funnel["groups"]) for name in ("shown", "decided", "granted")}
+    words = {"shown": _("Shown"), "decided": _("Decided"), "granted": _("Granted")}
+    rate = Series(_("consent rate"), [g["consent_rate"] for g in weeks["groups"]])
+    return page(
+        "analytics.html",
+        days=days,
+        spans=_SPANS,
+        purpose=purpose,
+        names=names,
+        total=weeks["total"],
+        weeks=weeks["groups"],
+        chart=charts.lines(
+            [rate], [g["key"][5:] for g in weeks["groups"]], _("Consent rate by week"), "percent"
+        ),
+        tables=[
+            (title, by, figures.rates(by, since, purpose=purpose)["groups"])
+            for title, by in (
+                (_("By purpose"), "purpose"),
+                (_("By notice"), "notice"),
+                (_("By channel"), "channel"),
+            )
+        ],
+        steps=steps,
+        funnel=funnel["groups"],
+        funnel_chart=charts.bars([(words[n], float(steps[n])) for n in steps], _("From shown to granted")),
+        experiments=[_outcome(e["id"]) for e in center.collection.experiments()],
+        least=weeks["least"],
+    )
+
+
+def _outcome(id: str) -> dict[str, Any]:
+    return embedded().analytics.experiment(id)
