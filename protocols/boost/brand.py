@@ -145,8 +145,10 @@ class WaitShape:
             raise PeerError("boost.size", over)
         table = (flags & CATEGORICAL > 0), (flags & MISSING > 0)
         run.forest = Forest(run.labels, run.total, *table, run.terms, run.learning, run.rng)
-        count = run.total * len(flags) * run.terms.bits
-        inner = run.transfer(count, run.session, run.rng)
+        each = len(flags) * run.terms.bits
+        groups = shares.segments(run.total, len(flags), run.terms.bits)
+        sizes = [sum(block.rows for block in group) * each for group in groups]
+        inner = run.transfer(sizes, run.session, run.rng)
         return Step(_wrapped(inner.start()), WaitTransfer(run, inner))
 
 
@@ -181,13 +183,16 @@ def _corrections(run: _Run, strings: Strings) -> Iterator[bytes]:
     forest, bits = _forest(run), run.terms.bits
     pi = ggm.Permutation("ggm", run.session)
     run.cache = []
-    for block in shares.blocks(run.total, forest.columns, bits):
-        span = slice(block.start * forest.columns, block.stop * forest.columns)
-        q = np.ascontiguousarray(strings.words.reshape(-1, bits, 2)[span])
-        leaves, corrections = ggm.brand_leaves(q, strings.delta, pi)
-        run.cache.append(leaves.reshape(block.rows, forest.columns, -1, 2))
-        if bits > 1:
-            yield TO_PROVIDER.encode(Corrections(U32(block.number), corrections.tobytes()))
+    groups = shares.segments(run.total, forest.columns, bits)
+    for words, delta, group in zip(strings.words, strings.deltas, groups, strict=True):
+        each = words.reshape(-1, bits, 2)
+        for block in group:
+            first = (block.start - group[0].start) * forest.columns
+            q = each[first : first + block.rows * forest.columns]
+            leaves, corrections = ggm.brand_leaves(q, delta, pi)
+            run.cache.append(leaves.reshape(block.rows, forest.columns, -1, 2))
+            if bits > 1:
+                yield TO_PROVIDER.encode(Corrections(U32(block.number), corrections.tobytes()))
 
 
 def _forest(run: _Run) -> Forest:

@@ -105,7 +105,10 @@ class WaitOpening:
             raise PeerError("boost.size", f"the brand counts on {opening.rows} rows, there are {rows}")
         flags = run.table.categorical * CATEGORICAL + run.table.missing * MISSING
         shape = TO_BRAND.encode(Shape(digest, flags.astype(np.uint8).tobytes()))  # type: ignore[arg-type]
-        chosen = ggm.choices(run.table.bins.reshape(-1), run.terms.bits).reshape(-1)
+        chosen = []
+        for group in shares.segments(*run.shape, run.terms.bits):
+            bins = run.table.bins[group[0].start : group[-1].stop].reshape(-1)
+            chosen.append(ggm.choices(bins, run.terms.bits).reshape(-1))
         inner = run.transfer(chosen, run.session, run.rng)
 
         def send() -> Iterator[bytes]:
@@ -139,35 +142,41 @@ class WaitTransfer:
 
 def _expand_all(run: _Run, strings: Strings) -> None:
     """Trees of two leaves need no corrections."""
-    columns, pi = run.shape[1], ggm.Permutation("ggm", run.session)
-    for block in shares.blocks(*run.shape, 1):
-        _expand(run, strings, block, np.zeros((block.rows * columns, 0, 2), dtype=np.uint64), pi)
+    pi = ggm.Permutation("ggm", run.session)
+    for block, t in _by_block(run, strings):
+        _expand(run, t, block, np.zeros((len(t), 0, 2), dtype=np.uint64), pi)
+
+
+def _by_block(run: _Run, strings: Strings) -> Iterator[tuple[shares.Block, ggm.Words]]:
+    """Each block with its strings t, uint64[instances, D, 2]."""
+    columns, bits = run.shape[1], run.terms.bits
+    for words, group in zip(strings.words, shares.segments(*run.shape, bits), strict=True):
+        each = words.reshape(-1, bits, 2)
+        for block in group:
+            first = (block.start - group[0].start) * columns
+            yield block, each[first : first + block.rows * columns]
 
 
 def _expand(
-    run: _Run, strings: Strings, block: shares.Block, corrections: ggm.Words, pi: ggm.Permutation
+    run: _Run, t: ggm.Words, block: shares.Block, corrections: ggm.Words, pi: ggm.Permutation
 ) -> None:
-    columns, bits = run.shape[1], run.terms.bits
-    span = slice(block.start * columns, block.stop * columns)
-    t = np.ascontiguousarray(strings.words.reshape(-1, bits, 2)[span])
     paths = np.ascontiguousarray(run.table.bins[block.start : block.stop]).reshape(-1)
     leaves = ggm.provider_leaves(t, corrections, paths, pi)
-    run.leaves.append(leaves.reshape(block.rows, columns, -1, 2))
+    run.leaves.append(leaves.reshape(block.rows, run.shape[1], -1, 2))
 
 
 class WaitCorrections:
     def __init__(self, run: _Run, strings: Strings) -> None:
-        self._run, self._strings = run, strings
-        self._blocks = shares.blocks(*run.shape, run.terms.bits)
+        self._run = run
+        self._blocks = _by_block(run, strings)
         self._pi = ggm.Permutation("ggm", run.session)
 
     def receive(self, message: bytes) -> Step[ProviderResult]:
         run = self._run
-        sent, block = TO_PROVIDER.decode(message, Corrections), next(self._blocks)
+        sent, (block, t) = TO_PROVIDER.decode(message, Corrections), next(self._blocks)
         _in_order(sent.block, block.number)
-        count = block.rows * run.shape[1]
-        corrections = array_of(sent.data, "u8", count, run.terms.bits - 1, 2)
-        _expand(run, self._strings, block, corrections, self._pi)
+        corrections = array_of(sent.data, "u8", len(t), run.terms.bits - 1, 2)
+        _expand(run, t, block, corrections, self._pi)
         if block.stop < run.shape[0]:
             return Step((), self)
         return Step((), WaitBegin(run))

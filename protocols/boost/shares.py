@@ -40,6 +40,22 @@ def blocks(rows: int, columns: int, bits: int) -> Iterator[Block]:
         yield Block(number, start, min(rows, start + each))
 
 
+#: Instances of the oblivious transfer in one segment, about.
+SEGMENT = 1 << 20
+
+
+def segments(rows: int, columns: int, bits: int) -> Iterator[list[Block]]:
+    """Blocks in groups of some `SEGMENT` instances of the oblivious transfer; a group has one Δ."""
+    group: list[Block] = []
+    for block in blocks(rows, columns, bits):
+        group.append(block)
+        if sum(b.rows for b in group) * columns * bits >= SEGMENT:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 @compiled
 def _gather(leaves: Any, used: Any, out: Any) -> None:
     """σ of the leaves of the used columns: leaves uint64[R, F, B, 2], out uint64[R, U, B, 2]."""

@@ -1,150 +1,190 @@
-"""The correlated OT inside: m·F·D instances with one Δ, in batches that fit a message. README, section 4.
+"""The correlated OT inside: m·F·D instances, in segments of whole blocks with one Δ each. README, section 4.
 
-OT extension by columns (`protocols/ot`, README section 3): 128 base OTs, in which the brand chooses by the
-bits of its
-Δ; then the provider sends, for every batch of its choices x, the masked columns, and both transpose what they
-have: q_i = t_i ⊕ x_i·Δ. Here the brand is the extension's sender and the provider its receiver.
+A segment is a silent VOLE over bits (`protocols/vole`, README section 10): the brand has b and Δ, the
+provider a and
+random bits c with a = b ⊕ c·Δ. The provider sends d = choice ⊕ c, and the brand takes q = b ⊕ d·Δ, so that
+the
+provider's t = a is q ⊕ choice·Δ.
 
-    provider                        brand
-               ◄────── Base         points of the base OTs
-    Point ──────►                   then Columns, batch after batch
+    brand                          provider
+    Vole  ───────── opening ─────►
+          ◄──────── request ─────  Vole
+    Vole  ───────── answer ──────►
+          ◄─────── challenge ────  Vole
+    Vole  ───────── proof ───────►
+          ◄──────── d ───────────  Flips        then the next segment
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from protocols.boost.messages import PIECE
-from protocols.codec import B32, U32, Codec
-from protocols.errors import PeerError
+from protocols.codec import Codec, array_of
+from protocols.labels import label
 from protocols.machine import Done, Machine, Step
-from protocols.ot.base import BaseReceiver, BaseSender
-from protocols.ot.columns import ColumnReceiver, ColumnSender, bits, transpose
-from protocols.ristretto import random_bytes
-from protocols.security import OT_COLUMNS
+from protocols.vole import VoleReceiver, VoleSender
 
 Rng = Callable[[int], bytes]
 Words = npt.NDArray[np.uint64]
 
-#: Words of a column in one message; 64 instances each.
-BATCH = PIECE // (8 * OT_COLUMNS)
-
 
 @dataclass(frozen=True)
 class Strings:
-    """words uint64[n, 2]: the brand's q, the provider's t = q ⊕ choice · Δ; `delta` uint64[2], the brand's
-    alone."""
+    """words: uint64[n_s, 2] of each segment, the brand's q or the provider's t = q ⊕ choice · Δ_s;
+    deltas: Δ_s, uint64[2] of each, the brand's alone (empty at the provider)."""
 
-    words: Words = field(repr=False)
-    delta: Words = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Base:
-    """Brand: points of the base OTs."""
-
-    points: bytes
+    words: tuple[Words, ...] = field(repr=False)
+    deltas: tuple[Words, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Point:
-    """Provider: its point of the base OTs."""
+class Vole:
+    """Either side: a message of the segment's VOLE."""
 
-    point: B32
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Provider: masked columns of batch `batch`, and the check that they are of one vector."""
-
-    batch: U32
     data: bytes
-    check: bytes
 
 
-TO_PROVIDER = Codec(Base)
-TO_BRAND = Codec(Point, Columns)
+@dataclass(frozen=True)
+class Flips:
+    """Provider: its choices under the VOLE's random bits, a bit an instance."""
+
+    data: bytes
 
 
-def _batches(count: int) -> Iterator[tuple[int, int]]:
-    """(first instance, words of a column) of each batch; words are even."""
-    for start in range(0, count, 64 * BATCH):
-        words = -(-min(64 * BATCH, count - start) // 64)
-        yield start, words + words % 2
+TO_PROVIDER = Codec(Vole)
+TO_BRAND = Codec(Vole, Flips)
+
+
+def _session(session: bytes, segment: int) -> bytes:
+    return hashlib.sha256(label("boost", "both", f"transfer {segment}", session)).digest()
+
+
+# Checked (malicious=True): a provider whose columns differ would learn bits of Δ, and with Δ every
+# gradient; a
+# brand whose trees differ would learn which noise positions, and with them choices, so bins.
 
 
 class Sender(Machine[Strings]):
-    """The brand: `count` instances, Δ drawn from `rng`. PeerError `ot.bad_point`, `ot.check`,
-    `boost.order`."""
+    """The brand: `sizes` are the instances of each segment. PeerError as of `protocols/vole`."""
 
-    def __init__(self, count: int, session: bytes, rng: Rng) -> None:
-        delta = random_bytes(1, 16, rng).view("<u8").astype(np.uint64)[0]
-        base = BaseReceiver(bits(delta), session, rng)
-        opening = TO_PROVIDER.encode(Base(base.points))
-        super().__init__(Step((opening,), WaitPoint(base, delta, count, session)))
+    def __init__(self, sizes: Sequence[int], session: bytes, rng: Rng) -> None:
+        run = _SenderRun(tuple(sizes), session, rng)
+        super().__init__(run.opening())
 
 
-class WaitPoint:
-    def __init__(self, base: BaseReceiver, delta: Words, count: int, session: bytes) -> None:
-        self._base, self._delta, self._count, self._session = base, delta, count, session
+class _SenderRun:
+    def __init__(self, sizes: tuple[int, ...], session: bytes, rng: Rng) -> None:
+        self.sizes, self._session, self._rng = sizes, session, rng
+        self.words: list[Words] = []
+        self.deltas: list[Words] = []
+
+    def opening(self) -> Step[Strings]:
+        """The next segment's, or the end."""
+        segment = len(self.words)
+        if segment == len(self.sizes):
+            return Step((), Done(Strings(tuple(self.words), tuple(self.deltas))))
+        role = VoleSender(
+            self.sizes[segment], _session(self._session, segment), self._rng, field="gf2", malicious=True
+        )
+        return Step((TO_PROVIDER.encode(Vole(role.opening())),), WaitRequest(self, role))
+
+
+class WaitRequest:
+    def __init__(self, run: _SenderRun, role: VoleSender) -> None:
+        self._run, self._role = run, role
 
     def receive(self, message: bytes) -> Step[Strings]:
-        keys = self._base.keys(TO_BRAND.decode(message, Point).point)
-        columns = ColumnSender(self._delta, keys, self._session)
-        return Step((), WaitColumns(columns, self._delta, self._count))
+        answer = self._role.answer(TO_BRAND.decode(message, Vole).data)
+        return Step((TO_PROVIDER.encode(Vole(answer)),), WaitChallenge(self._run, self._role))
 
 
-class WaitColumns:
-    def __init__(self, columns: ColumnSender, delta: Words, count: int) -> None:
-        self._columns, self._delta, self._count = columns, delta, count
-        self._due = list(enumerate(_batches(count)))[::-1]
-        self._words = np.empty((count, 2), dtype=np.uint64)
+class WaitChallenge:
+    def __init__(self, run: _SenderRun, role: VoleSender) -> None:
+        self._run, self._role = run, role
 
     def receive(self, message: bytes) -> Step[Strings]:
-        sent = TO_BRAND.decode(message, Columns)
-        number, (start, words) = self._due.pop()
-        if sent.batch != number:
-            raise PeerError("boost.order", f"batch {sent.batch} came where batch {number} was due")
-        # Checked: a provider whose columns differ would learn bits of Δ, and with Δ every gradient.
-        q = self._columns.unmask(words, sent.data, sent.check, True)
-        stop = min(self._count, start + 64 * words)
-        self._words[start:stop] = transpose(q[:, :words])[: stop - start]
-        if self._due:
-            return Step((), self)
-        return Step((), Done(Strings(self._words, self._delta)))
+        proof = self._role.prove(TO_BRAND.decode(message, Vole).data)
+        then = WaitFlips(self._run)
+
+        def send() -> Iterator[bytes]:
+            yield TO_PROVIDER.encode(Vole(proof))
+            made = self._role.expand()  # after the proof, so that both sides expand at the same time
+            then.b, then.delta = made.b, made.delta
+
+        return Step(send(), then)
+
+
+class WaitFlips:
+    def __init__(self, run: _SenderRun) -> None:
+        self._run = run
+        self.b: Words = np.zeros((0, 2), dtype=np.uint64)
+        self.delta: Words = np.zeros(2, dtype=np.uint64)
+
+    def receive(self, message: bytes) -> Step[Strings]:
+        count = len(self.b)
+        packed = array_of(TO_BRAND.decode(message, Flips).data, "u1", (count + 7) // 8)
+        flips = np.unpackbits(packed, count=count).astype(np.uint64)
+        self.b ^= flips[:, None] * self.delta
+        self._run.words.append(self.b)
+        self._run.deltas.append(self.delta)
+        return self._run.opening()
 
 
 class Receiver(Machine[Strings]):
-    """The provider: choices uint8[n] of 0 and 1."""
+    """The provider: choices uint8[n_s] of 0 and 1 of each segment."""
 
-    def __init__(self, choices: npt.NDArray[np.uint8], session: bytes, rng: Rng) -> None:
-        super().__init__(Step((), WaitBase(choices, session, rng)))
+    def __init__(self, choices: Sequence[npt.NDArray[np.uint8]], session: bytes, rng: Rng) -> None:
+        super().__init__(_ReceiverRun(choices, session, rng).wait())
 
 
-class WaitBase:
-    def __init__(self, choices: npt.NDArray[np.uint8], session: bytes, rng: Rng) -> None:
-        self._choices, self._session, self._rng = choices, session, rng
+class _ReceiverRun:
+    def __init__(self, choices: Sequence[npt.NDArray[np.uint8]], session: bytes, rng: Rng) -> None:
+        self.choices, self._session, self._rng = choices, session, rng
+        self.words: list[Words] = []
+
+    def wait(self) -> Step[Strings]:
+        """For the next segment's opening, or the end."""
+        segment = len(self.words)
+        if segment == len(self.choices):
+            return Step((), Done(Strings(tuple(self.words), ())))
+        count = len(self.choices[segment])
+        role = VoleReceiver(count, _session(self._session, segment), self._rng, field="gf2", malicious=True)
+        return Step((), WaitOpening(self, role))
+
+
+class WaitOpening:
+    def __init__(self, run: _ReceiverRun, role: VoleReceiver) -> None:
+        self._run, self._role = run, role
 
     def receive(self, message: bytes) -> Step[Strings]:
-        points = TO_PROVIDER.decode(message, Base).points
-        base = BaseSender(self._session, self._rng)
-        columns = ColumnReceiver(base.keys(points, OT_COLUMNS), self._session, self._rng)
-        count = len(self._choices)
-        strings = Strings(np.empty((count, 2), dtype=np.uint64), np.zeros(2, dtype=np.uint64))
+        request = self._role.request(TO_PROVIDER.decode(message, Vole).data)
+        return Step((TO_BRAND.encode(Vole(request)),), WaitAnswer(self._run, self._role))
 
-        def send() -> Iterator[bytes]:
-            yield TO_BRAND.encode(Point(B32(base.point)))
-            for number, (start, words) in enumerate(_batches(count)):
-                stop = min(count, start + 64 * words)
-                chosen = np.zeros(64 * words, dtype=np.uint8)
-                chosen[: stop - start] = self._choices[start:stop]
-                x = np.packbits(chosen, bitorder="little").view("<u8").astype(np.uint64)
-                t, data, check = columns.mask(x, True)
-                strings.words[start:stop] = transpose(t[:, :words])[: stop - start]
-                yield TO_BRAND.encode(Columns(U32(number), data, check))
 
-        return Step(send(), Done(strings))
+class WaitAnswer:
+    def __init__(self, run: _ReceiverRun, role: VoleReceiver) -> None:
+        self._run, self._role = run, role
+
+    def receive(self, message: bytes) -> Step[Strings]:
+        challenge = self._role.accept(TO_PROVIDER.decode(message, Vole).data)
+        sent = () if challenge is None else (TO_BRAND.encode(Vole(challenge)),)
+        return Step(sent, WaitProof(self._run, self._role))
+
+
+class WaitProof:
+    def __init__(self, run: _ReceiverRun, role: VoleReceiver) -> None:
+        self._run, self._role = run, role
+
+    def receive(self, message: bytes) -> Step[Strings]:
+        self._role.verify(TO_PROVIDER.decode(message, Vole).data)
+        made = self._role.expand()
+        choices = self._run.choices[len(self._run.words)]
+        flips = np.packbits(choices ^ made.c.astype(np.uint8)).tobytes()
+        self._run.words.append(made.a)
+        after = self._run.wait()
+        return Step((TO_BRAND.encode(Flips(flips)),), after.then)

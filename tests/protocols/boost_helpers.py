@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,32 +19,37 @@ class Dealer:
 
     def __init__(self, seed: str = "") -> None:
         self._seed = seed
-        self._given: tuple[np.ndarray, np.ndarray] | None = None
+        self._given: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]] | None = None
 
     def _words(self, what: str, count: int) -> np.ndarray:
         raw = hashlib.shake_256(f"{self._seed}/{what}".encode()).digest(16 * count)
         return np.frombuffer(raw, dtype=np.uint64).reshape(count, 2).copy()
 
-    def sender(self, count: int, session: bytes, rng: Callable[[int], bytes]) -> Machine[Strings]:
+    def sender(self, sizes: Sequence[int], session: bytes, rng: Callable[[int], bytes]) -> Machine[Strings]:
         dealer = self
 
         class Wait:
             def receive(self, message: bytes) -> Step[Strings]:
-                delta, words = dealer._words("delta", 1)[0], dealer._words("q", count)
-                dealer._given = delta, words
-                return Step((b"dealt",), Done(Strings(words, delta)))
+                deltas = tuple(dealer._words(f"delta {s}", 1)[0] for s in range(len(sizes)))
+                words = tuple(dealer._words(f"q {s}", size) for s, size in enumerate(sizes))
+                dealer._given = deltas, words
+                return Step((b"dealt",), Done(Strings(words, deltas)))
 
         return Machine(Step((), Wait()))
 
-    def receiver(self, choices: np.ndarray, session: bytes, rng: Callable[[int], bytes]) -> Machine[Strings]:
+    def receiver(
+        self, choices: Sequence[np.ndarray], session: bytes, rng: Callable[[int], bytes]
+    ) -> Machine[Strings]:
         dealer = self
 
         class Wait:
             def receive(self, message: bytes) -> Step[Strings]:
                 assert dealer._given is not None
-                delta, words = dealer._given
-                mine = words ^ (choices.astype(np.uint64)[:, None] * delta)
-                return Step((), Done(Strings(mine, np.zeros(2, dtype=np.uint64))))
+                mine = tuple(
+                    q ^ (c.astype(np.uint64)[:, None] * delta)
+                    for delta, q, c in zip(*dealer._given, choices, strict=True)
+                )
+                return Step((), Done(Strings(mine, ())))
 
         return Machine(Step((b"deal",), Wait()))
 
