@@ -67,6 +67,8 @@ from consent_center.preferences import check as preference_check
 from consent_center.preferences.consents import judge
 from consent_center.preferences.service import Preferences
 from consent_center.receipts import make as receipts
+from consent_center.records import service as records_of
+from consent_center.records.service import Records
 from consent_center.requests import check as rights_check
 from consent_center.requests.service import Rights
 from consent_center.room import Room
@@ -422,6 +424,17 @@ class Center:
             return rules_in_force(connection) is not None
 
     @property
+    def records(self) -> Records:
+        """Processing register, agreements, reminders, exports."""
+        return Records(self._controller, self._read, self._write, self._now)
+
+    def require_assessments(self, required: bool, actor: str) -> bool:
+        """Whether a job for another organisation needs an impact assessment in force (PIPL 55)."""
+        with self._write() as connection:
+            registry.require_assessments(connection, required, actor)
+        return required
+
+    @property
     def witness(self) -> Witness:
         """Cosigning other logs, and collecting cosignatures for this one."""
         return Witness(self._keys, self._read, self._write, self._now)
@@ -717,7 +730,12 @@ class Center:
         chosen = decisions.codes[found.rows] == 0
         tokens = snapshot.tokens_of(salt, found.hashed[chosen])
         purpose = known.current.get(request.purpose)
-        assessed = [a for a in known.assessments.values() if a.purpose == request.purpose]
+        assessed = known.assessment(request.purpose, request.recipient, batches.moment(as_of)[:10])
+        if known.assessments_required and assessed is None and request.recipient != self._controller:
+            raise ConsentError(
+                "assessment.missing",
+                f"no assessment (PIPL 55) for {request.purpose!r} and {request.recipient!r} is in force",
+            )
         disclosure = {
             "counts": decisions.counts(),
             "token_count": len(tokens),
@@ -736,7 +754,7 @@ class Center:
             "disclosure_hash": disclosure_hash(disclosure),
             "rules_hash": self._hash_of(rules),
             "notices_hash": known.notices_hash(request.purpose),
-            "assessment": assessed[-1].reference if assessed else "",
+            "assessment": assessed.reference if assessed else "",
             "token_root": snapshot.token_root(tokens).hex(),
             "issued_at": batches.moment(now),
         }
@@ -883,7 +901,7 @@ class Center:
             found = examine.fsck(connection, self._keys, checkpoint)
             found = found or preference_check.fsck(connection, self._keys)
             found = found or rights_check.fsck(connection, self._keys) or outbox_check.fsck(connection)
-            found = found or witness_check.fsck(connection)
+            found = found or witness_check.fsck(connection) or records_of.fsck(connection)
             found = found or settings.fsck(connection, entries)
             found = found or region_index.fsck(connection, self._keys)
             return found or check_file(connection, self._home, self._state_key())

@@ -121,6 +121,9 @@ CODES: dict[str, str] = {
     "notice.unknown": "there is no draft of that notice",
     "notice.language": "a draft lacks a language that people need",
     "notice.changed": "a draft was changed since it was previewed",
+    # records
+    "record.field": "a field of a record is missing or not allowed",
+    "assessment.missing": "no impact assessment for this purpose and recipient is in force",
     # witnesses
     "witness.log": "a log that is witnessed has another key than the one given",
     "witness.refused": "a witness did not cosign the checkpoint",

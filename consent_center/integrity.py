@@ -113,6 +113,7 @@ def _registry(connection: sa.Connection, _keys: Keys) -> Finding | None:
         "assessments": {},
         "recipients": {},
     }
+    required: str | None = None
     for _, kind, payload in _entries(connection, *registry.LEAF_KINDS):
         body = {name: value for name, value in payload.items() if name != "actor"}
         if kind == "purpose":
@@ -121,12 +122,16 @@ def _registry(connection: sa.Connection, _keys: Keys) -> Finding | None:
         elif kind == "purpose.switch":
             key = (body["id"], body["version"])
             wanted["purposes"][key] = (wanted["purposes"][key][0], int(body["active"]))
+        elif kind == "assessment.required":
+            required = "1" if body["required"] else "0"
         elif kind == "recipient.switch":
             wanted["recipients"][body["id"],] = (int(body["active"]),)
         elif kind == "notice":
             wanted["notices"][body["id"], body["version"]] = (canonical(body).decode(),)
         else:
             wanted["assessments"][body["id"],] = (canonical(body).decode(),)
+    if db.get_meta(connection, registry.REQUIRED_META) != required:
+        return Finding("changed", f"meta {registry.REQUIRED_META}", "it is not what the log says")
     tables = ((db.purposes, 2), (db.notices, 2), (db.assessments, 1), (recipients, 1))
     for table, width in tables:
         rows = [tuple(row) for row in connection.execute(sa.select(table))]

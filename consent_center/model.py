@@ -107,6 +107,9 @@ class Assessment:
     reference: str  # where the document is kept
     hash: str = ""  # SHA-256 (hex) of the document, if known
     approved_on: str = ""  # ISO date
+    recipient: str = ""  # which recipient it covers; empty: all
+    valid_until: str = ""  # ISO date; empty: no end
+    status: str = "in_force"  # or "withdrawn"
 
 
 @dataclass(frozen=True)

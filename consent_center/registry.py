@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,7 +28,13 @@ NAME = re.compile(r"[^\s,;|*+\x00-\x1f\x7f]{1,128}")
 _MAX_TEXT = 100_000
 
 #: Kinds of the leaves that change the registry; each raises its counter by one.
-LEAF_KINDS = ("purpose", "purpose.switch", "notice", "assessment", "recipient.switch")
+LEAF_KINDS = (
+    *("purpose", "purpose.switch", "notice", "assessment", "recipient.switch"),
+    "assessment.required",
+)
+#: Whether a job for another organisation needs an assessment in force.
+REQUIRED_META = "assessments_required"
+_LATER_ASSESSMENT = {"recipient": "", "valid_until": "", "status": "in_force"}
 
 
 def is_name(text: object) -> bool:
@@ -54,6 +61,19 @@ class Registry:
     notices: dict[tuple[str, int], Notice]
     assessments: dict[str, Assessment]
     off: frozenset[str] = frozenset()  # recipients that are switched off
+    assessments_required: bool = False
+
+    def assessment(self, purpose: str, recipient: str, day: str) -> Assessment | None:
+        """The assessment in force on a day (ISO date); one for the recipient alone before one for all."""
+        found = [
+            a
+            for a in self.assessments.values()
+            if a.purpose == purpose
+            and a.recipient in ("", recipient)
+            and a.status == "in_force"
+            and (not a.valid_until or a.valid_until >= day)
+        ]
+        return max(found, key=lambda a: (bool(a.recipient), a.approved_on, a.id), default=None)
 
     def notice_stands(self, notice: str, seen: int) -> bool:
         """Whether consent given under version `seen` of a notice still stands: no material newer version."""
@@ -90,6 +110,7 @@ def load(connection: sa.Connection) -> Registry:
         {(notice.id, notice.version): notice for notice in sorted(notices, key=lambda n: (n.id, n.version))},
         {assessment.id: assessment for assessment in found},
         frozenset(name for name, active in switched_recipients(connection).items() if not active),
+        db.get_meta(connection, REQUIRED_META) == "1",
     )
 
 
@@ -254,9 +275,32 @@ def put_assessment(connection: sa.Connection, assessment: Assessment, actor: str
         raise ConsentError("registry.assessment", "reference must say where the document is kept")
     if assessment.purpose not in load(connection).current:
         raise ConsentError("registry.unknown", f"no purpose {assessment.purpose!r} is registered")
-    body = asdict(assessment)
+    if assessment.recipient:
+        _names([assessment.recipient], "recipient", "registry.assessment")
+    if assessment.status not in ("in_force", "withdrawn"):
+        raise ConsentError("registry.assessment", "status is in_force or withdrawn")
+    for name in ("approved_on", "valid_until"):
+        _day(name, getattr(assessment, name))
+    # Fields that came later are left out while they say nothing, so that older entries stay the same.
+    body = {k: v for k, v in asdict(assessment).items() if _LATER_ASSESSMENT.get(k) != v}
     table = db.assessments
     connection.execute(table.delete().where(table.c.id == assessment.id))
     connection.execute(table.insert().values(id=assessment.id, body=canonical(body).decode()))
     _changed(connection, "assessment", body, actor)
     return assessment
+
+
+def _day(name: str, text: str) -> None:
+    try:
+        valid = not text or date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConsentError("registry.assessment", f"{name} {text[:40]!r} is no date like 2026-03-01")
+
+
+def require_assessments(connection: sa.Connection, required: bool, actor: str) -> None:
+    """Whether jobs for other organisations need an assessment in force from now on (PIPL 55)."""
+    if (db.get_meta(connection, REQUIRED_META) == "1") != required:
+        db.set_meta(connection, REQUIRED_META, "1" if required else "0")
+        _changed(connection, "assessment.required", {"required": required}, actor)

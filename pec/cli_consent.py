@@ -20,6 +20,7 @@ from pec.cli_common import CliError, console, emit, json_option, note, progress,
 from pec.cli_consent_analytics import analytics
 from pec.cli_consent_collect import COMMANDS as COLLECT_COMMANDS
 from pec.cli_consent_notices import reconsent
+from pec.cli_consent_records import COMMANDS as RECORD_COMMANDS
 from pec.cli_consent_registry import notice, purpose
 from pec.cli_consent_rights import request
 from pec.cli_consent_rules import region, rules
@@ -46,7 +47,7 @@ consent.add_command(notice)
 consent.add_command(request)
 for _command in (signal, receipt, verify, user, *WEBHOOK_COMMANDS):
     consent.add_command(_command)
-for _command in (reconsent, rules, region, analytics, *WITNESS_COMMANDS, *COLLECT_COMMANDS):
+for _command in (reconsent, rules, region, analytics, *WITNESS_COMMANDS, *RECORD_COMMANDS, *COLLECT_COMMANDS):
     consent.add_command(_command)
 
 

@@ -35,6 +35,7 @@ OWN_KINDS = frozenset(
         "signals.mapping",
         *("collection.setting", "collection.link"),
         "admin.action",
+        *("record", "assessment.required"),
         *("center.recovered", "witness.log", "witness.added", "witness.cosigned"),
         *("recipient.switch", "webhook", "outbox", "outbox.result", "enforcement"),
         *("erasure", "rights", "rights.rules", "rights.sweep", "rights.correction"),

@@ -188,6 +188,10 @@ class RemoteCenter:
         path = f"/v1/recipients/{quote(id, safe='')}/switch"
         return dict(self._json("POST", path, {"active": active, "actor": actor}))
 
+    def require_assessments(self, required: bool, actor: str) -> bool:
+        body = {"required": required, "actor": actor}
+        return bool(self._json("POST", "/v1/assessments/required", body)["required"])
+
     def recipients(self) -> dict[str, bool]:
         return dict(self._json("GET", "/v1/recipients"))
 

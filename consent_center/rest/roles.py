@@ -128,6 +128,13 @@ ENDPOINTS: dict[str, str] = {
     "webhooks.enforcement": "viewer|service",
     "webhooks.list_recipients": "viewer|service",
     "webhooks.switch_recipient": "officer",
+    # records
+    "records.list_records": "viewer",
+    "records.put_record": "officer",
+    "records.export_records": "viewer",
+    "records.list_reminders": "viewer|service",
+    "records.send_reminders": "officer|service",
+    "records.require_assessments": "admin",
     # witnesses: whoever sends a checkpoint proves by its signature whose it is
     "witness.add_checkpoint": "public",
     "witness.key": "public",

@@ -129,6 +129,9 @@ class Assessment(Schema):
     reference = text(_LINE, "Where the document is kept.", required=True)
     hash = text(what="SHA-256 of the document, in hex.", least=0)
     approved_on = text(what="ISO date.", least=0)
+    recipient = text(what="Which recipient it covers; default: all.", least=0)
+    valid_until = text(what="ISO date; default: no end.", least=0)
+    status = text(what="`in_force` (default) or `withdrawn`.")
     actor = text(what="Who registers it.", least=0)
 
 

@@ -1,0 +1,1 @@
+"""Records that the law asks for: processing register, agreements; reminders, exports."""
