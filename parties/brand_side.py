@@ -129,6 +129,8 @@ class BrandSide(Jobs):
         rows, basis = self._peer_rows(request, peer.party, own)
         asked = str(params.get("suite", cost.AUTO))
         allowed = [s for s in cost.SUITES if s in agreement.suites and asked in (s, cost.AUTO)]
+        if params.get("malicious"):
+            allowed = [s for s in allowed if s == "vole"]
         if not allowed:
             raise NodeError("agreement.suite", f"suite {asked!r} is not in agreement {agreement.id}")
         receiver, sender = (own, rows) if kind.aligned == "brand" else (rows, own)

@@ -210,7 +210,7 @@ def _set_up(network: LocalNetwork, ready: Prepared) -> None:
             minimum_seeds=min(inputs.minimum_seeds, max(1, ready.pairs.size)),
             minimum_rows=1,
             preapproved=(*plan.KINDS, *plan.SUPERVISED),
-            suites=("ecdh", "private_join"),
+            suites=("ecdh", "vole", "private_join"),
             assessment="none: a simulation",
         )
     )

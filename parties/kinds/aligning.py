@@ -40,6 +40,7 @@ PROBE, PROBE_FROM = 1 << 18, 1 << 15
 
 #: The suites that this node runs, by name.
 SUITES = tuple(cost.SUITES)
+VOLE = "vole"
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -56,7 +57,13 @@ class Learned:
 def allowed_suites(ctx: StageContext) -> list[str]:
     """What the agreement and the job allow of the suites that this node runs."""
     asked = ctx.spec.params.get("suite", cost.AUTO)
-    return [s for s in SUITES if s in ctx.agreement.suites and asked in (s, cost.AUTO)]
+    usable = [s for s in SUITES if s in ctx.agreement.suites and asked in (s, cost.AUTO)]
+    return [s for s in usable if s == VOLE or not _malicious(ctx)]
+
+
+def _malicious(ctx: StageContext) -> bool:
+    """Whether the job asks for the variant of `vole` that holds against peers that deviate."""
+    return bool(ctx.spec.params.get("malicious", False))
 
 
 # -- the two sides -------------------------------------------------------------------------------------------
@@ -84,7 +91,15 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
     if plan.buckets == 1:
         items = _replaced(items, usable)
         session = ctx.channel.session("align")
-        machine = align.Receiver(items, session, limits, os.urandom, numbered=plan.numbered)
+        machine = align.Receiver(
+            items,
+            session,
+            limits,
+            os.urandom,
+            suite=plan.suite,
+            malicious=_malicious(ctx),
+            numbered=plan.numbered,
+        )
         found = ctx.channel.run(machine, "align")
         rows = found.rows
         if int(found.sender_rows) != plan.rows:
@@ -100,6 +115,8 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
                 _session(ctx, bucket),
                 limits,
                 os.urandom,
+                suite=plan.suite,
+                malicious=_malicious(ctx),
                 numbered=True,
                 runs=plan.buckets,
             )
@@ -138,7 +155,15 @@ def send(
     limits = align.Limits(max_receiver=2 * MAX_ITEMS, max_sender=2 * MAX_ITEMS)
     if plan.buckets == 1:
         session = ctx.channel.session("align")
-        machine = align.Sender(_replaced(items, usable), session, limits, os.urandom, numbers=owner)
+        machine = align.Sender(
+            _replaced(items, usable),
+            session,
+            limits,
+            os.urandom,
+            suite=plan.suite,
+            malicious=_malicious(ctx),
+            numbers=owner,
+        )
         _same_size(ctx.channel.run(machine, "align").padded_receiver_size, cap)
     else:
         store.split(plan, items)
@@ -156,6 +181,8 @@ def send(
                 _session(ctx, bucket),
                 limits,
                 os.urandom,
+                suite=plan.suite,
+                malicious=_malicious(ctx),
                 numbers=numbers[order],
                 runs=plan.buckets,
             )

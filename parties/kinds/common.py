@@ -53,6 +53,9 @@ def check_suite(spec: JobSpec, agreement: Agreement, runs: tuple[str, ...] = ali
     `auto` (also if the job names none) leaves the choice to the receiver, among the agreed ones.
     """
     suite = spec.params.get("suite", AUTO)
+    if spec.params.get("malicious") and (suite == "ecdh" or aligning.VOLE not in agreement.suites):
+        what = "the malicious variant is one of suite vole, which must be asked for and agreed"
+        raise NodeError("agreement.suite", what, share=True)
     if suite not in (AUTO, *runs):
         known = ", ".join((AUTO, *runs))
         raise NodeError("job.spec", f"suite {str(suite)[:40]!r} is none of {known}", share=True)
@@ -87,6 +90,10 @@ def check_outputs(spec: JobSpec, allowed: Mapping[str, str]) -> None:
 
 def is_text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 4000
+
+
+def is_yes_or_no(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def is_number(low: float, high: float) -> Callable[[Any], bool]:

@@ -40,6 +40,7 @@ LEAST_HOLDOUT = 5
 
 PARAMS = {
     "suite": common.is_text,
+    "malicious": common.is_yes_or_no,
     "l2": common.is_number(1e-6, 1e6),
     "privacy": lambda value: value is None or isinstance(value, dict),
 }

@@ -32,7 +32,9 @@ PRIVATE = {"where": common.is_text, "label": common.is_text}
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
-    common.check_params(spec, {"suite": common.is_text, "method": lambda v: v == "align"})
+    common.check_params(
+        spec, {"suite": common.is_text, "method": lambda v: v == "align", "malicious": common.is_yes_or_no}
+    )
     common.check_suite(spec, agreement)
     common.check_outputs(spec, {"count": "brand"})
     check_columns(spec)

@@ -33,7 +33,7 @@ ROW = "row"
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
-    common.check_params(spec, {"suite": common.is_text})
+    common.check_params(spec, {"suite": common.is_text, "malicious": common.is_yes_or_no})
     common.check_suite(spec, agreement)
     common.check_outputs(spec, {"audience": "provider", "size": "brand"})
     if spec.columns:

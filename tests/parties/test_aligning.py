@@ -101,6 +101,28 @@ def test_buckets_give_the_rows_of_a_plain_join(tmp_path: Path, mine: range, thei
     assert not list(tmp_path.glob("*/align-*"))  # items and rows are gone from the disk
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("malicious", [False, True])
+def test_the_same_rows_by_vole_in_buckets(tmp_path: Path, malicious: bool) -> None:
+    left, right = items_of(*range(500)), items_of(*range(300, 900))
+    usable = np.ones(600, bool)
+    usable[::5] = False
+    found = both(
+        tmp_path,
+        lambda ctx: aligning.receive(ctx, left),
+        lambda ctx: aligning.send(ctx, right, usable, np.arange(600) // 2, 300),
+        agreement={"suites": ["ecdh", "vole"]},
+        params={"malicious": malicious, **({} if malicious else {"suite": "vole"})},
+    )
+    due = oracle(range(500), range(300, 900))
+    due[np.isin(due, np.flatnonzero(~usable))] = -1
+    assert (found["brand"].rows == np.where(due >= 0, due // 2, -1)).all()
+    told = found["brand context"].result["alignment"]
+    assert told["suite"] == "vole" and told["buckets"] == 4 and found["brand"].sender_rows == 300
+    if not malicious:
+        assert 0.85 < told["estimate"]["bytes"] / (told["bytes_sent"] + told["bytes_received"]) < 1.15
+
+
 def test_messages_do_not_tell_which_people_are_asked_about(tmp_path: Path) -> None:
     sizes = []
     for k, n in enumerate((905, 950)):  # one padded size
@@ -136,7 +158,7 @@ def test_auto_takes_the_suite_that_ends_first_and_says_why(monkeypatch: pytest.M
         sent = 20_000_000
         return cost.Cost("vole", work.buckets, 0.3 + cost.wire_seconds(sent, rates.mbit), sent, 0)
 
-    monkeypatch.setitem(cost.SUITES, "vole", other)
+    monkeypatch.setitem(cost.SUITES, "vole", other)  # so that the figures of the day don't matter
     rates = cost.Rates(cores=2, mbit=1000)
     big, small = cost.Work.of(1 << 20, 1 << 20, 1 << 20), cost.Work.of(300, 300, 1 << 20)
     assert cost.choose("auto", ["ecdh", "vole"], big, rates).suite == "vole"
@@ -170,7 +192,7 @@ PLAN |= {"people": 900, "numbered": True}
         ({"bucket_rows": 0}, {}, "kind.message"),
         ({"suites": [1]}, {}, "kind.message"),
         ({"more": 1}, {}, "kind.message"),
-        ({}, {"plan": {**PLAN, "suite": "vole"}}, "agreement.suite"),
+        ({}, {"plan": {**PLAN, "suite": "vole"}}, "agreement.suite"),  # which the agreement lacks
         ({}, {"plan": {**PLAN, "buckets": 3}}, "kind.message"),
         ({}, {"plan": {**PLAN, "buckets": 1 << 20}}, "kind.message"),
         ({}, {"plan": {**PLAN, "key": "zz"}}, "kind.message"),

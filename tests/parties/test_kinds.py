@@ -388,8 +388,16 @@ PRIVACY = {"epsilon": 2.0, "delta": 1e-6, "clip": 3.0}
     ("job", "terms", "code"),
     [
         (spec("overlap", columns=["x"]), {}, "job.spec"),
-        (spec("overlap", params={"suite": "vole"}), {}, "job.spec"),
-        (spec("overlap"), {"suites": ["vole"]}, "agreement.suite"),
+        (spec("overlap", params={"suite": "vole"}), {}, "agreement.suite"),
+        (spec("overlap", params={"suite": "other"}), {}, "job.spec"),
+        (
+            spec("overlap", params={"suite": "ecdh", "malicious": True}),
+            {"suites": ["ecdh", "vole"]},
+            "agreement.suite",
+        ),
+        (spec("overlap", params={"malicious": True}), {}, "agreement.suite"),
+        (spec("overlap", params={"malicious": 1}), {"suites": ["vole"]}, "job.spec"),
+        (spec("overlap"), {"suites": ["private_join"]}, "agreement.suite"),
         (spec("overlap", params={"surprise": 1}), {}, "job.spec"),
         (spec("overlap", params={"method": "magic"}), {}, "job.spec"),
         (spec("overlap", params={"method": ["private_join"]}), {}, "job.spec"),
