@@ -27,7 +27,7 @@ import sqlalchemy as sa
 
 from consent_center import batch as batches
 from consent_center import decide as deciding
-from consent_center import events, examine, integrity, registry, schema, snapshot, state_file, storage
+from consent_center import events, examine, group, integrity, registry, schema, snapshot, state_file, storage
 from consent_center import subjects as subjects_of
 from consent_center.accounts.login import Logins
 from consent_center.accounts.service import Accounts
@@ -38,6 +38,7 @@ from consent_center.collection.service import Collection
 from consent_center.database import Database, entries, get_meta
 from consent_center.ends import bitmap
 from consent_center.errors import ConsentError
+from consent_center.gather import Decided, Gather
 from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log, proof, tree
 from consent_center.ledger.checkpoint import Checkpoint
@@ -122,6 +123,7 @@ class Center:
         self._known: registry.Registry | None = None
         self._lock = threading.RLock()
         self._closed = self._wrote = False
+        self._gather = Gather(lambda items: group.serve(self, items))
 
     # ---- life ----------------------------------------------------------------------------------------------
 
@@ -191,6 +193,7 @@ class Center:
 
     def close(self) -> None:
         """Release the database. Further calls raise `center.closed`."""
+        self._gather.close()
         if not self._closed and self._wrote:
             self._keep_head()
         self._closed = True
@@ -376,6 +379,17 @@ class Center:
                 {},
             )
             return self._write_batch(connection, batch, now, assumed=True).recorded
+
+    def record_soon(self, event: ConsentEvent) -> Recorded:
+        """`record`, in one commit with what other threads record and ask meanwhile: for services."""
+        return self._gather.record(event)
+
+    def decide_soon(self, request: DecisionRequest, value: str, kind: str) -> Decided:
+        """`decide` for one value, likewise; its leaf is durable when this returns."""
+        deciding.check_request(request)
+        if kind not in KINDS:
+            raise ConsentError("identifier.kind", f"{kind!r} is none of {', '.join(KINDS)}")
+        return self._gather.decide(request, value, kind)
 
     def _write_batch(
         self, connection: sa.Connection, batch: batches.Batch, now: int, assumed: bool
@@ -575,7 +589,7 @@ class Center:
         return self._decide_and_log(request, found, kind, None)
 
     def _decide_and_log(
-        self, request: DecisionRequest, found: deciding.Candidates, kind: str, subjects: Any
+        self, request: DecisionRequest, found: deciding.Candidates | None, kind: str, subjects: Any
     ) -> Decisions:
         as_of = self._now() if request.as_of is None else batches.micros(request.as_of)
         try:
@@ -589,7 +603,10 @@ class Center:
         except ConsentError as error:
             if error.code not in ("center.unreachable", "center.busy", "center.restored", "ledger.corrupt"):
                 raise
-            return deciding.refused(found, "stale", error.detail)
+            if found is not None:
+                return deciding.refused(found, "stale", error.detail)
+            codes = np.full(len(subjects), CODE["stale"], np.uint8)
+            return Decisions(codes, np.full(len(subjects), -1, np.int64), -1, error.detail)
         return decisions
 
     def _decision_payload(
@@ -609,17 +626,29 @@ class Center:
         }
 
     def _decide(
-        self, request: DecisionRequest, found: deciding.Candidates, as_of: int, subjects: Any = None
+        self, request: DecisionRequest, found: deciding.Candidates | None, as_of: int, subjects: Any = None
     ) -> tuple[Decisions, tuple[deciding.Rule, ...]]:
         """The decisions, and the rules that they were made by."""
-        with self._lock:
-            with self._read() as connection:
-                self._catch_up(connection)
-                rules = self._rules_now(connection)
-                known = self._state.lookup(connection, found.hashed) if subjects is None else subjects
-            with self._distrusting():
-                made = deciding.decide(self._state, self._controller, request, found, known, as_of, rules)
-            return made, rules
+        with self._lock, self._read() as connection:
+            self._catch_up(connection)
+            return self._decide_in(connection, request, found, as_of, subjects)
+
+    def _decide_in(
+        self,
+        connection: sa.Connection,
+        request: DecisionRequest,
+        found: deciding.Candidates | None,
+        as_of: int,
+        subjects: Any,
+    ) -> tuple[Decisions, tuple[deciding.Rule, ...]]:
+        """Decide identifiers or subjects in a transaction in which the state is caught up, under the lock."""
+        state, controller, rules = self._state, self._controller, self._rules_now(connection)
+        with self._distrusting():
+            if found is None:
+                codes = deciding.judge(state, controller, request, subjects, as_of, rules)
+                return Decisions(codes, subjects, state.sequence), rules
+            known = state.lookup(connection, found.hashed)
+            return deciding.decide(state, controller, request, found, known, as_of, rules), rules
 
     def _hash_of(self, rules: tuple[deciding.Rule, ...]) -> str:
         return self._rules_hash if rules == self._rules else deciding.rules_hash(rules)
@@ -639,12 +668,15 @@ class Center:
         codes[decisions.eligible] = CODE["blocked_by_rule"]
         return over, replace(decisions, codes=codes, detail=over)
 
+    def _counts_uses(self, connection: sa.Connection) -> bool:
+        declared = self._declared(connection)
+        return declared is not None and has_limits(declared)
+
     def _use(
         self, connection: sa.Connection, leaf: int, kind: str, request: DecisionRequest, decisions: Decisions
     ) -> None:
         """Count a use, while there are limits."""
-        declared = self._declared(connection)
-        if declared is not None and has_limits(declared):
+        if self._counts_uses(connection):
             people = int(np.count_nonzero(decisions.eligible))
             note_use(connection, leaf, self._now(), kind, request, people)
 
@@ -696,12 +728,9 @@ class Center:
         return True
 
     def decide_subjects(self, request: DecisionRequest, subjects: npt.NDArray[np.int64]) -> Decisions:
-        """`decide` for known subjects, int64[n], -1 for an unknown one: without a look at identifiers."""
+        """`decide` for known subjects, integers[n], -1 for an unknown one: identifiers are not looked at."""
         deciding.check_request(request)
-        found = deciding.Candidates(
-            np.zeros(len(subjects), np.uint8), np.arange(len(subjects)), np.empty((0, 32), np.uint8)
-        )
-        return self._decide_and_log(request, found, "subject", subjects)
+        return self._decide_and_log(request, None, "subject", subjects)
 
     def snapshot(
         self, request: DecisionRequest, values: pa.Array, kind: str | pa.Array, job_id: str

@@ -30,6 +30,8 @@ from consent_center.subjects import pseudonyms
 
 Ints = npt.NDArray[np.int64]
 
+_STEP = 1 << 20
+
 
 class Rule(Protocol):
     """A further ground for refusal. It names whom it blocks as a bitmap; it is called once a decision."""
@@ -159,7 +161,9 @@ def judge(
     table[-1] = CODE["unknown_subject"]  # that is where -1 points to
     for code, members in classify(state, controller, request, people, as_of, rules):
         table[members_of(members)] = code
-    codes: npt.NDArray[np.uint8] = table[subjects]
+    codes = np.empty(len(subjects), np.uint8)
+    for start in range(0, len(subjects), _STEP):  # an index of another type is copied to 64 bits
+        codes[start : start + _STEP] = table[subjects[start : start + _STEP]]
     return codes
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pec import wording
-from pec.cli_bench_consent import gate
+from pec.cli_bench_consent import consent_api, gate, ledger
 from pec.cli_common import emit, json_option, progress, table
 from pec.errors import PecError
 
@@ -132,7 +132,8 @@ def boost(
     emit(data, as_json, _show)
 
 
-bench.add_command(gate)
+for _command in (gate, consent_api, ledger):
+    bench.add_command(_command)
 
 
 @bench.command("joint-lr")

@@ -105,14 +105,18 @@ def migrate(location: str | None, revision: str, down: str | None, only_check: b
 @click.option(
     "--port", default=8900, show_default=True, type=click.IntRange(0, 65535), help="0: any free one."
 )
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes.")
+@click.option(
+    "--threads", default=16, show_default=True, type=click.IntRange(1, 256), help="Of each process."
+)
 @json_option
-def serve(location: str | None, host: str, port: int, as_json: bool) -> None:
+def serve(location: str | None, host: str, port: int, workers: int, threads: int, as_json: bool) -> None:
     """Serve the center over REST on this machine, until interrupted.
 
     The first lines of output say where: the calls (/docs describes them), the console, the token file.
     """
     from consent_center.rest.server import Address
-    from consent_center.rest.server import serve as run_server
+    from consent_center.rest.workers import serve as run_server
 
     def ready(address: Address) -> None:
         data = {
@@ -126,7 +130,7 @@ def serve(location: str | None, host: str, port: int, as_json: bool) -> None:
         sys.stdout.flush()
         note("stop with Ctrl-C")
 
-    run_server(directory(location), host, port, ready)
+    run_server(directory(location), host, port, workers, threads, ready)
 
 
 # -- events ------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from consent_center.rest import (
     docs_page,
     embed,
     events,
+    fast,
     ledger,
     limits,
     notices,
@@ -108,6 +109,7 @@ def create_app(
     limits.install(app)
     console.install(app, opened, Path(location) if isinstance(location, str | Path) else home)
     roles.check(app)
+    fast.install(app)
     return app
 
 

@@ -133,7 +133,7 @@ def decide(home: Path, subjects: int, purposes: int) -> dict[str, Any]:
     opened = time.perf_counter() - began
     if center._state.file_sequence == 0:
         raise PecError("pec.check", "the stored state was not used")
-    candidates = rng.permutation(subjects)
+    candidates = rng.permutation(np.arange(subjects, dtype=np.int32))
     seconds, counts = [], {}
     for _ in range(ROUNDS):
         slowest = 0.0

@@ -1,0 +1,113 @@
+"""Group commit: what many threads of a service ask one by one is written in one transaction.
+
+A commit costs a write to the disk, whatever is in it. So single events and decisions wait in a queue; one
+thread takes all that wait, writes and decides them together, commits, and only then answers each. Nothing is
+acknowledged before it is durable, and a decision sees every event acknowledged before it was asked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from consent_center.errors import ConsentError
+from consent_center.model import ConsentEvent, DecisionRequest, Recorded
+
+#: At most so many are answered by one commit; the others wait for the next.
+LARGEST = 256
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whether one identifier may be used: index of model.REASONS, sequence number, what went wrong."""
+
+    request: DecisionRequest
+    kind: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Decided:
+    code: int
+    sequence: int
+    detail: str
+
+
+Item = ConsentEvent | Asked
+Answer = Recorded | Decided | ConsentError
+#: Answers a group, in order, durably; raises only if nothing of it was written.
+Serve = Callable[[Sequence[Item]], list[Answer]]
+
+
+class Gather:
+    """Use from any thread. `serve` is called from one thread of its own, which starts with the first item."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self._waiting: deque[tuple[Item, Future[Answer]]] = deque()
+        self._ready = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def record(self, event: ConsentEvent) -> Recorded:
+        """`Center.record`; ConsentError as there."""
+        found = self._ask(event)
+        if not isinstance(found, Recorded):
+            raise TypeError(f"an event was answered by {type(found).__name__}")
+        return found
+
+    def decide(self, request: DecisionRequest, value: str, kind: str) -> Decided:
+        """`Center.decide` for one value; ConsentError as there."""
+        found = self._ask(Asked(request, kind, value))
+        if not isinstance(found, Decided):
+            raise TypeError(f"a question was answered by {type(found).__name__}")
+        return found
+
+    def _ask(self, item: Item) -> Recorded | Decided:
+        answer: Future[Answer] = Future()
+        with self._ready:
+            if self._closed:
+                raise ConsentError("center.closed", "this center was closed; open it again")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="consent-gather", daemon=True)
+                self._thread.start()
+            self._waiting.append((item, answer))
+            self._ready.notify()
+        found = answer.result()
+        if isinstance(found, ConsentError):
+            raise found
+        return found
+
+    def _run(self) -> None:
+        while True:
+            with self._ready:
+                while not self._waiting and not self._closed:
+                    self._ready.wait()
+                if not self._waiting:
+                    return
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST))]
+            self._answer(group)
+
+    def _answer(self, group: list[tuple[Item, Future[Answer]]]) -> None:
+        try:
+            answers = self._serve([item for item, _ in group])
+            for (_, waiting), answer in zip(group, answers, strict=True):
+                waiting.set_result(answer)
+        except Exception as error:  # each caller gets it; the thread must go on for the next group
+            if len(group) == 1:
+                group[0][1].set_exception(error)
+                return
+            for one in group:  # nothing was written: one that can't be served must not cost the others
+                self._answer([one])
+
+    def close(self) -> None:
+        """Answer what waits, then end the thread."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()

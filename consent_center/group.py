@@ -1,0 +1,136 @@
+"""One group of single events and questions, in the transaction that `gather` commits for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+
+from consent_center import batch as batches
+from consent_center import decide as deciding
+from consent_center import events
+from consent_center.errors import ConsentError
+from consent_center.gather import Answer, Asked, Decided, Item
+from consent_center.ledger import log
+from consent_center.model import CODE, ConsentEvent, DecisionRequest, Decisions, Recorded
+
+if TYPE_CHECKING:
+    from consent_center.center import Center
+
+Write = Callable[[batches.Batch], events.Written]
+Parse = Callable[[pa.Table], batches.Batch]
+
+
+def write_events(waiting: Sequence[ConsentEvent], parse: Parse, write: Write) -> list[Answer]:
+    """Answers in the order of `waiting`, inside the caller's transaction.
+
+    Events of one identifier each are one batch. An event with several is a batch of its own: in one batch it
+    would join strangers' events, which the rows of a file are meant to do and those of a service are not.
+    """
+    answers: list[Answer] = []
+    run: list[ConsentEvent] = []
+    for event in waiting:
+        if len(event.identifiers) == 1:
+            run.append(event)
+            continue
+        answers += _batch(run, parse, write) + _batch([event], parse, write)
+        run = []
+    return answers + _batch(run, parse, write)
+
+
+def _batch(run: Sequence[ConsentEvent], parse: Parse, write: Write) -> list[Answer]:
+    answers: dict[int, Answer] = {}
+    left = list(range(len(run)))
+    while left:
+        try:
+            batch = parse(batches.table_of([run[i] for i in left]))
+            break
+        except ConsentError as error:  # of the shape of one event, or of all
+            failed = [left[error.row]] if error.row is not None else left
+            answers |= {i: ConsentError(error.code, error.detail) for i in failed}
+            left = [i for i in left if i not in failed]
+    else:
+        return [answers[i] for i in range(len(run))]
+    written = write(batch)
+    recorded, place = written.recorded, 0
+    for row, i in enumerate(left):
+        if row in batch.bad:
+            answers[i] = ConsentError(*batch.bad[row])
+            continue
+        ignored = written.ignored if len(run) == 1 else ()
+        answers[i] = Recorded(
+            recorded.first_sequence + place,
+            recorded.first_leaf + place,
+            int(recorded.subjects[row]),
+            ignored,
+        )
+        place += 1
+    return [answers[i] for i in range(len(run))]
+
+
+def serve(center: Center, items: Sequence[Item]) -> list[Answer]:
+    """Write and decide a group in one transaction of `center`; its friend, so it may look inside.
+
+    Raises only when nothing was written and each may be tried alone. If the database is at fault, events get
+    that error and questions the reason `stale`: whether the commit happened may be unknown then.
+    """
+    failed = False
+    try:
+        with center._write() as connection:
+            try:
+                return _served(center, connection, items)
+            except Exception:
+                failed = True
+                raise
+    except ConsentError as error:
+        if error.code not in ("center.busy", "center.unreachable", "center.restored", "ledger.corrupt"):
+            raise
+        if failed and error.code == "ledger.corrupt" and len(items) > 1:
+            raise
+        stale = Decided(CODE["stale"], -1, error.detail)
+        return [error if isinstance(item, ConsentEvent) else stale for item in items]
+
+
+def _served(center: Center, connection: sa.Connection, items: Sequence[Item]) -> list[Answer]:
+    now = center._now()
+    known = center._registry(connection)
+    told = iter(
+        write_events(
+            [item for item in items if isinstance(item, ConsentEvent)],
+            lambda table: batches.parse(table, known, center.controller, now),
+            lambda batch: center._write_batch(connection, batch, now, assumed=False),
+        )
+    )
+    asked = [item for item in items if not isinstance(item, ConsentEvent)]
+    answered = iter(_decide_each(center, connection, asked, now) if asked else [])
+    return [next(told) if isinstance(item, ConsentEvent) else next(answered) for item in items]
+
+
+def _decide_each(center: Center, connection: sa.Connection, asked: Sequence[Asked], now: int) -> list[Answer]:
+    """Questions with the same request and kind are decided together; each has a leaf of its own."""
+    together: dict[tuple[DecisionRequest, str], list[int]] = {}
+    for i, one in enumerate(asked):
+        together.setdefault((one.request, one.kind), []).append(i)
+    answers: list[Answer] = [Decided(CODE["stale"], -1, "")] * len(asked)
+    leaves: list[tuple[str, dict[str, Any]]] = []
+    with center._lock:
+        center._catch_up(connection)
+        for (request, kind), at in together.items():
+            as_of = now if request.as_of is None else batches.micros(request.as_of)
+            values = pa.array([asked[i].value for i in at], pa.string())
+            found = deciding.candidates(center._keys.pseudonym, values, kind)
+            decisions, rules = center._decide_in(connection, request, found, as_of, None)
+            for i, code, subject in zip(at, decisions.codes, decisions.ordinals, strict=True):
+                row = Decisions(np.array([code]), np.array([subject]), decisions.sequence, decisions.detail)
+                over, row = center._within_limits(connection, request, row)
+                answers[i] = Decided(int(row.codes[0]), row.sequence, row.detail)
+                leaves.append(("decision", center._decision_payload(request, as_of, kind, row, rules)))
+                if not over and center._counts_uses(connection):  # the next question must see this use
+                    last = log.append_entries(connection, leaves)[-1]
+                    leaves = []
+                    center._use(connection, last, "decision", request, row)
+    log.append_entries(connection, leaves)
+    return answers
