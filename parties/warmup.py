@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from consent_center.center import Center
 from consent_center.model import DecisionRequest, Notice, Purpose
-from protocols import align, boost, enrich, joint, lookalike, ot, vole
+from parties import persons
+from protocols import align, boost, enrich, joint, lookalike, ot, packs, vole
 from protocols.machine import pump
+from protocols.permute import permutation
 
 ROWS, COLUMNS, SEEDS = 512, 4, 128
 
@@ -32,17 +34,6 @@ def protocols() -> None:
         align.Receiver(items[:SEEDS], session, limits, os.urandom),
         align.Sender(items, session, limits, os.urandom),
     )
-    for malicious in (False, True):
-        vole_receiver = align.Receiver(
-            items[:SEEDS], session, limits, os.urandom, suite="vole", malicious=malicious, numbered=True
-        )
-        numbers = np.arange(ROWS)
-        pump(
-            vole_receiver,
-            align.Sender(
-                items, session, limits, os.urandom, suite="vole", malicious=malicious, numbers=numbers
-            ),
-        )
     choices = np.zeros(ROWS, dtype=np.uint8)
     pump(
         ot.Receiver(choices, session, os.urandom, malicious=True),
@@ -106,8 +97,49 @@ def consent() -> None:
             center.checkpoint()
 
 
+def pack() -> None:
+    """Write the kernels of suite `vole` and of the gate into the pack (`protocols.packs`)."""
+    packs.recording = {}
+    try:
+        aligned()
+        people = pa.array([f"138{n:08d}" for n in range(ROWS)])
+        persons.digests(people, "phone")
+        permutation(ROWS, os.urandom)
+        calls = packs.recording
+    finally:
+        packs.recording = None
+    try:
+        packs.build(calls)
+    except OSError as error:  # an installation that its user can't write to: slower starts, nothing else
+        print(f"the pack of kernels can't be written: {error}", file=sys.stderr)
+
+
+def aligned() -> None:
+    """Suite `vole` of align, in every form that jobs use."""
+    items = np.frombuffer(os.urandom(32 * ROWS), dtype=np.uint8).reshape(ROWS, 32)
+    session = os.urandom(32)
+    limits = align.Limits(max_receiver=1 << 16, max_sender=1 << 16)
+    for malicious in (False, True):
+        for numbers in (None, np.arange(ROWS)):
+            pump(
+                align.Receiver(
+                    items[:SEEDS],
+                    session,
+                    limits,
+                    os.urandom,
+                    suite="vole",
+                    malicious=malicious,
+                    numbered=numbers is not None,
+                ),
+                align.Sender(
+                    items, session, limits, os.urandom, suite="vole", malicious=malicious, numbers=numbers
+                ),
+            )
+
+
 def main() -> int:
     protocols()
+    pack()
     forests()
     consent()
     return 0

@@ -26,13 +26,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import prange, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from protocols import packs
 from protocols.errors import LocalError
-from protocols.parallel import compiled, parallel
+from protocols.parallel import Inline, compiled, parallel, prange
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -76,9 +73,13 @@ class At(NamedTuple):
     size: int | None = None
 
 
-@intrinsic
+@Inline
 def _call(typingctx: Any, function: Any, bases: Any, strides: Any, i: Any) -> Any:
     """`function(bases[0] + i * strides[0], …)` for tuples of any length, all 64-bit words; gives an int32."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+
     signature = types.int32(function, bases, strides, i)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -94,13 +95,13 @@ def _call(typingctx: Any, function: Any, bases: Any, strides: Any, i: Any) -> An
 @compiled
 def _serial(function: int, bases: Any, strides: Any, status: Any) -> None:  # pragma: no cover (compiled)
     for i in range(status.shape[0]):
-        status[i] = _call(function, bases, strides, np.int64(i))  # type: ignore[call-arg]
+        status[i] = _call(function, bases, strides, np.int64(i))
 
 
 @parallel
 def _parallel(function: int, bases: Any, strides: Any, status: Any) -> None:  # pragma: no cover (compiled)
     for i in prange(status.shape[0]):
-        status[i] = _call(function, bases, strides, np.int64(i))  # type: ignore[call-arg]
+        status[i] = _call(function, bases, strides, np.int64(i))
 
 
 #: Rough cost of a call in µs on one core of a 2024 server; what isn't listed costs about one.
@@ -117,6 +118,18 @@ _COST = {
 #: Work in µs from which all cores are used: waiting for a core that another process has just taken costs more
 #: than this (seen: 12 ms a loop, one time slice).
 _WORTH_SHARING = 1000.0
+
+
+#: Calls up to which a process that has not loaded numba does without it: importing it takes longer.
+_WITHOUT_NUMBA = 2048
+
+
+def _interpreted(
+    function: int, bases: tuple[int, ...], strides: tuple[int, ...], status: npt.NDArray[np.int32]
+) -> None:
+    call = ctypes.CFUNCTYPE(ctypes.c_int32, *([ctypes.c_uint64] * len(bases)))(function)
+    for i in range(len(status)):
+        status[i] = call(*(base + i * stride for base, stride in zip(bases, strides, strict=True)))
 
 
 def each(function: str, n: int, *arguments: At | int) -> npt.NDArray[np.int32]:
@@ -143,7 +156,9 @@ def each(function: str, n: int, *arguments: At | int) -> npt.NDArray[np.int32]:
         strides.append(stride)
     status = np.zeros(n, dtype=np.int32)
     call = _address(function), tuple(bases), tuple(strides), status
-    if n * _COST.get(function, 1.0) < _WORTH_SHARING:
+    if packs.active and n <= _WITHOUT_NUMBA and "numba" not in sys.modules:
+        _interpreted(*call)
+    elif n * _COST.get(function, 1.0) < _WORTH_SHARING:
         _serial(*call)
     else:
         _parallel(*call)

@@ -1,4 +1,7 @@
-"""Numba loops that run on every core, one at a time in a process.
+"""Compiled loops, on one core or on all: numba's, or those that `pec warmup` has put into the pack.
+
+A kernel is compiled at its first call, not at import; numba is not imported before. In a process that has
+called `packs.enable`, a kernel that is in the pack is taken from there, and numba never loads (`packs.py`).
 
 Where neither OpenMP nor TBB is installed, numba falls back on its own work queue, which ends the process
 when two threads start parallel loops at once. A node runs several jobs in one process, so every parallel
@@ -11,10 +14,22 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable
-from functools import wraps
+from functools import cached_property, update_wrapper
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
-from numba import njit
+from protocols import packs
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Held while a parallel loop runs.
+ONE_LOOP = threading.Lock()
+
+#: Sums may be reordered for vector units; NaN and infinity keep their meaning.
+REORDER = frozenset({"reassoc", "contract", "nsz", "arcp"})
+
+#: In a kernel: a loop that `parallel` spreads over the cores. Becomes numba's own when a kernel is compiled.
+prange = range
 
 
 def _load_numba_without_scipy() -> None:
@@ -31,36 +46,84 @@ def _load_numba_without_scipy() -> None:
             del sys.modules["scipy"]
 
 
-_load_numba_without_scipy()
+class Inline:
+    """A function that emits code by itself (numba's `intrinsic`), made when a kernel that calls it is."""
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
 
-#: Held while a parallel loop runs.
-ONE_LOOP = threading.Lock()
+    def __call__(self, *arguments: Any) -> Any:
+        raise TypeError(f"{self._function.__name__} exists in compiled code only")
 
-#: Sums may be reordered for vector units; NaN and infinity keep their meaning.
-REORDER = frozenset({"reassoc", "contract", "nsz", "arcp"})
+    @cached_property
+    def numba(self) -> Any:
+        from numba.extending import intrinsic
+
+        return intrinsic(self._function)
+
+
+class Kernel:
+    """One compiled loop. `parallel` ones are called from Python only, others from kernels as well."""
+
+    def __init__(self, function: Any, **options: Any) -> None:
+        update_wrapper(self, function)
+        self.py_func, self._options = function, options
+
+    @property
+    def name(self) -> str:
+        return f"{self.py_func.__module__}.{self.py_func.__qualname__}"
+
+    def source(self) -> Any:
+        """The function with numba's own objects in the place of ours."""
+        import numba
+
+        own = self.py_func.__globals__
+        swapped = {k: v.numba for k, v in own.items() if isinstance(v, Inline)}
+        if own.get("prange") is range:
+            swapped["prange"] = numba.prange
+        if not swapped:
+            return self.py_func
+        made = FunctionType(self.py_func.__code__, {**own, **swapped}, self.py_func.__name__)
+        return update_wrapper(made, self.py_func)
+
+    @cached_property
+    def jitted(self) -> Any:
+        from numba import njit
+
+        _load_numba_without_scipy()
+        return njit(nogil=True, **self._options)(self.source())
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba asks a global for when another kernel calls this one."""
+        return self.jitted._numba_type_
+
+    def __call__(self, *arguments: Any) -> Any:
+        if packs.active and (native := packs.find(self.name, arguments)) is not None:
+            return native(arguments)
+        if packs.recording is not None:
+            packs.record(self, arguments)
+        if self._options.get("parallel"):
+            with ONE_LOOP:
+                return self.jitted(*arguments)
+        return self.jitted(*arguments)
 
 
 def compiled(function: _F) -> _F:
     """A kernel for one core, cached on disk, that lets other Python threads run."""
-    return cast(_F, njit(cache=True, nogil=True)(function))
+    return cast(_F, Kernel(function, cache=True))
+
+
+def inlined(function: _F) -> _F:
+    """A part of kernels that is compiled into each of them, and not called from Python."""
+    return cast(_F, Kernel(function))
 
 
 def parallel(function: _F) -> _F:
     """A kernel over `prange`; callable from any thread, not from another kernel."""
-    return _locked(function, njit(cache=True, nogil=True, parallel=True)(function))
+    return cast(_F, Kernel(function, cache=True, parallel=True))
 
 
 def parallel_reordering(function: _F) -> _F:
     """The same with floating-point sums in any order; its last digits depend on the machine."""
-    return _locked(function, njit(cache=True, nogil=True, parallel=True, fastmath=set(REORDER))(function))
-
-
-def _locked(function: _F, kernel: Any) -> _F:
-    @wraps(function)
-    def call(*arguments: Any) -> Any:
-        with ONE_LOOP:
-            return kernel(*arguments)
-
-    return cast(_F, call)
+    return cast(_F, Kernel(function, cache=True, parallel=True, fastmath=set(REORDER)))

@@ -8,17 +8,14 @@ On a processor with SHA instructions a block takes some 50 ns, otherwise the rou
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import prange, types
-from numba.extending import intrinsic
 
 from protocols.errors import LocalError
-from protocols.parallel import compiled, parallel
+from protocols.parallel import Inline, compiled, parallel, prange
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -45,13 +42,22 @@ _K_WORDS = [int(k) for k in _K]
 _REGISTER = (5, 4, 1, 0, 7, 6, 3, 2)
 _PACKED = _INITIAL[list(_REGISTER)].copy()
 
-#: Whether this machine has the instructions (and those that they come with).
-NATIVE = all(llvm.get_host_cpu_features().get(name, False) for name in ("sha", "sse4.1", "ssse3"))
+
+@cache
+def native() -> bool:
+    """Whether this machine has the instructions (and those that they come with)."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    return all(features.get(name, False) for name in ("sha", "sse4.1", "ssse3"))
 
 
-@intrinsic
+@Inline
 def _compress_native(typingctx: Any, state: Any, block: Any) -> Any:
     """One block into the state, both by address: eight words in the order of `_REGISTER`, 64 bytes."""
+    from llvmlite import ir
+    from numba import types
+
     signature = types.void(types.intp, types.intp)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -139,7 +145,8 @@ def _padded(
     """Section 5.1.1 into `room`; gives the number of blocks."""
     size = len(prefix) + high - low
     blocks = (size + 9 + 63) // 64
-    room[: len(prefix)] = prefix
+    for i in range(len(prefix)):
+        room[i] = prefix[i]
     for i in range(low, high):
         room[len(prefix) + i - low] = data[i]
     room[size] = 0x80
@@ -170,9 +177,10 @@ def _native(prefix: Bytes, data: Bytes, offsets: Any, longest: int, out: Bytes) 
         state, h = np.empty(8, dtype=np.uint32), np.empty(8, dtype=np.uint32)
         for i in range(turn * _TURN, min((turn + 1) * _TURN, n)):
             blocks = _padded(prefix, data, np.int64(offsets[i]), np.int64(offsets[i + 1]), room)
-            state[:] = _PACKED
+            for k in range(8):
+                state[k] = _PACKED[k]
             for b in range(blocks):
-                _compress_native(state.ctypes.data, room.ctypes.data + 64 * b)  # type: ignore[call-arg]
+                _compress_native(state.ctypes.data, room.ctypes.data + 64 * b)
             for k in range(8):
                 h[_REGISTER[k]] = state[k]
             _written(h, out[i])
@@ -186,7 +194,8 @@ def _plain(prefix: Bytes, data: Bytes, offsets: Any, longest: int, out: Bytes) -
         h = np.empty(8, dtype=np.uint32)
         for i in range(turn * _TURN, min((turn + 1) * _TURN, n)):
             blocks = _padded(prefix, data, np.int64(offsets[i]), np.int64(offsets[i + 1]), room)
-            h[:] = _INITIAL
+            for k in range(8):
+                h[k] = _INITIAL[k]
             for b in range(blocks):
                 _compress_plain(h, room, 64 * b)
             _written(h, out[i])
@@ -206,6 +215,6 @@ def digests(prefix: bytes, data: Bytes, offsets: npt.NDArray[np.int32] | npt.NDA
     lengths = np.diff(offsets)
     if int(lengths.min()) < 0 or int(offsets[0]) < 0 or int(offsets[-1]) > len(data):
         raise LocalError("protocol.argument", "offsets do not rise, or point outside of the data")
-    kernel = _native if NATIVE else _plain
+    kernel = _native if native() else _plain
     kernel(np.frombuffer(prefix, dtype=np.uint8), data, offsets, int(lengths.max()), out)
     return out

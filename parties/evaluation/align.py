@@ -40,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     clock = Clock(options.began or time.monotonic())
     from parties.errors import PartyError
+    from protocols import packs
+
+    if os.environ.get("NUMBA_NUM_THREADS") == "1":
+        packs.enable()  # with one core there is nothing that numba's parallel loops could add
 
     try:
         return _run(options, clock)
@@ -88,8 +92,10 @@ def _write(path: Path, name: str, values: Any, found: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from parties import gate
+
     hit = np.flatnonzero(found >= 0)
-    table = pa.table({name: values.take(pa.array(hit)), "sender_row": pa.array(found[hit])})
+    table = pa.table({name: values.take(gate.integers(hit)), "sender_row": gate.integers(found[hit])})
     pq.write_table(table, path, compression="none", use_dictionary=False)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
 
-from protocols.parallel import compiled, parallel
+from protocols.parallel import compiled, parallel, prange
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]

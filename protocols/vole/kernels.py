@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from protocols.parallel import compiled
+from protocols.parallel import compiled, inlined
 
 #: Positions of a permutation that are computed together, so that the loads that follow don't wait for them.
 BLOCK = 256
 
 
-@njit(nogil=True)
+@inlined
 def _load(vector: Any, i: Any) -> Any:  # pragma: no cover (compiled)
     if vector.ndim == 1:
         return vector[i], np.uint64(0)
@@ -26,7 +25,7 @@ def _load(vector: Any, i: Any) -> Any:  # pragma: no cover (compiled)
         return vector[i, 0], vector[i, 1]
 
 
-@njit(nogil=True)
+@inlined
 def _store(vector: Any, i: Any, u: Any, v: Any) -> None:  # pragma: no cover (compiled)
     if vector.ndim == 1:
         vector[i] = u
@@ -35,19 +34,19 @@ def _store(vector: Any, i: Any, u: Any, v: Any) -> None:  # pragma: no cover (co
         vector[i, 1] = v
 
 
-@njit(nogil=True)
+@inlined
 def _times_x(word: Any) -> Any:  # pragma: no cover (compiled)
     """x · word in GF(2^64)."""
     return (word << np.uint64(1)) ^ (np.uint64(0x1B) * (word >> np.uint64(63)))
 
 
-@njit(nogil=True)
+@inlined
 def _times(word: Any, shift: Any) -> Any:  # pragma: no cover (compiled)
     """x · word for shift 1, and word itself for shift 0 (the binary code)."""
     return (word << shift) ^ (np.uint64(0x1B) * shift * (word >> np.uint64(63)))
 
 
-@njit(nogil=True)
+@inlined
 def _positions(
     place: Any, first: Any, size: Any, rows: Any, columns: Any, rounds: Any
 ) -> None:  # pragma: no cover (compiled)
@@ -76,7 +75,7 @@ def _positions(
             r += np.uint64(1)
 
 
-@njit(nogil=True)
+@inlined
 def _gather(source: Any, buffer: Any, place: Any) -> None:  # pragma: no cover (compiled)
     """Loads in a loop of their own: many are under way at once, and their waiting for memory overlaps."""
     for k in range(place.shape[0]):
@@ -84,7 +83,7 @@ def _gather(source: Any, buffer: Any, place: Any) -> None:  # pragma: no cover (
         _store(buffer, k, u, v)
 
 
-@njit(nogil=True)
+@inlined
 def _accumulate(source: Any, target: Any, carry: Any, shift: Any) -> None:  # pragma: no cover (compiled)
     u, v = carry[0], carry[1]
     for k in range(target.shape[0]):
@@ -94,7 +93,7 @@ def _accumulate(source: Any, target: Any, carry: Any, shift: Any) -> None:  # pr
     carry[0], carry[1] = u, v
 
 
-@njit(nogil=True)
+@inlined
 def _diagonal(
     out: Any, systematic: Any, other: Any, matrices: Any, table: Any
 ) -> None:  # pragma: no cover (compiled)
@@ -204,7 +203,7 @@ def evaluate(vector: Any, table: Any) -> Any:  # pragma: no cover (compiled)
     return u, v
 
 
-@njit(nogil=True)
+@inlined
 def _product(a: Any, b: Any) -> Any:  # pragma: no cover (compiled)
     """a · b in GF(2^64)."""
     result = np.uint64(0)
