@@ -76,7 +76,7 @@ class Notices:
             return {
                 "draft": self._shown(connection, id),
                 "notice": asdict(notice),
-                "purpose": registry_of.purpose_body(purpose),
+                "purpose": _listed(registry_of.purpose_body(purpose)),
                 "new_purpose_version": purpose.version != known.current[purpose.id].version,
                 "diff": _diff(known, old, notice, purpose),
                 "asked_again": reconsent.summary(entries)["people"],
@@ -111,7 +111,7 @@ class Notices:
             entries = reconsent.outdated(state, known, self.room.controller, purpose.id, self.room.now())
         return {
             "notice": asdict(published),
-            "purpose": registry_of.purpose_body(purpose),
+            "purpose": _listed(registry_of.purpose_body(purpose)),
             "diff": told,
             "asked_again": reconsent.summary(entries)["people"],
         }
@@ -212,6 +212,11 @@ def _parse(document: Any) -> dict[str, Any]:
         "material": material,
         "changes": changes,
     }
+
+
+def _listed(body: dict[str, Any]) -> dict[str, Any]:
+    """With lists for tuples, as JSON has them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in body.items()}
 
 
 def _hash(body: dict[str, Any]) -> str:

@@ -206,4 +206,5 @@ def _counts(parts: dict[str, BitMap]) -> dict[str, Any]:
 
 
 def _shown(rule: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(rule).items() if value not in (None, "", ())}
+    told = {name: value for name, value in vars(rule).items() if value not in (None, "", ())}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
