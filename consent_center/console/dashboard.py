@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from flask import Response, current_app
 
 from consent_center.console import charts
@@ -41,6 +39,7 @@ def dashboard() -> Response:
     grants = sum(map(sum, days.grants.values()))
     withdrawals = sum(map(sum, days.withdrawals.values()))
     lags = asked.lags()
+    standing = center.rights.deadlines()["counts"]
     return page(
         "dashboard.html",
         people=asked.people(),
@@ -67,7 +66,8 @@ def dashboard() -> Response:
         size=int(center.checkpoint().split("\n")[1]),
         checked=asked.checked(),
         jobs=asked.jobs()[:5],
-        week=timedelta(days=6),
+        due=standing["near"] + standing["overdue"],
+        overdue=standing["overdue"],
     )
 
 

@@ -21,6 +21,7 @@ from consent_center.console import (  # noqa: F401 - each adds its pages to the 
     nav,
     people,
     registry_pages,
+    requests_pages,
     security,
 )
 from consent_center.console.figures import Figures

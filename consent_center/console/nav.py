@@ -18,6 +18,7 @@ NAV: list[tuple[str, Any, str, str]] = [
     ("console.dashboard", _("Dashboard"), "chart", "work"),
     ("console.analytics", _("Analytics"), "chart", "work"),
     ("console.people", _("People"), "person", "work"),
+    ("console.requests", _("Rights requests"), "inbox", "work"),
     ("console.registry", _("Purposes and notices"), "text", "work"),
     ("console.jobs", _("Jobs"), "jobs", "proof"),
     ("console.ledger", _("Ledger"), "ledger", "proof"),

@@ -209,6 +209,7 @@ PAGES = {
         "jobs",
         "jobs/job-1",
         "ledger",
+        "requests",
     ],
     "officer": ["people", "exports", "activity", "registry/new-purpose", "registry/new-notice?from=text"],
     "admin": ["accounts"],
@@ -365,6 +366,35 @@ def test_purposes_and_notices(officer: FlaskClient, center: Center) -> None:
             "SELECT payload FROM entries WHERE kind = 'purpose.switch'"
         ).scalar_one()
     assert json.loads(last)["actor"] == "a-officer", "the act is in the ledger under the account's name"
+
+
+def test_rights_requests_from_intake_to_letter(clients: dict[str, FlaskClient], center: Center) -> None:
+    officer = clients["officer"]
+    form = {"kind": "copy", "regulation": "PIPL", "language": "zh", "id_kind": "phone", "value": NUMBER}
+    bad = post(officer, "/console/requests", {**form, "value": "12"})
+    assert bad.status_code == 422 and "event.identifier" in bad.text
+    where = post(officer, "/console/requests", {**form, "text": "all of it <b>"}).location
+    page = officer.get(where).text
+    assert "all of it &lt;b&gt;" in page and NUMBER not in page and "identity proven" in page
+    assert clients["viewer"].get(where).status_code == 403
+    assert where.rpartition("/")[2] in clients["viewer"].get("/console/requests").text
+
+    def step(name: str, **more: str) -> Any:
+        return post(officer, where, {"step": name, **more})
+
+    assert step("identity.pass", method="in_person").status_code == 422, "what was seen is missing"
+    assert step("identity.pass", method="in_person", evidence="identity card").status_code == 303
+    assert step("grant", outcome="granted").status_code == 303
+    early = post(officer, f"{where}/fulfil", {}, page=where)
+    assert early.status_code == 422 and "rights." in early.text, "tasks are open"
+    for task in ("collect_other_systems", "check_rights_of_others"):
+        assert step("task.done", task=task).status_code == 303
+    package = post(officer, f"{where}/fulfil", {}, page=where)
+    assert package.headers["Content-Type"] == "application/json" and package.data
+    letter = post(officer, f"{where}/letter", {"letter": "decision"}, page=where)
+    assert letter.status_code == 200 and "attachment" in letter.headers["Content-Disposition"]
+    assert step("close").status_code == 303
+    assert step("nonsense").status_code == 409 and officer.get("/console/requests/R1").status_code == 404
 
 
 def test_ledger_page_checks_and_proves(officer: FlaskClient, center: Center) -> None:
