@@ -44,6 +44,7 @@ REASONS: dict[str, dict[str, str]] = {
     },
     "identifier_invalid": {"zh": "标识符无效", "en": "not an identifier of that kind"},
     "unknown_subject": {"zh": "未知人员", "en": "nobody with that identifier is known"},
+    "restricted": {"zh": "已限制处理", "en": "the person's data is kept and not used"},
     "unknown_channel": {"zh": "渠道未声明", "en": "the channel is not declared"},
     "unknown_topic": {"zh": "主题未声明", "en": "the topic is not declared"},
     "no_consent": {"zh": "未同意相关目的", "en": "no consent to the linked purpose"},

@@ -37,6 +37,7 @@ from consent_center.preferences.model import (
     Term,
     when,
 )
+from consent_center.requests import restriction
 
 Ints = npt.NDArray[np.int64]
 
@@ -183,6 +184,7 @@ class Preferences:
         secrets = store.secrets_of(connection, self.keys, sorted(people))
         wishes, broken = store.in_force(connection, secrets)
         young = store.birthdays(connection, people)
+        restricted = set(restriction.subjects(connection))
         made = store.contacts_of(connection, people, min(times) - _REACH, now)
         ids = [
             store.contact_key(self.keys, q.sender, q.contact_id) if q.contact_id else b"" for q in questions
@@ -201,6 +203,8 @@ class Preferences:
                     f"the contact_id of row {row} stands for another person, channel or topic",
                     row if len(questions) > 1 else None,
                 )
+            if subject in restricted:
+                fixed.append(Reason("restricted"))
             if held is not None and held.expires_at == store.MADE:
                 fixed.append(Reason("already_made"))
             list_of = made.setdefault(subject, []) if subject >= 0 else []

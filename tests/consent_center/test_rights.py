@@ -15,7 +15,7 @@ from consent_center.center import Center
 from consent_center.errors import ConsentError
 from consent_center.ledger import verify as ledger_verify
 from consent_center.model import DecisionRequest
-from consent_center.preferences.model import Contact, Preference, Term
+from consent_center.preferences.model import Contact, Preference, Question, Term
 from consent_center.receipts.verify import dumps
 from consent_center.receipts.verify import verify as verify_receipt
 from consent_center.requests import package, restriction
@@ -193,6 +193,15 @@ def test_restriction_makes_every_decision_refuse(center: Center, tmp_path: Path,
         refusal("rights.fulfil", center.rights.step, id, "lift")
         assert reason(center, 1) == reason(other, 1) == "eligible"
         assert center.fsck() is None
+
+
+def test_restricted_people_are_not_contacted(center: Center) -> None:
+    center.preferences.declare(Term("topic", "news", {"en": "News"}))
+    question = Question("phone", phone(1), "sms", "news", "crm")
+    assert center.preferences.may_contact(question).allowed
+    center.rights.fulfil(decided(center, "restriction"))
+    answer = center.preferences.may_contact(question)
+    assert [r.code for r in answer.reasons] == ["restricted"] and answer.next_at is None
 
 
 def test_deletion_destroys_the_key_and_old_grants_do_not_come_back(center: Center, clock: Clock) -> None:
