@@ -250,3 +250,22 @@ def test_plans_exist_up_to_the_largest_sizes() -> None:
         assert found.query >= 127 and found.plan.hiding_bits >= 40
     with pytest.raises(LocalError, match="linear_query"):
         scales(10, 10**10, 100, 10**10)
+
+
+def test_the_brand_can_not_tell_the_providers_columns() -> None:
+    """Same structure and sizes; what it gets to decrypt looks uniform but for its own declared sums."""
+    rows, x, y, z = data("logistic")
+    terms = joint.Terms(steps=2, rank=4)
+    shapes = []
+    for other in (z, np.random.default_rng(7).permutation(z)):
+        log = transcript(*machines(rows, x, y, other.astype(np.float32), terms))
+        shapes.append(shape(log))
+        received = [m for side, m in log if side == "right" and len(m) > 131_000]
+        # Answers (after type and index) and encrypted vectors: residues of uniform polynomials.
+        words = np.concatenate([np.frombuffer(m[9 : 9 + 131_072], "<u4") for m in received if m[0] != 1])
+        share = np.bincount(words >> 26, minlength=16)[:16] / len(words)
+        assert np.abs(share - 1 / 16).max() < 3e-3
+        # The plain columns, quantised or not, stand in no message.
+        column = np.ascontiguousarray(other[:64, 0], "<f4").tobytes()
+        assert not any(column[:32] in m for _side, m in log)
+    assert shapes[0] == shapes[1]
