@@ -23,7 +23,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import rfc8785
 from cryptography.exceptions import InvalidSignature
@@ -37,6 +37,7 @@ CLOCK_SKEW = timedelta(minutes=5)
 #: Largest signed document that is read, in bytes.
 MAX_DOCUMENT = 512 * 1024
 
+_SUM = re.compile(r"(brand|provider)\.([^:\x00]{1,200}):(brand|provider):([1-9][0-9]{0,11})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 D = TypeVar("D", bound="Document")
 
@@ -200,7 +201,13 @@ def moment(text: str, what: str = "time") -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """Base of typed documents: strict `from_json`, `to_json`, `hash`."""
+    """Base of typed documents: strict `from_json`, `to_json`, `hash`.
+
+    Fields named in `OPTIONAL` stand in a document only if they differ from their default: documents that were
+    signed before there was such a field keep their hash.
+    """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -217,6 +224,8 @@ class Document:
         out: dict[str, Any] = {}
         for name in known:
             if name not in value:
+                if name in cls.OPTIONAL:
+                    continue
                 raise NodeError("document.missing_field", f"{what}.{name}")
             out[name] = _typed(value[name], hints[name], f"{what}.{name}")
         made = cls(**out)
@@ -224,7 +233,11 @@ class Document:
         return made
 
     def to_json(self) -> dict[str, Any]:
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {
+            f.name: _plain(getattr(self, f.name))
+            for f in fields(self)
+            if f.name not in self.OPTIONAL or getattr(self, f.name) != f.default
+        }
 
     @property
     def hash(self) -> bytes:
@@ -327,8 +340,12 @@ class Agreement(Document):
     protocols/lookalike, section 7); `tags`: those that may be handed out by enrich; each may be `("*",)` for
     all that have an allowed category. `minimum_seeds`, `minimum_rows`: matched seeds, eligible people on each
     side. `privacy` None means that no noise is asked for. `preapproved`: kinds that run without asking.
-    `suites`: protocol suites by name. `impact_assessment`: where the assessment (PIPL 55) is kept.
+    `suites`: protocol suites by name. `impact_assessment`: where the assessment (PIPL 55) is kept. `sums`:
+    columns whose sum over shared people an overlap may give out, as SIDE.COLUMN:LEARNER:BOUND
+    (provider.spend:brand:10000): whose column it is, who learns the sum, and the most that one person counts.
     """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"sums"})
 
     id: str
     brand: str
@@ -346,10 +363,12 @@ class Agreement(Document):
     impact_assessment: str
     created_at: str
     expires_at: str
+    sums: tuple[str, ...] = ()
 
     def validate(self) -> None:
         for name in ("id", "brand", "provider"):
             check_name(getattr(self, name), f"Agreement.{name}")
+        self._require(all(_SUM.fullmatch(text) for text in self.sums), "a sum is SIDE.COLUMN:LEARNER:BOUND")
         self._require(self.brand != self.provider, "brand and provider are the same party")
         self._require(
             bool(self.kinds) and bool(self.purposes) and bool(self.suites),
@@ -363,6 +382,30 @@ class Agreement(Document):
             moment(self.created_at, "created_at") < moment(self.expires_at, "expires_at"),
             "it expires before it begins",
         )
+
+
+@dataclass(frozen=True)
+class Sum:
+    """One entry of `Agreement.sums`."""
+
+    side: str
+    column: str
+    learner: str
+    bound: int
+
+
+def sum_of(agreement: Agreement, asked: str) -> Sum:
+    """The agreed sum of SIDE.COLUMN; `agreement.column` if there is none."""
+    for text in agreement.sums:
+        found = _SUM.fullmatch(text)
+        if found and f"{found[1]}.{found[2]}" == asked:
+            return Sum(found[1], found[2], found[3], int(found[4]))
+    raise NodeError(
+        "agreement.column",
+        f"the sum of {asked[:80]!r} is not in agreement {agreement.id}",
+        "ask for what is agreed, or sign a new agreement: --sum SIDE.COLUMN:LEARNER:BOUND",
+        share=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

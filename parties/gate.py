@@ -155,8 +155,8 @@ class ConsentedView:
         ranks: np.ndarray = self.rank[self._chosen(people)[0]]
         return ranks
 
-    def items_by(self, kind: str, people: np.ndarray) -> np.ndarray:
-        """uint8[k, 32]: the identifiers of one kind of the view rows `people`, the first of each one's.
+    def items_by(self, kind: str, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(items uint8[k, 32], who int64[k]) as `items_of`, of one kind only, the first of each one's.
 
         `gate.column` if the data set has no identifier of that kind.
         """
@@ -167,8 +167,7 @@ class ConsentedView:
         of_kind = np.isin(self.rank[chosen], numbers)
         chosen, who = chosen[of_kind], who[of_kind]
         first = np.diff(who, prepend=-1) > 0
-        items: np.ndarray = self.items[chosen[first]]
-        return items
+        return self.items[chosen[first]], who[first]
 
     def _chosen(self, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         place = np.full(self.rows, -1, dtype=np.int64)

@@ -68,6 +68,12 @@ def job() -> None:
     type=click.Choice(["auto", "ecdh", "vole"]),
     help="How to align; auto (the default) takes the one that is forecast to end first.",
 )
+@click.option(
+    "--sum",
+    "summed",
+    metavar="SIDE.COLUMN",
+    help="With --method private_join: also the sum of that column over shared people, as agreed.",
+)
 @click.option("--peer-rows", type=click.IntRange(0), help="People of the partner, for the forecast.")
 @click.option("--estimate-only", is_flag=True, help="Print the forecast of time and bytes; ask for nothing.")
 @click.option("--no-estimate", is_flag=True, help="Do not count the rows of the own file beforehand.")
@@ -143,6 +149,11 @@ def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     for name in ("method", "suite"):
         if options.get(name) is not None:
             made["params"][name] = options[name]
+    if options.get("summed"):
+        side, _, column = options["summed"].partition(".")
+        made["params"]["sum"] = options["summed"]
+        if side == "provider" and not made["columns"]:
+            made["columns"] = [column]
     for key, option in (("kind", "kind"), ("agreement", "agreement"), ("categories", "category")):
         if not made.get(key):
             raise PecError(

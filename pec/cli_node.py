@@ -367,6 +367,13 @@ def agreement() -> None:
 @click.option("--no-noise", is_flag=True, help="No noise: the provider learns exact sums over the seeds.")
 @click.option("--minimum-seeds", type=int, default=100, show_default=True)
 @click.option("--minimum-rows", type=int, default=100, show_default=True)
+@click.option(
+    "--sum",
+    "sums",
+    multiple=True,
+    metavar="SIDE.COLUMN:LEARNER:BOUND",
+    help="Column that an overlap by private_join may sum, who learns it, and the most that a person counts.",
+)
 @click.option("--preapproved", multiple=True, type=KIND, help="Runs without asking; repeat for several.")
 @click.option(
     "--suite",
@@ -407,6 +414,7 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
         minimum_rows=options["minimum_rows"],
         preapproved=options["preapproved"],
         suites=options["suites"],
+        sums=options["sums"],
         assessment=options["assessment"],
         holds=timedelta(days=options["days"]),
     )

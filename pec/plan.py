@@ -81,6 +81,7 @@ def terms(
     minimum_rows: int = 100,
     preapproved: Iterable[str] = (),
     suites: Iterable[str] = ("ecdh",),
+    sums: Iterable[str] = (),
     assessment: str = "",
     holds: timedelta = timedelta(days=365),
 ) -> dict[str, Any]:
@@ -100,6 +101,7 @@ def terms(
         privacy=None if epsilon is None else documents.Privacy(epsilon=epsilon, delta=delta, clip=clip),
         preapproved=tuple(preapproved),
         suites=tuple(suites),
+        sums=tuple(sums),
         impact_assessment=assessment,
         created_at=documents.timestamp(created),
         expires_at=documents.timestamp(created + holds),

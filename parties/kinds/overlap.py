@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import numpy as np
 
-from parties.documents import Agreement, JobSpec
+from parties.documents import Agreement, JobSpec, Sum, sum_of
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.home import ID_KINDS
@@ -22,6 +23,7 @@ from parties.kinds import common
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from protocols import private_join
 from protocols.errors import LocalError
+from protocols.machine import Machine
 
 ROUND = 10
 
@@ -79,7 +81,12 @@ def release_provider(ctx: StageContext) -> None:
 
 def check_private_join(spec: JobSpec, agreement: Agreement) -> None:
     common.check_params(
-        spec, {"method": lambda v: v == common.PRIVATE_JOIN, "identifier": lambda v: v in ID_KINDS}
+        spec,
+        {
+            "method": lambda v: v == common.PRIVATE_JOIN,
+            "identifier": lambda v: v in ID_KINDS,
+            "sum": common.is_text,
+        },
     )
     if common.PRIVATE_JOIN not in agreement.suites:
         raise NodeError(
@@ -88,19 +95,53 @@ def check_private_join(spec: JobSpec, agreement: Agreement) -> None:
             "ask for what is agreed, or sign a new agreement",
             share=True,
         )
-    common.check_outputs(spec, {"count": "both"})
-    check_columns(spec)
-    terms_of(agreement)
+    wanted = asked_sum(spec, agreement)
+    if wanted is None:
+        common.check_outputs(spec, {"count": "both"})
+        check_columns(spec)
+    else:
+        common.check_outputs(spec, {"count": "both", "sum": wanted.learner})
+        due = (wanted.column,) if wanted.side == "provider" else ()
+        if spec.columns != due:
+            raise NodeError("job.spec", f"columns must be {list(due)} for that sum", share=True)
+    terms_of(agreement, wanted)
 
 
-def terms_of(agreement: Agreement) -> private_join.Terms:
-    """The join's noise: by the agreement's privacy, or the protocol's own where it asks for none."""
+def asked_sum(spec: JobSpec, agreement: Agreement) -> Sum | None:
+    """The sum that the job asks for, by the agreement's terms; None for a count alone."""
+    asked = spec.params.get("sum")
+    return None if asked is None else sum_of(agreement, str(asked))
+
+
+def open_join_view(request: ViewRequest) -> ConsentedView:
+    """As `open_view`; the brand's view may read its own column that is summed."""
+    common.check_private(request.private, PRIVATE)
+    wanted = asked_sum(request.spec, request.agreement)
+    if wanted is None or wanted.side != "brand" or request.role != "brand":
+        return common.open_view(request)
+    category = request.dataset.categories.get(wanted.column)
+    if category not in request.spec.categories:
+        raise NodeError(
+            "dataset.category",
+            f"column {wanted.column!r} of {request.dataset.name} is {category!r}, and the job covers "
+            f"{', '.join(request.spec.categories)}",
+        )
+    return common.open_view(request, (wanted.column,))
+
+
+def terms_of(agreement: Agreement, wanted: Sum | None = None) -> private_join.Terms:
+    """The join's noise: by the agreement's privacy, or the protocol's own where it asks for none.
+
+    A sum has noise of the same epsilon, is withheld below the agreement's `minimum_seeds`, and no person
+    counts for more than the agreed bound.
+    """
     asked = agreement.privacy
     epsilon, delta = (1.0, 1e-6) if asked is None else (asked.epsilon, asked.delta)
     try:
         return private_join.Terms(
             epsilon=min(epsilon, MOST_EPSILON),
             delta=min(delta, MOST_DELTA),
+            **_sum_terms(agreement, wanted, min(epsilon, MOST_EPSILON)),
             max_holder=common.MEMORY_ROWS,
             max_valuer=common.MEMORY_ROWS,
         )
@@ -109,38 +150,91 @@ def terms_of(agreement: Agreement) -> private_join.Terms:
         raise NodeError("job.spec", what, share=True) from error
 
 
-def items_of(ctx: StageContext, people: np.ndarray) -> np.ndarray:
-    """The items that are joined by: a person has one, of the kind that the job names."""
+def items_of(ctx: StageContext, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The items that are joined by, and whose of `people` each is: one a person, of the named kind."""
     kind = ctx.spec.params.get("identifier")
-    if kind is None:
-        if ctx.view.several:
-            # Counting by several would count people twice, and not by the same identifier on both sides.
-            raise NodeError(
-                "job.spec",
-                "a private join needs one identifier, and a data set has several",
-                "name its kind: --param identifier=phone",
-                share=True,
-            )
-        return ctx.view.items_of(people)[0]  # type: ignore[no-any-return]
-    return ctx.view.items_by(kind, people)  # type: ignore[no-any-return]
+    if kind is None and ctx.view.several:
+        # Counting by several would count people twice, and not by the same identifier on both sides.
+        raise NodeError(
+            "job.spec",
+            "a private join needs one identifier, and a data set has several",
+            "name its kind: --param identifier=phone",
+            share=True,
+        )
+    found: tuple[np.ndarray, np.ndarray] = (
+        ctx.view.items_of(people) if kind is None else ctx.view.items_by(kind, people)
+    )
+    return found
+
+
+def _sum_terms(agreement: Agreement, wanted: Sum | None, epsilon: float) -> dict[str, Any]:
+    if wanted is None:
+        return {}
+    # The side whose column it is holds the values and the Paillier key: the valuer.
+    learner = "valuer" if wanted.learner == wanted.side else "holder"
+    return {
+        "bounds": (wanted.bound,),
+        "sum_to": learner,
+        "sum_epsilon": epsilon,
+        "minimum": agreement.minimum_seeds,
+    }
 
 
 def join_brand(ctx: StageContext) -> None:
     people = common.chosen_people(ctx)
-    session, terms = ctx.channel.session("join"), terms_of(ctx.agreement)
-    machine = private_join.Holder(items_of(ctx, people), session, terms, os.urandom)
-    learned = ctx.channel.run(machine, "join")
     ctx.result["asked"] = len(people)
-    _give_out(ctx, learned, terms)
+    _join(ctx, people)
 
 
 def join_provider(ctx: StageContext) -> None:
     people = np.flatnonzero(common.alive(ctx))
-    session, terms = ctx.channel.session("join"), terms_of(ctx.agreement)
-    machine = private_join.Valuer(items_of(ctx, people), None, session, terms, os.urandom)
+    _join(ctx, people)
+
+
+def _join(ctx: StageContext, people: np.ndarray) -> None:
+    """Run this side's half: the valuer's is that of the side whose column is summed, else the provider's."""
+    wanted = asked_sum(ctx.spec, ctx.agreement)
+    session, terms = ctx.channel.session("join"), terms_of(ctx.agreement, wanted)
+    items, who = items_of(ctx, people)
+    machine: Machine[private_join.JoinResult]
+    if ctx.role == ("provider" if wanted is None else wanted.side):
+        values = None if wanted is None else _values(ctx, people[who], wanted)
+        machine = private_join.Valuer(items, values, session, terms, os.urandom)
+    else:
+        machine = private_join.Holder(items, session, terms, os.urandom)
     learned = ctx.channel.run(machine, "join")
-    common.record_asked(ctx, learned.peer_size)
+    if ctx.role == "provider":
+        common.record_asked(ctx, learned.peer_size)
+    if wanted is not None:
+        _give_out_sum(ctx, learned, terms, wanted)
     _give_out(ctx, learned, terms)
+
+
+def _values(ctx: StageContext, people: np.ndarray, wanted: Sum) -> np.ndarray:
+    """int64[n, 1]: the column's values, rounded; missing ones count 0, larger ones the bound."""
+    (column,) = ctx.view.read([wanted.column], people)
+    if column.kind != "numeric" or column.unit:
+        raise NodeError("rows.column", f"column {wanted.column!r} holds no numbers, so it has no sum")
+    values = np.nan_to_num(column.values, nan=0.0)
+    if len(values) and float(values.min()) < 0:
+        raise NodeError("rows.column", f"column {wanted.column!r} has values below 0, which can't be summed")
+    whole: np.ndarray = np.minimum(np.rint(values), wanted.bound).astype(np.int64).reshape(-1, 1)
+    return whole
+
+
+def _give_out_sum(
+    ctx: StageContext, learned: private_join.JoinResult, terms: private_join.Terms, wanted: Sum
+) -> None:
+    ctx.result["sum_of"] = f"{wanted.side}.{wanted.column}"
+    ctx.result["sum_withheld"] = learned.withheld
+    if learned.sums is not None:
+        (noise,) = terms.sum_noise
+        ctx.result.update(
+            sum=int(learned.sums[0]),
+            sum_bound=wanted.bound,
+            sum_noise_scale=float(1 / noise.rate),
+            sum_noise_at_most=noise.bound,
+        )
 
 
 def _give_out(ctx: StageContext, learned: private_join.JoinResult, terms: private_join.Terms) -> None:
@@ -163,25 +257,29 @@ PRIVATE_OVERLAP = JobKind(
     name="overlap",
     stages=(Stage("join", join_brand, join_provider),),
     check=check_private_join,
-    open_view=open_view,
+    open_view=open_join_view,
     leakage={
         "brand": (
             f"the number of shared people with the provider's noise, but not who; what is written down is "
             f"rounded to {ROUND}, or that it is below the agreed minimum",
             "the provider's number of people, padded",
+            "if the job asks for a sum that the agreement gives to the brand: that sum, with noise",
         ),
         "provider": (
             f"the number of shared people with the brand's noise, but not who; what is written down is "
             f"rounded to {ROUND}, or that it is below the agreed minimum",
             "the brand's number of people, padded",
+            "if the job asks for a sum that the agreement gives to the provider: that sum, with noise",
         ),
         "brand.zh": (
             f"共同人数（含提供方加入的噪声），不知是谁；写出的结果四舍五入到 {ROUND}，或仅知低于约定下限",
             "提供方人数（填充后）",
+            "若任务要求且协议允许品牌方得知求和：共同人群上的总和（含噪声）",
         ),
         "provider.zh": (
             f"共同人数（含品牌方加入的噪声），不知是谁；写出的结果四舍五入到 {ROUND}，或仅知低于约定下限",
             "品牌方人数（填充后）",
+            "若任务要求且协议允许提供方得知求和：共同人群上的总和（含噪声）",
         ),
     },
 )

@@ -13,7 +13,7 @@ from protocols.labels import label
 from protocols.oprf.padding import ITEM, Index, padded_size
 from protocols.oprf.suite import hash_to_group
 from protocols.private_join.noise import sample
-from protocols.private_join.terms import HOLDER, PROTOCOL, VALUER, Noise, Terms
+from protocols.private_join.terms import HOLDER, PROTOCOL, VALUER, JoinResult, Noise, Terms, withholds
 from protocols.ristretto import POINT, Bytes, Rng, joined, random_bytes
 
 
@@ -45,6 +45,7 @@ class Own:
         other = VALUER if role == HOLDER else HOLDER
         noise = terms.size_noise
         pool = 2 * noise.bound
+        self._terms = terms
         self.eta = noise.bound + draw(noise, rng)
         self.size = padded(len(items), terms)
         # Padding takes the place of dummies that are not put in, so that the size doesn't tell eta.
@@ -60,6 +61,14 @@ class Own:
         )
         self.order = permutation(self.size, rng)
         self.points = np.ascontiguousarray(points[self.order])
+
+    def result(self, peer_size: int, count: int, sums: tuple[int, ...] | None) -> JoinResult:
+        """What this side learned from the common `count`: without its own dummies."""
+        noise = self._terms.size_noise
+        withheld = bool(self._terms.bounds) and withholds(self._terms, count)
+        size = count - self.eta - noise.bound
+        items = peer_size - padded(0, self._terms) + padded_size(0)
+        return JoinResult(size, float(1 / noise.rate), sums, withheld, items)
 
 
 def draw(noise: Noise, rng: Rng) -> int:

@@ -17,7 +17,7 @@ from protocols.codec import U64, array_of
 from protocols.errors import LocalError, PeerError
 from protocols.machine import Done, Machine, Step
 from protocols.oprf.messages import check_session
-from protocols.oprf.padding import CHUNK, distinct_items, padded_size, pieces
+from protocols.oprf.padding import CHUNK, distinct_items, pieces
 from protocols.oprf.suite import blind_evaluate, generate_key
 from protocols.private_join.messages import (
     TO_HOLDER,
@@ -142,11 +142,7 @@ class _Run:
         return b"".join(c.to_bytes(size, "big") for c in self.paillier.encrypt(packed, self.rng))
 
     def result(self, count: int, sums: tuple[int, ...] | None) -> JoinResult:
-        noise = self.terms.size_noise
-        withheld = bool(self.terms.bounds) and withholds(self.terms, count)
-        size = count - self.own.eta - noise.bound
-        items = self.peer_size - padded(0, self.terms) + padded_size(0)
-        return JoinResult(size, float(1 / noise.rate), sums, withheld, items)
+        return self.own.result(self.peer_size, count, sums)
 
 
 @dataclass

@@ -45,6 +45,8 @@ ALLOWED = {
     "pec/tables.py": "prepares an evaluator's own files for `pec simulate`",
     "pec/audience.py": "reads and writes results that were released to the brand",
     "pec/outcome.py": "reads results that were released to the brand, and measures them again",
+    "pec/supervised.py": "reads results that were released to the brand, and measures them again",
+    "pec/cli_consent_rules.py": "reads the compliance staff's list of regions for the consent center",
     "pec/oracle.py": "knows the truth of demo and simulate, to compare with",
     "pec/pooled.py": "plain scikit-learn for demo, simulate and bench, where one person has both files",
     "pec/simulate.py": "plays both parties on an evaluator's own files",

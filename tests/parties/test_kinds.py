@@ -15,6 +15,7 @@ import pytest
 from pair import Outcome, ScriptedCenter, Side, agreement, auc, run_job, spec
 
 from parties import tags
+from parties.documents import Agreement
 from parties.errors import NodeError
 from parties.gate import Column
 from parties.home import Dataset
@@ -644,3 +645,39 @@ def test_a_size_that_no_honest_provider_sends(files, tmp_path, monkeypatch, mess
     monkeypatch.setitem(KINDS, "retarget", replace(kind.RETARGET, stages=stages))
     outcome = _retarget(files, tmp_path)
     assert outcome.errors["brand"].code == "kind.message"
+
+
+# -- sums ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("side", "learner"), [("provider", "brand"), ("provider", "provider"), ("brand", "provider")]
+)
+def test_a_join_gives_the_sum_to_whom_the_agreement_names(tmp_path, side, learner):
+    n, shared, bound = 120, 80, 50
+    spend = {role: np.random.default_rng(1).integers(0, 60, n) for role in ("brand", "provider")}
+    made = {}
+    for role, first in (("brand", 0), ("provider", n - shared)):
+        rows = "\n".join(f"138{first + i:08d},{v}" for i, v in enumerate(spend[role]))
+        (tmp_path / f"{role}.csv").write_text(f"phone,spend\n{rows}\n")
+        entry = Dataset("people", str(tmp_path / f"{role}.csv"), "phone", "phone", {"spend": "profile"})
+        made[role] = Side(entry, ScriptedCenter(), {})
+    entry = f"{side}.spend:{learner}:{bound}"
+    terms = agreement(suites=["private_join"], sums=[entry], minimum_seeds=10, minimum_rows=10)
+    asked = spec(
+        "overlap",
+        params={"method": "private_join", "sum": f"{side}.spend"},
+        outputs={"count": "both", "sum": learner},
+        columns=["spend"] if side == "provider" else [],
+    )
+    outcome = run_job(asked, terms, made, tmp_path / "job")
+    assert not outcome.errors, outcome.errors
+    values = np.minimum(spend[side][:shared] if side == "provider" else spend[side][n - shared :], bound)
+    for role, ctx in (("brand", outcome.brand), ("provider", outcome.provider)):
+        assert ("sum" in ctx.result) == (role == learner) and not ctx.result["sum_withheld"]
+        if role == learner:
+            assert abs(ctx.result["sum"] - int(values.sum())) <= ctx.result["sum_noise_at_most"]
+    with pytest.raises(NodeError, match=r"agreement\.column"):
+        KINDS["overlap"].of(asked).check(asked, agreement(suites=["private_join"]))
+    assert agreement().to_json().get("sums") is None and Agreement.from_json(terms.to_json()) == terms
