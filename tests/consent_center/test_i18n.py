@@ -36,6 +36,14 @@ def test_every_text_is_translated() -> None:
     assert not missing, "add these to a file in consent_center/translations/zh:\n" + "\n".join(missing)
 
 
+def test_what_the_console_can_say_is_translated() -> None:
+    """Titles of the errors that its own pages raise."""
+    chinese = i18n.catalog("zh")
+    for code, title in CODES.items():
+        if code.startswith(("account.", "request.", "rights.")):
+            assert chinese.get(title) is not None, f"translations/zh/errors.po lacks {code}: {title}"
+
+
 def test_no_translation_is_left_over() -> None:
     texts = {message if isinstance(message, str) else message[0] for _, message in used()}
     texts |= set(CODES.values())
