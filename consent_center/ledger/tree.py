@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from consent_center.hashing import sha256_rows
+from consent_center.hashing import blobs, sha256_rows
 
 Bytes2 = npt.NDArray[np.uint8]
 
@@ -98,7 +98,9 @@ def tree_hash(hashes: Bytes2) -> bytes:
 
 def fold(hashes: Bytes2) -> bytes:
     """Root of 2^k consecutive hashes, as a complete subtree."""
-    while len(hashes) > 1:
+    while len(hashes) > TILE_WIDTH:
         hashes = pair_hashes(hashes)
-    root: bytes = hashes[0].tobytes()
-    return root
+    nodes = blobs(hashes)
+    while len(nodes) > 1:  # so few are quicker one by one than as columns
+        nodes = [node_hash(left, right) for left, right in zip(nodes[::2], nodes[1::2], strict=True)]
+    return nodes[0]
