@@ -32,6 +32,11 @@ STATES = [
     ),
     *("cancelled", "failed", "stopped_by_consent"),
 ]
+#: Kinds that a request from options may ask for.
+KINDS = [
+    *("overlap", "lookalike", "enrich", "retarget", "feature-report"),
+    *("boost", "joint-lr", "lead-score"),
+]
 #: What a request may hold: as `NodeClient.submit` takes it.
 REQUEST_FIELDS = {
     *("kind", "purpose", "agreement", "datasets", "categories", "peer", "columns", "params", "outputs"),
@@ -46,7 +51,7 @@ def job() -> None:
 
 @job.command()
 @click.argument("request_file", metavar="[REQUEST]", type=click.Path(path_type=Path), required=False)
-@click.option("--kind", type=click.Choice(["overlap", "lookalike", "enrich", "retarget", "joint-lr"]))
+@click.option("--kind", type=click.Choice(KINDS))
 @click.option(
     "--method",
     type=click.Choice(["align", "private_join"]),

@@ -153,6 +153,53 @@ def joint_lr(**given: Any) -> int:
     return _run("joint-lr", given)
 
 
+@simulate.command("lead-score")
+@_common
+@click.option("--speed", required=True, help="Yes/no column of the brand's file: converted soon?")
+@click.option("--value", required=True, help="Column of the brand's file: how much? A number, or yes/no.")
+@click.option("--method", type=click.Choice(["boost", "joint-lr"]), default="boost", show_default=True)
+@click.option("--trees", type=click.IntRange(1, 2000), help="Of boost, for each target; by default 50.")
+@click.option("--depth", type=click.IntRange(1, 8), help="Levels of splits; by default 5.")
+@click.option("--bins", type=click.Choice(["2", "4", "8", "16", "32", "64"]), help="By default 16.")
+@click.option("--learning-rate", type=click.FloatRange(1e-4, 1), help="Of boost; by default 0.1.")
+@click.option(
+    "--weight",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Of speed in the combined score; the rest is value's.",
+)
+@click.option(
+    "--cutoffs",
+    default="0.8,0.6,0.4,0.2",
+    show_default=True,
+    help="Least combined scores of grades A, B, C, D.",
+)
+def lead_score(**given: Any) -> int:
+    """How soon and how much? Two scores in 0-1 and a grade A-E for each of the brand's people, in one job.
+
+    The brand's other columns are its features. A fifth of the labelled people is held out of both fits.
+    """
+    method = given.pop("method")
+    trees = {name: given.pop(name) for name in ("trees", "depth", "bins", "learning_rate")}
+    trees = {name: value for name, value in trees.items() if value is not None}
+    if method != "boost" and trees:
+        raise click.UsageError(f"{', '.join(trees)} are settings of --method boost")
+    try:
+        cutoffs = [float(part) for part in given.pop("cutoffs").split(",")]
+    except ValueError as error:
+        raise click.UsageError("--cutoffs takes four numbers, such as 0.8,0.6,0.4,0.2") from error
+    if len(cutoffs) != 4 or not 1 > cutoffs[0] > cutoffs[1] > cutoffs[2] > cutoffs[3] > 0:
+        raise click.UsageError("--cutoffs takes four falling numbers between 0 and 1")
+    learning = {"weight": given.pop("weight"), "cutoffs": cutoffs}
+    if "learning_rate" in trees:
+        learning["learning_rate"] = trees.pop("learning_rate")
+    if "bins" in trees:
+        trees["bins"] = int(trees["bins"])
+    given["label"] = given.pop("speed")
+    return _run("lead-score", given, {"method": method, **trees}, learning)
+
+
 @simulate.command("feature-report")
 @_common
 @click.option("--label", required=True, help="Yes/no column of the brand's file.")
@@ -191,6 +238,7 @@ def _run(
         provider_id=given["provider_id"],
         id_kind=given["id_kind"],
         label=given.get("label", ""),
+        value=given.get("value", ""),
         tags=tags,
         audience_size=given.get("audience_size"),
         epsilon=given.get("epsilon"),
@@ -261,9 +309,33 @@ def _show(d: dict[str, Any]) -> Any:
         ]
         heads = ("column", "IV", "missing", "bins", "bins suppressed")
         parts += [table(heads, shown, title="Columns"), "selected: " + (",".join(d["selected"]) or "none")]
+    if d["kind"] == "lead-score":
+        parts += _leads(d)
     if d["failures"]:
         parts.append("FAILED: " + "; ".join(d["failures"]))
     return Group(*parts)
+
+
+def _leads(d: dict[str, Any]) -> list[Any]:
+    def figure(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4f}"
+
+    targets = [
+        (t, d[t]["label"], d[t]["held_out"], *(figure(d[t].get(f)) for f in _QUALITY))
+        for t in ("speed", "value")
+    ]
+    heads = ("target", "label", "held out", "AUC", "pooled", "R²", "pooled")
+    grades = [
+        (g, f"{found['people']:,}", f"{found['held_out']:,}", figure(found["speed"]), figure(found["value"]))
+        for g, found in d["grades"].items()
+    ]
+    return [
+        table(heads, targets, title="Targets"),
+        table(("grade", "people", "held out", "rate of speed", "mean value"), grades, title="Grades"),
+    ]
+
+
+_QUALITY = ("auc", "pooled_auc", "r2", "pooled_r2")
 
 
 def _percent(share: float | None) -> str:

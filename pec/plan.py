@@ -12,7 +12,7 @@ from parties import documents
 
 KINDS = ("overlap", "lookalike", "enrich", "retarget")
 #: Kinds that learn from the brand's labels with columns of both sides.
-SUPERVISED = ("boost", "joint-lr", "feature-report")
+SUPERVISED = ("boost", "joint-lr", "feature-report", "lead-score")
 OUTPUTS = {
     "overlap": {"count": "brand"},
     "lookalike": {"scores": "brand", "audience": "brand", "seeds": "brand"},
@@ -21,6 +21,7 @@ OUTPUTS = {
     "boost": {"scores": "brand"},
     "joint-lr": {"scores": "brand"},
     "feature-report": {"report": "brand"},
+    "lead-score": {"scores": "brand"},
 }
 #: Other ways to the same result, by kind; what they give out and to whom.
 METHODS: dict[str, dict[str, dict[str, str]]] = {
@@ -39,6 +40,7 @@ PURPOSES: dict[str, dict[str, str]] = {
     "retarget": {"zh": "由媒体向您展示品牌的内容", "en": "Let a media partner show you the brand's messages"},
     "boost": {"zh": "与合作方共同训练评分模型（树模型）", "en": "Score customers with a partner, by trees"},
     "joint-lr": {"zh": "与合作方共同建立评分模型", "en": "Build a scoring model together with a partner"},
+    "lead-score": {"zh": "与合作方共同为销售线索评分", "en": "Score leads together with a partner"},
 }
 NOTICE_TEXT = {
     "zh": "{title}。您的数据不会离开各自的公司，仅交换加密信息。您可随时撤回同意。",

@@ -95,6 +95,8 @@ def _job(job: Mapping[str, Any], i: int) -> dict[str, Any]:
             (("找到", "found"), count(job.get("found"))),
             (("与真值不符", "wrong"), count(job.get("wrong"))),
         ]
+    elif kind == "lead-score":
+        facts += _lead_facts(job)
     elif kind == "lookalike":
         facts += _lookalike_facts(job)
         drawn = _lookalike_charts(job)
@@ -122,6 +124,25 @@ def _title(job: Mapping[str, Any]) -> Text:
         if job.get("held_before")
         else (zh, en)
     )
+
+
+def _lead_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
+    out: list[tuple[Text, str]] = [(("被评分的人", "people scored"), count(job.get("rows")))]
+    for zh, en in (("速度", "speed"), ("价值", "value")):
+        one = job.get(en) or {}
+        for name, words in (("auc", "AUC"), ("r2", "R²")):
+            if one.get(name) is not None:
+                out.append(((f"{zh}：{words}（留出）", f"{en}: {words}, held out"), ratio_text(one[name])))
+                pooled = one.get(f"pooled_{name}")
+                out.append(((f"{zh}：汇总训练的 {words}", f"{en}: pooled {words}"), ratio_text(pooled)))
+    for grade, found in (job.get("grades") or {}).items():
+        text = f"{count(found['people'])} / {ratio_text(found['speed'], 2)} / {ratio_text(found['value'], 2)}"
+        title = (
+            f"{grade} 级：人数 / 速度率 / 平均价值",
+            f"grade {grade}: people / rate of speed / mean value",
+        )
+        out.append((title, text))
+    return out
 
 
 def _lookalike_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:

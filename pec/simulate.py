@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pec import __version__, audits, oracle, outcome, plan, supervised, tables
+from pec import __version__, audits, leads, oracle, outcome, plan, supervised, tables
 from pec.errors import PecError
 from pec.network import LocalNetwork, Party
 
@@ -49,6 +49,8 @@ class Inputs:
     provider_id: str = ""
     id_kind: str = "auto"
     label: str = ""
+    #: The second label of lead-score; `label` is its first.
+    value: str = ""
     tags: tuple[str, ...] = ()
     audience_size: int | None = None
     epsilon: float | None = None
@@ -92,7 +94,8 @@ def prepare(inputs: Inputs) -> Prepared:
             raise PecError(
                 "pec.input", f"{inputs.provider.name} has no column but the id", "there is no tag to ask for"
             )
-    inputs = replace(inputs, id=id_, provider_id=provider_id, label=label, tags=tags)
+    value = tables.find(left.columns, inputs.value, inputs.brand) if inputs.value else ""
+    inputs = replace(inputs, id=id_, provider_id=provider_id, label=label, value=value, tags=tags)
     if inputs.kind != "overlap" and len(right.columns) < 2:
         raise PecError(
             "pec.input", f"{inputs.provider.name} has no column but the id", "a model needs columns"
@@ -107,7 +110,11 @@ def prepare(inputs: Inputs) -> Prepared:
             "check the id columns, --provider-id and --id-kind (phone, email, device, opaque)",
         )
     seeds = None
-    if inputs.kind in plan.SUPERVISED:
+    if inputs.kind == "lead-score":
+        leads.check(left, label, value, pairs.brand, inputs.brand.name)
+        kind_of_value = "flag" if leads.is_flag(left[value]) else "number"
+        inputs = replace(inputs, params={**inputs.params, "value": kind_of_value})
+    elif inputs.kind in plan.SUPERVISED:
         if inputs.kind == "joint-lr" and label:
             values = joint_labels(left[label].iloc[pairs.brand], inputs.family)
             if not values.nunique() > 1:
@@ -247,8 +254,11 @@ def _request(ready: Prepared) -> dict[str, Any]:
     elif inputs.kind in plan.SUPERVISED:
         columns = ["*"]
         private = {"label": inputs.label, **inputs.learning}
+        if inputs.kind == "lead-score":
+            private = {"speed": inputs.label, "value": inputs.value, **inputs.learning}
         if inputs.kind != "feature-report":
-            own = [str(c) for c in ready.brand.columns if c not in (inputs.id, inputs.label)]
+            labels = (inputs.id, inputs.label, inputs.value)
+            own = [str(c) for c in ready.brand.columns if c not in labels]
             private |= {"columns": own, "holdout_seed": 1}
     params = {**inputs.params, **({"method": inputs.method} if inputs.method else {})}
     if inputs.kind == "joint-lr":
@@ -323,6 +333,9 @@ def _figures(
     if inputs.kind in plan.SUPERVISED:
         learned = network[PROVIDER].client.job(seen["job_id"])["result"]
         frames = (ready.brand, ready.provider, ready.pairs)
+        if inputs.kind == "lead-score":
+            labels = {"speed": inputs.label, "value": inputs.value}
+            return leads.figures(folder, result, learned, labels, frames)
         if inputs.kind == "feature-report":
             return supervised.report_figures(result, inputs.label, frames)
         return supervised.figures(inputs.kind, folder, result, learned, inputs.label, frames)

@@ -178,6 +178,7 @@ def fit_brand(ctx: StageContext) -> None:
         rows_held_out=len(held),
         rows_unlabelled=len(people) - len(known),
         columns_own=len(names),
+        used_own=list(plan.used) if plan else [],
         columns=fit.columns,
         steps=fit.steps,
         convergence=float(fit.sizes[-1] / fit.sizes[0]) if fit.sizes[0] > 0 else 0.0,
@@ -194,7 +195,8 @@ def _own_features(
     ctx: StageContext, people: np.ndarray, train: np.ndarray, at_most: int
 ) -> tuple[features.Plan | None, np.ndarray]:
     """The brand's columns as float32[n, d], learned from the rows of the fit; no columns are no error."""
-    names = [n for n in ctx.view.allowed if n != ctx.private["label"]]
+    asked = ctx.private.get("columns")
+    names = [n for n in ctx.view.allowed if n != ctx.private["label"] and (asked is None or n in asked)]
     none = np.zeros((len(people), 0), dtype=np.float32, order="F")
     if not names or at_most < 1:
         return None, none

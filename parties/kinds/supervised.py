@@ -144,7 +144,7 @@ def people_of(ctx: StageContext, provider_alive: np.ndarray, binary: bool, holdo
     usable = (rows >= 0) & common.alive(ctx)[people]
     usable[usable] = provider_alive[rows[usable]]
     people, rows = people[usable], rows[usable]
-    y = _labels(ctx, people, binary)
+    y = labels(ctx, str(ctx.private["label"]), people, binary)
     known = np.flatnonzero(~np.isnan(y))
     if len(known) < ctx.agreement.minimum_seeds:
         raise NodeError(
@@ -159,8 +159,8 @@ def people_of(ctx: StageContext, provider_alive: np.ndarray, binary: bool, holdo
     return People(people, position[rows], y, ~np.isnan(y) & ~held, held)
 
 
-def _labels(ctx: StageContext, people: np.ndarray, binary: bool) -> np.ndarray:
-    name = ctx.private["label"]
+def labels(ctx: StageContext, name: str, people: np.ndarray, binary: bool) -> np.ndarray:
+    """float64[k] of the brand's view rows `people`, NaN where missing; 1 and 0 if `binary`."""
     column = next(iter(ctx.view.read([name], people)))
     if not binary:
         if column.kind != "numeric":
