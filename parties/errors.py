@@ -121,6 +121,14 @@ CODES: dict[str, str] = {
     "kind.message": "the peer's control message of a stage is malformed",
     "joint.rows": "fewer labelled people of both sides than the agreement's minimum",
     "lookalike.seeds": "fewer matched seeds than the agreement's minimum",
+    # models that jobs made (parties.models)
+    "model.unknown": "there is no model of this name or job here",
+    "model.expired": "the model's time is over",
+    "model.retired": "the model was retired",
+    "model.agreement": "the model belongs to another agreement or partner, or would outlive its agreement",
+    "model.alias": "the alias can't be given",
+    "model.share": "a share is not between 0 and 1",
+    "model.unreadable": "a model's files or its entry in the registry can't be read",
     # audit bundles (parties.bundle)
     "bundle.unreadable": "an audit bundle is no zip file of the expected form",
     "bundle.incomplete": "an audit bundle can't be built from what the node has",

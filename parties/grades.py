@@ -21,6 +21,9 @@ CUTOFFS = (0.8, 0.6, 0.4, 0.2)
 #: Quantiles that a scale keeps; with fewer people, all values.
 POINTS = 1001
 
+#: Predictions nearer than this, relative to the largest, count as equal.
+NEAR = 1e-9
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -35,14 +38,19 @@ class Scale:
         ordered = np.sort(predictions)
         if len(ordered) > POINTS:
             ordered = ordered[np.linspace(0, len(ordered) - 1, POINTS).round().astype(np.int64)]
-        values, first, count = np.unique(ordered, return_index=True, return_counts=True)
-        return Scale(tuple(values.tolist()), tuple(((first + count / 2) / len(ordered)).tolist()))
+        # Sums of the same terms in another order differ in the last bit, and are ties all the same.
+        apart = NEAR * max(float(ordered[-1] - ordered[0]), float(np.abs(ordered).max()))
+        first = np.flatnonzero(np.append(True, np.diff(ordered) > apart))
+        count = np.diff(np.append(first, len(ordered)))
+        shares = (first + count / 2) / len(ordered)
+        return Scale(tuple(ordered[first].tolist()), tuple(shares.tolist()))
 
     def share(self, predictions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """float64[n] in 0–1, never falling with the prediction; linear between the points that are kept."""
         if len(self.values) == 1:
             only = self.values[0]
-            return np.where(predictions < only, 0.0, np.where(predictions > only, 1.0, self.shares[0]))
+            near = np.abs(predictions - only) <= NEAR * abs(only)
+            return np.where(near, self.shares[0], np.where(predictions > only, 1.0, 0.0))
         found: npt.NDArray[np.float64] = np.interp(predictions, self.values, self.shares)
         return found
 
@@ -85,7 +93,8 @@ class Grading:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_]]:
         """(combined score float64[n], grade str[n])."""
         both = self.weight * self.speed.share(speed) + (1 - self.weight) * self.value.share(value)
-        combined = self.combined.share(both)
+        # Rounded, so that the last bit of a sum doesn't decide about a grade.
+        combined = np.round(self.combined.share(both), 9)
         falling = np.array(self.cutoffs)
         letters = np.array(list(GRADES))[(combined[:, None] < falling).sum(axis=1)]
         return combined, letters

@@ -27,6 +27,7 @@ from parties.documents import Agreement, JobSpec
 from parties.errors import CODES, NodeError, PeerFailed
 from parties.home import Home, write_json
 from parties.identity import Peer
+from parties.models import Models
 from parties.stage import JobKind, Recheck, Role, StageContext, ViewRequest
 from parties.store import Job, Store
 from parties.transport.frames import Link
@@ -310,6 +311,7 @@ class Runner:
             record=self._record,
             settings=self.home.settings,
             state=self.checkpoints.folder,
+            models=Models(self.home, self.center),
         )
 
     # -- stages ----------------------------------------------------------------------------------------------
@@ -471,8 +473,9 @@ class Runner:
             "closing_leaf": leaf,
         }
         write_json(self.work / "job.json", record)
-        from parties import bundle  # it knows the kinds, which import numerical kernels
+        from parties import bundle, model_card  # the first knows the kinds, which import numerical kernels
 
+        model_card.write(record, self.job.private, self.work)
         (self.work / f".{bundle.NAME}.part").unlink(missing_ok=True)  # of a node that was killed
         bundle.build(self.work / bundle.NAME, record, self.center, self.home)
 

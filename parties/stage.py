@@ -135,7 +135,8 @@ class StageContext:
     be in any output any more (the engine refreshes it before each stage); results are written below
     `workdir`, which is renamed into place when the job succeeds; `record` appends a fact to the
     organisation's ledger and returns the leaf's index. `state` is a private directory that outlives a killed
-    node: a stage keeps there what it needs to go on, and the job's end removes it. What a stage puts in
+    node: a stage keeps there what it needs to go on, and the job's end removes it. `models` is the node's
+    `parties.models.Models`, for kinds that use what an earlier job learned. What a stage puts in
     `result` (plain JSON) is shown by the operator's `job()`.
     """
 
@@ -153,6 +154,7 @@ class StageContext:
     dropped: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
     settings: Settings | None = None
     state: Path | None = None
+    models: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

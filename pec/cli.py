@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "node": ("pec.cli_node:node", "Run a party node: identity, partners, data sets, agreements."),
     "job": ("pec.cli_job:job", "Ask for, approve, watch and read jobs."),
+    "model": ("pec.cli_model:model", "Models that jobs made: versions, cards, aliases, expiry, consent."),
     "audience": ("pec.cli_audience:audience", "Build an audience from a lookalike's scores."),
     "consent": ("pec.cli_consent:consent", "The consent center: purposes, notices, events, decisions."),
     "preference": ("pec.cli_preference:preference", "Who may be contacted: channels, caps, quiet hours."),

@@ -35,7 +35,7 @@ STATES = [
 #: Kinds that a request from options may ask for.
 KINDS = [
     *("overlap", "lookalike", "enrich", "retarget", "feature-report"),
-    *("boost", "joint-lr", "lead-score"),
+    *("boost", "joint-lr", "lead-score", "score"),
 ]
 #: What a request may hold: as `NodeClient.submit` takes it.
 REQUEST_FIELDS = {

@@ -37,6 +37,7 @@ _INPUT = {
     *("preference", "signal", "receipt"),
     *("center.exists", "center.missing", "center.location", "subject.unknown", "snapshot.unknown"),
     *("node.config", "node.exists", "node.home", "node.request", "identity", "document", "job.unknown"),
+    *("model.unknown", "model.alias", "model.share"),
     *("job.kind", "job.spec", "job.state", "job.result", "gate.identifiers", "features", "bundle.unreadable"),
     *("ledger.index", "ledger.payload", "ledger.key", "protocol.argument"),
 }
@@ -51,7 +52,7 @@ _REFUSED = {
         "identity.unknown_peer",
     ),
     *("transport.certificate", "transport.refused", "transport.role", "snapshot.signature", "ledger.note"),
-    *("receipt.signature", "receipt.mismatch"),
+    *("receipt.signature", "receipt.mismatch", "model.expired", "model.retired", "model.agreement"),
 }
 
 

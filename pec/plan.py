@@ -22,6 +22,7 @@ OUTPUTS = {
     "joint-lr": {"scores": "brand"},
     "feature-report": {"report": "brand"},
     "lead-score": {"scores": "brand"},
+    "score": {"scores": "brand"},
 }
 #: Other ways to the same result, by kind; what they give out and to whom.
 METHODS: dict[str, dict[str, dict[str, str]]] = {

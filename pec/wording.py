@@ -13,6 +13,7 @@ KINDS: dict[str, Text] = {
     "enrich": ("标签增补", "Tag enrichment"),
     "retarget": ("重定向", "Retargeting"),
     "joint-lr": ("联合回归", "Joint regression"),
+    "score": ("按已有模型评分", "Scoring by a model"),
     "lead-score": ("线索评分", "Lead scoring"),
 }
 PARTIES: dict[str, Text] = {

@@ -10,13 +10,14 @@ from parties.kinds.lead_score import LEAD_SCORE
 from parties.kinds.lookalike import LOOKALIKE
 from parties.kinds.overlap import OVERLAP
 from parties.kinds.retarget import RETARGET
+from parties.kinds.score import SCORE
 from parties.stage import JobKind
 
 KINDS: dict[str, JobKind] = {
     kind.name: kind
     for kind in (
         *(OVERLAP, RETARGET, LOOKALIKE, ENRICH, FEATURE_REPORT),
-        *(BOOST, JOINT_LR, LEAD_SCORE),
+        *(BOOST, JOINT_LR, LEAD_SCORE, SCORE),
     )
 }
 

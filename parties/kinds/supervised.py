@@ -10,6 +10,7 @@ those of the fit and those held out; people without one are only scored.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,13 +68,18 @@ def open_view(request: ViewRequest) -> ConsentedView:
     """As `common.open_view`; the brand's view can read its label and its own columns, and nothing else."""
     if request.role == "provider":
         return common.open_view(request)
-    known = request.dataset.categories
     wanted = [request.private.get("label"), *request.private.get("columns", ())]
     if wanted[0] is None:
         raise NodeError("job.private", "the job learns from a label: name its column in `label`")
     if len(set(wanted)) != len(wanted):
         raise NodeError("job.private", "the label can't be one of the columns that the model learns from")
-    for name in wanted:
+    return open_own(request, wanted)
+
+
+def open_own(request: ViewRequest, names: Sequence[str]) -> ConsentedView:
+    """The brand's view of these columns of its own; each needs a category of the job (`dataset.category`)."""
+    known = request.dataset.categories
+    for name in names:
         if known.get(name) not in request.spec.categories:
             raise NodeError(
                 "dataset.category",
@@ -86,7 +92,7 @@ def open_view(request: ViewRequest) -> ConsentedView:
         request.spec.purpose,
         request.recipient,
         request.spec.categories,
-        tuple(wanted),
+        tuple(names),
         request.job_id,
     )
     if view.rows < request.agreement.minimum_rows:
