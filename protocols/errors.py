@@ -48,6 +48,8 @@ CODES: dict[str, str] = {
     "joint.columns": "a level of a column is too rare for exact sums",
     "joint.labels": "the labels are not what the family of models needs",
     "joint.fit": "the fit met numbers that are not finite or too large",
+    # select
+    "select.order": "masked values out of their order",
     # boost
     "boost.rows": "too few training rows, or one class only",
     "boost.size": "a size, a split or a sum outside what was announced or agreed",

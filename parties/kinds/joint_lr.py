@@ -2,7 +2,8 @@
 
     align    the brand learns the provider's row of each of its people
     fit      provider: who is still in; brand: how many columns its labelled rows allow; both: the joint fit
-    score    provider: its part of the score of everybody who is still in, by row number
+    score    the brand gets the provider's part of the score of its own people, and of nobody else
+    (protocols/select)
     release  provider: who is still in; brand: scores of its own people, figures on those held out, files
 
 Rows of the results are lines of the brand's own file. Who withdraws between two stages is out of the later
@@ -23,10 +24,10 @@ from parties import features
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import Column, ConsentedView
-from parties.kinds import common, transfer
+from parties.kinds import common
 from parties.kinds.metrics import measure
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
-from protocols import joint
+from protocols import joint, select
 from protocols.security import ROWS_PER_COLUMN
 
 #: Share of the labelled people who are kept from the fit, to measure it.
@@ -300,14 +301,17 @@ def score_provider(ctx: StageContext) -> None:
     part = np.full(ctx.view.rows, np.nan)
     part[ctx.carry["phi_rows"]] = ctx.carry.pop("part")
     part[~common.alive(ctx)] = np.nan
-    machine = transfer.Sender(part.astype("<f4"), "parts", ctx.channel.session("parts"))
-    ctx.channel.run(machine, "parts")
+    values = part.astype("<f4").view(np.uint8).reshape(-1, 4)
+    # By oblivious transfer: the brand gets the parts of its own people and of nobody else.
+    ctx.channel.run(select.Holder(values, ctx.channel.session("parts"), os.urandom), "parts")
 
 
 def score_brand(ctx: StageContext) -> None:
-    machine = transfer.Receiver(4 * ctx.carry["sender_rows"], "parts", ctx.channel.session("parts"))
-    # Of others than the own people nothing is kept.
-    parts = ctx.channel.run(machine, "parts").view("<f4")[ctx.carry["rows"]].astype(np.float64)
+    rows = ctx.carry["rows"]
+    chosen = np.zeros(ctx.carry["sender_rows"], dtype=bool)
+    chosen[rows] = True
+    machine = select.Chooser(chosen, 4, ctx.channel.session("parts"), os.urandom)
+    parts = ctx.channel.run(machine, "parts").view("<f4").ravel()[rows].astype(np.float64)
     if np.isinf(parts).any():
         raise NodeError("kind.message", "the provider sent infinite scores", share=True)
     fit = ctx.carry["fit"]
@@ -394,7 +398,6 @@ JOINT_LR = JobKind(
             "which of its people the provider has among its eligible people",
             "the weights of its own columns, and the gradient of each step with respect to them",
             "the score of its own people; as it knows its own part, also the provider's part of these scores",
-            "the provider's part of the score of every other row number, without knowing whose it is",
             "how many columns and eligible people the provider has, the spread of its part of the scores, "
             "and inner products of its steps",
         ),
@@ -410,7 +413,6 @@ JOINT_LR = JobKind(
             "本方人群中哪些在提供方的合格人群内",
             "本方各列的权重，以及每一步对这些权重的梯度",
             "本方人群的得分；因知道自己的部分，也就知道提供方在这些得分中的部分",
-            "其他每个行号中提供方部分的得分，但不知道对应何人",
             "提供方的列数、合格人数、其得分部分的离散程度及各步的内积",
         ),
         "provider.zh": (

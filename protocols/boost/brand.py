@@ -34,10 +34,10 @@ from protocols.boost.messages import (
 )
 from protocols.boost.model import BrandResult
 from protocols.boost.terms import Learning, Terms, terms_digest
-from protocols.boost.transfer import Sender, Strings
 from protocols.codec import U8, U32, U64, array_of
 from protocols.errors import LocalError, PeerError
 from protocols.machine import Done, Machine, State, Step
+from protocols.vole.chosen import Sender, Strings
 
 Rng = Callable[[int], bytes]
 

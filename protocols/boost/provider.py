@@ -38,10 +38,10 @@ from protocols.boost.messages import (
 from protocols.boost.model import ProviderResult, ProviderSplit
 from protocols.boost.routing import Rows, smaller
 from protocols.boost.terms import Terms, terms_digest
-from protocols.boost.transfer import Receiver, Strings
 from protocols.codec import array_of
 from protocols.errors import LocalError, PeerError
 from protocols.machine import Done, Machine, State, Step
+from protocols.vole.chosen import Receiver, Strings
 
 Rng = Callable[[int], bytes]
 

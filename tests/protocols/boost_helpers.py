@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from protocols.boost import Labels, Table
-from protocols.boost.transfer import Strings
 from protocols.machine import Done, Machine, Step
+from protocols.vole.chosen import Strings
 
 
 class Dealer:

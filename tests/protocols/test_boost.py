@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from lattice_helpers import SESSION, fixed_rng, transcript
 
 from protocols import boost
-from protocols.boost import ggm, ideal, messages, shares, transfer
+from protocols.boost import ggm, ideal, messages, shares
 from protocols.boost.messages import TO_BRAND, TO_PROVIDER
 from protocols.boost.model import forest_of
 from protocols.boost.score import Answerer, Scorer
 from protocols.errors import LocalError, PeerError, ProtocolError
 from protocols.machine import pump
+from protocols.vole import chosen as transfer
 
 
 def pair(

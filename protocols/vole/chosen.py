@@ -1,12 +1,13 @@
-"""The correlated OT inside: m·F·D instances, in segments of whole blocks with one Δ each. README, section 4.
+"""Correlated OT with chosen bits from silent VOLEs over bits, in segments with one Δ each: README section 10.
 
-A segment is a silent VOLE over bits (`protocols/vole`, README section 10): the brand has b and Δ, the
-provider a and
-random bits c with a = b ⊕ c·Δ. The provider sends d = choice ⊕ c, and the brand takes q = b ⊕ d·Δ, so that
-the
-provider's t = a is q ⊕ choice·Δ.
+A segment is a VOLE with field gf2 in the malicious setting: the sender has b and Δ, the receiver a and
+random bits c
+with a = b ⊕ c·Δ. The receiver sends d = choice ⊕ c, and the sender takes q = b ⊕ d·Δ, so that the
+receiver's t = a is
+q ⊕ choice·Δ. Machines to be embedded: their messages are below 1 MiB, of the receiver n_s / 8 bytes a
+segment.
 
-    brand                          provider
+    sender                         receiver
     Vole  ───────── opening ─────►
           ◄──────── request ─────  Vole
     Vole  ───────── answer ──────►
@@ -27,7 +28,8 @@ import numpy.typing as npt
 from protocols.codec import Codec, array_of
 from protocols.labels import label
 from protocols.machine import Done, Machine, Step
-from protocols.vole import VoleReceiver, VoleSender
+from protocols.vole.receiver import VoleReceiver
+from protocols.vole.sender import VoleSender
 
 Rng = Callable[[int], bytes]
 Words = npt.NDArray[np.uint64]
@@ -35,8 +37,8 @@ Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Strings:
-    """words: uint64[n_s, 2] of each segment, the brand's q or the provider's t = q ⊕ choice · Δ_s;
-    deltas: Δ_s, uint64[2] of each, the brand's alone (empty at the provider)."""
+    """`words`: uint64[n_s, 2] of each segment, the sender's q or the receiver's t = q ⊕ choice · Δ_s;
+    `deltas`: Δ_s, uint64[2] of each, the sender's alone (empty at the receiver)."""
 
     words: tuple[Words, ...] = field(repr=False)
     deltas: tuple[Words, ...] = field(repr=False)
@@ -51,26 +53,26 @@ class Vole:
 
 @dataclass(frozen=True)
 class Flips:
-    """Provider: its choices under the VOLE's random bits, a bit an instance."""
+    """Receiver: its choices under the VOLE's random bits, a bit an instance."""
 
     data: bytes
 
 
-TO_PROVIDER = Codec(Vole)
-TO_BRAND = Codec(Vole, Flips)
+TO_RECEIVER = Codec(Vole)
+TO_SENDER = Codec(Vole, Flips)
 
 
 def _session(session: bytes, segment: int) -> bytes:
-    return hashlib.sha256(label("boost", "both", f"transfer {segment}", session)).digest()
+    return hashlib.sha256(label("vole", "both", f"chosen {segment}", session)).digest()
 
 
-# Checked (malicious=True): a provider whose columns differ would learn bits of Δ, and with Δ every
-# gradient; a
-# brand whose trees differ would learn which noise positions, and with them choices, so bins.
+# Checked (malicious=True): a receiver whose columns differ would learn bits of Δ and with it strings that
+# it did not
+# choose; a sender whose trees differ would learn noise positions and with them choices.
 
 
 class Sender(Machine[Strings]):
-    """The brand: `sizes` are the instances of each segment. PeerError as of `protocols/vole`."""
+    """`sizes` are the instances of each segment. PeerError as of `protocols/vole`."""
 
     def __init__(self, sizes: Sequence[int], session: bytes, rng: Rng) -> None:
         run = _SenderRun(tuple(sizes), session, rng)
@@ -91,7 +93,7 @@ class _SenderRun:
         role = VoleSender(
             self.sizes[segment], _session(self._session, segment), self._rng, field="gf2", malicious=True
         )
-        return Step((TO_PROVIDER.encode(Vole(role.opening())),), WaitRequest(self, role))
+        return Step((TO_RECEIVER.encode(Vole(role.opening())),), WaitRequest(self, role))
 
 
 class WaitRequest:
@@ -99,8 +101,8 @@ class WaitRequest:
         self._run, self._role = run, role
 
     def receive(self, message: bytes) -> Step[Strings]:
-        answer = self._role.answer(TO_BRAND.decode(message, Vole).data)
-        return Step((TO_PROVIDER.encode(Vole(answer)),), WaitChallenge(self._run, self._role))
+        answer = self._role.answer(TO_SENDER.decode(message, Vole).data)
+        return Step((TO_RECEIVER.encode(Vole(answer)),), WaitChallenge(self._run, self._role))
 
 
 class WaitChallenge:
@@ -108,11 +110,11 @@ class WaitChallenge:
         self._run, self._role = run, role
 
     def receive(self, message: bytes) -> Step[Strings]:
-        proof = self._role.prove(TO_BRAND.decode(message, Vole).data)
+        proof = self._role.prove(TO_SENDER.decode(message, Vole).data)
         then = WaitFlips(self._run)
 
         def send() -> Iterator[bytes]:
-            yield TO_PROVIDER.encode(Vole(proof))
+            yield TO_RECEIVER.encode(Vole(proof))
             made = self._role.expand()  # after the proof, so that both sides expand at the same time
             then.b, then.delta = made.b, made.delta
 
@@ -127,7 +129,7 @@ class WaitFlips:
 
     def receive(self, message: bytes) -> Step[Strings]:
         count = len(self.b)
-        packed = array_of(TO_BRAND.decode(message, Flips).data, "u1", (count + 7) // 8)
+        packed = array_of(TO_SENDER.decode(message, Flips).data, "u1", (count + 7) // 8)
         flips = np.unpackbits(packed, count=count).astype(np.uint64)
         self.b ^= flips[:, None] * self.delta
         self._run.words.append(self.b)
@@ -136,7 +138,7 @@ class WaitFlips:
 
 
 class Receiver(Machine[Strings]):
-    """The provider: choices uint8[n_s] of 0 and 1 of each segment."""
+    """`choices`: uint8[n_s] of 0 and 1 of each segment."""
 
     def __init__(self, choices: Sequence[npt.NDArray[np.uint8]], session: bytes, rng: Rng) -> None:
         super().__init__(_ReceiverRun(choices, session, rng).wait())
@@ -162,8 +164,8 @@ class WaitOpening:
         self._run, self._role = run, role
 
     def receive(self, message: bytes) -> Step[Strings]:
-        request = self._role.request(TO_PROVIDER.decode(message, Vole).data)
-        return Step((TO_BRAND.encode(Vole(request)),), WaitAnswer(self._run, self._role))
+        request = self._role.request(TO_RECEIVER.decode(message, Vole).data)
+        return Step((TO_SENDER.encode(Vole(request)),), WaitAnswer(self._run, self._role))
 
 
 class WaitAnswer:
@@ -171,8 +173,8 @@ class WaitAnswer:
         self._run, self._role = run, role
 
     def receive(self, message: bytes) -> Step[Strings]:
-        challenge = self._role.accept(TO_PROVIDER.decode(message, Vole).data)
-        sent = () if challenge is None else (TO_BRAND.encode(Vole(challenge)),)
+        challenge = self._role.accept(TO_RECEIVER.decode(message, Vole).data)
+        sent = () if challenge is None else (TO_SENDER.encode(Vole(challenge)),)
         return Step(sent, WaitProof(self._run, self._role))
 
 
@@ -181,10 +183,10 @@ class WaitProof:
         self._run, self._role = run, role
 
     def receive(self, message: bytes) -> Step[Strings]:
-        self._role.verify(TO_PROVIDER.decode(message, Vole).data)
+        self._role.verify(TO_RECEIVER.decode(message, Vole).data)
         made = self._role.expand()
         choices = self._run.choices[len(self._run.words)]
         flips = np.packbits(choices ^ made.c.astype(np.uint8)).tobytes()
         self._run.words.append(made.a)
         after = self._run.wait()
-        return Step((TO_BRAND.encode(Flips(flips)),), after.then)
+        return Step((TO_SENDER.encode(Flips(flips)),), after.then)
