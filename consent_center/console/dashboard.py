@@ -7,7 +7,7 @@ from flask import Response, current_app
 from consent_center.console import charts
 from consent_center.console.base import bp, embedded, page
 from consent_center.console.charts import Series
-from consent_center.console.figures import Days, Figures, quantile
+from consent_center.console.figures import Days, Figures
 from consent_center.i18n import gettext as _
 from consent_center.i18n import localised
 
@@ -38,7 +38,6 @@ def dashboard() -> Response:
     rates = _rates(days)
     grants = sum(map(sum, days.grants.values()))
     withdrawals = sum(map(sum, days.withdrawals.values()))
-    lags = asked.lags()
     standing = center.rights.deadlines()["counts"]
     return page(
         "dashboard.html",
@@ -54,15 +53,7 @@ def dashboard() -> Response:
         rates=rates,
         rates_chart=charts.lines([rates], labels, _("Withdrawals for each consent"), "percent"),
         weeks=weeks,
-        lags=lags,
-        lags_chart=charts.lines(
-            [Series(_("seconds"), lags[-60:])],
-            [str(i + 1) for i in range(len(lags[-60:]))],
-            _("Seconds from withdrawal to enforcement"),
-            area=False,
-        ),
-        lag_median=quantile(lags, 0.5),
-        lag_p99=quantile(lags, 0.99),
+        enforcement=asked.enforcement(center.outbox),
         size=int(center.checkpoint().split("\n")[1]),
         checked=asked.checked(),
         jobs=asked.jobs()[:5],

@@ -19,12 +19,13 @@ import sqlalchemy as sa
 from consent_center import database as db
 from consent_center.console.base import zone
 from consent_center.model import GRANTS
+from consent_center.outbox.service import Outbox
 from consent_center.room import Room
 
 DAY = 86_400_000_000  # microseconds
 _JOB_KINDS = ("job.state", "job.snapshot", "job.recheck", "job.stage", "job.closing", "snapshot")
-_KEPT_ACTS, _KEPT_LAGS, _KEPT_JOBS = 500, 500, 10_000
-_IN_FORCE_SECONDS = 60
+_KEPT_ACTS, _KEPT_JOBS = 500, 10_000
+_IN_FORCE_SECONDS, _ENFORCED_SECONDS = 60, 15
 
 
 @dataclass
@@ -69,8 +70,8 @@ class Figures:
         self._descriptors: dict[int, dict[str, Any]] = {}
         self._jobs: dict[str, Job] = {}
         self._acts: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_KEPT_ACTS)
-        self._lags: deque[float] = deque(maxlen=_KEPT_LAGS)
         self._checked: tuple[int, dict[str, Any]] | None = None
+        self._enforced: tuple[int, dict[str, Any]] = (-(1 << 62), {})
         self._in_force: tuple[int, list[dict[str, Any]]] = (-1, [])
 
     # ---- catching up ---------------------------------------------------------------------------------------
@@ -142,8 +143,6 @@ class Figures:
             job.role, job.peer = str(payload.get("role", "")), str(payload.get("peer", ""))
         elif kind == "job.recheck":
             job.checks.append((leaf, payload))
-            if payload.get("dropped") and payload.get("lag_seconds"):
-                self._lags.append(float(payload["lag_seconds"]))
         elif kind == "job.stage":
             job.stages.append((leaf, payload))
         elif kind == "job.closing":
@@ -175,10 +174,13 @@ class Figures:
         found: tuple[int, dict[str, Any]] | None = self._ask(lambda: self._checked)
         return found
 
-    def lags(self) -> list[float]:
-        """Seconds from a withdrawal to the lease check that dropped the person, oldest first."""
-        found: list[float] = self._ask(lambda: list(self._lags))
-        return found
+    def enforcement(self, outbox: Outbox) -> dict[str, Any]:
+        """Times from withdrawal to enforcement by jobs and webhooks, at most a quarter of a minute old."""
+        now = self._room.now()
+        with self._lock:
+            if not 0 <= now - self._enforced[0] < _ENFORCED_SECONDS * 1_000_000:
+                self._enforced = (now, outbox.enforcement())
+            return self._enforced[1]
 
     def days(self, count: int) -> Days:
         """Events of the last `count` days."""
@@ -250,11 +252,3 @@ def _offset() -> timedelta:
     from datetime import datetime
 
     return datetime.now(zone()).utcoffset() or timedelta(0)
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed; 0.0 of none."""
-    if not values:
-        return 0.0
-    listed = sorted(values)
-    return listed[min(len(listed) - 1, max(0, -(-int(share * 1000 * len(listed)) // 1000) - 1))]

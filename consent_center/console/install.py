@@ -20,9 +20,12 @@ from consent_center.console import (  # noqa: F401 - each adds its pages to the 
     login,
     nav,
     people,
+    registers_page,
     registry_pages,
     requests_pages,
+    rules_page,
     security,
+    webhooks_page,
 )
 from consent_center.console.figures import Figures
 from consent_center.rest import problems

@@ -1,4 +1,4 @@
-"""Purposes and notices: list, versions, differences, preview, a new version."""
+"""Purposes and notices: list, versions, differences, drafts with their preview, publication."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def registry() -> Response:
         purposes=[newest[id] for id in sorted(newest)],
         notices=notices,
         assessed=assessed,
+        drafts=center.notice_board.drafts(),
         totals=figures().totals(),
     )
 
@@ -128,35 +129,121 @@ def notice(id: str) -> Response:
 
 @bp.route("/registry/new-notice", methods=["GET", "POST"])
 def notice_new() -> Response:
-    """Write a notice or a new version of one (`?from=ID`); the form's two buttons show and publish it."""
-    source = request.args.get("from", "")
-    base = _notice(source)[0] if source else None
+    """Write a draft of a notice or of a new version of one (`?from=ID`), or go on with it (`?draft=ID`)."""
+    board, draft = embedded().notice_board, None
+    if source := request.args.get("draft", ""):
+        draft = next((d for d in board.drafts() if d["id"] == source), None)
+        if draft is None:
+            raise ConsentError("notice.unknown", f"there is no draft of a notice {source!r}")
+    source = draft["id"] if draft else request.args.get("from", "")
+    known = [n for n in embedded().notices() if n.id == source]
+    base = max(known, key=lambda n: n.version, default=None)
+    if source and base is None and draft is None:
+        raise ConsentError("registry.unknown", f"no notice {source!r} is registered")
     purposes = {p.id: p for p in sorted(embedded().purposes(), key=lambda p: p.version)}
-    values: dict[str, Any] = {"base": base, "purposes": [purposes[id] for id in sorted(purposes)]}
+    about = purposes.get(draft["purpose"] if draft else base.purpose if base else "")
+    values: dict[str, Any] = {"base": base, "draft": draft, "about": about}
+    values |= {"purposes": [purposes[id] for id in sorted(purposes)]}
     if request.method == "GET":
-        return page("notice_new.html", form={}, preview=None, **values)
-    chosen = base.purpose if base else field("purpose", 200)
-    if chosen not in purposes:
-        raise ConsentError("registry.unknown", f"no purpose {chosen!r} is registered")
-    made = Notice(
-        base.id if base else field("id", 200).strip(),
-        base.version + 1 if base else 1,
-        chosen,
-        purposes[chosen].version,
-        {c: t for c in ("zh", "en") if (t := field(f"text_{c}", 100_000).replace("\r\n", "\n").strip())},
-        field("material", 5) == "yes",
-    )
-    if field("step", 20) != "publish":
-        return page("notice_new.html", form=request.form, preview=made, **values)
+        return page("notice_new.html", form=_filled(base, about, draft), **values)
     try:
-        done = embedded().put_notice(made, who().name)
+        document = {
+            "id": source or field("id", 200).strip(),
+            "purpose": about.id if about else field("purpose", 200),
+            "text": {
+                c: t for c in ("zh", "en") if (t := field(f"text_{c}", 100_000).replace("\r\n", "\n").strip())
+            },
+            "material": field("material", 5) == "yes",
+            # What the form does not show of a draft that was made elsewhere stays.
+            "changes": {**(draft["changes"] if draft else {}), **(_changes(about) if about else {})},
+        }
+        if about is None and any(d["id"] == document["id"] for d in board.drafts()):
+            raise ConsentError(
+                "notice.draft", f"there is a draft of {document['id']} already: go on with that"
+            )
+        kept = board.draft(document, who().name)
     except ConsentError as error:
-        if not error.code.startswith("registry."):
+        if error.code.split(".")[0] not in ("registry", "notice"):
             raise
         status = problems.status_of(error.code)
-        return page("notice_new.html", status, form=request.form, preview=None, problem=error, **values)
-    say(_("Published: %(id)s, version %(version)s.", id=done.id, version=done.version))
-    return redirect(url_for("console.notice", id=done.id), 303)  # type: ignore[return-value]
+        return page("notice_new.html", status, form=request.form, problem=error, **values)
+    return redirect(url_for("console.draft", id=kept["id"]), 303)  # type: ignore[return-value]
+
+
+#: What a draft may change of its purpose by this form; the rest is a new version of the purpose.
+_CHANGED_LISTS = ("methods", "categories", "sensitive", "recipient_kinds", "recipients")
+_CHANGED_DAYS = ("duration_days", "retention_days")
+
+
+def _filled(base: Notice | None, about: Purpose | None, draft: dict[str, Any] | None) -> dict[str, str]:
+    """The form as it begins: the draft, else the version in force."""
+    texts = draft["text"] if draft else base.text if base else {}
+    found = {f"text_{code}": texts.get(code, "") for code in ("zh", "en")}
+    # A new version is proposed as material: whoever only mends the wording says so.
+    found["material"] = "yes" if (draft["material"] if draft else True) else ""
+    changes = draft["changes"] if draft else {}
+    for name in (*_CHANGED_LISTS, *_CHANGED_DAYS) if about else ():
+        value = changes.get(name, getattr(about, name))
+        found[name] = ", ".join(value) if name in _CHANGED_LISTS else "" if value is None else str(value)
+    return found
+
+
+def _changes(about: Purpose) -> dict[str, Any]:
+    """What the form says of the purpose, as far as it was filled in at all."""
+    found: dict[str, Any] = {}
+    for name in _CHANGED_LISTS:
+        if name in request.form:
+            found[name] = field(name, 10_000).replace(",", " ").replace("，", " ").split()
+    for name in _CHANGED_DAYS:
+        if name in request.form:
+            days = field(name, 6).strip()
+            if days and not (days.isascii() and days.isdecimal()):
+                raise ConsentError("notice.draft", f"purpose.{name} must be a number of days, or empty")
+            found[name] = int(days) if days else None
+    return {name: value for name, value in found.items() if value != _plain(getattr(about, name))}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@bp.get("/registry/draft/<id>")
+def draft(id: str) -> Response:
+    return _draft(id)
+
+
+def _draft(id: str, status: int = 200, **values: Any) -> Response:
+    """What publishing would do: the texts, what changes in words and meaning, who would be asked again."""
+    shown = embedded().notice_board.preview(id)
+    notice, old = shown["notice"], None
+    if notice["version"] > 1:
+        old = max((n for n in embedded().notices() if n.id == id), key=lambda n: n.version)
+    compared = []
+    if old is not None:
+        languages = sorted(set(old.text) | set(notice["text"]), reverse=True)
+        pairs = [(code, old.text.get(code, ""), notice["text"].get(code, "")) for code in languages]
+        compared = [(code, compare(before, after)) for code, before, after in pairs if before != after]
+    return page("draft.html", status, shown=shown, notice=notice, old=old, compared=compared, **values)
+
+
+@bp.post("/registry/draft/<id>/publish")
+def draft_publish(id: str) -> Response:
+    """The draft that was previewed becomes the notice in force; another one since then is refused."""
+    try:
+        done = embedded().notice_board.publish(id, who().name, field("base", 100))
+    except ConsentError as error:
+        if error.code.split(".")[0] not in ("registry", "notice") or error.code == "notice.unknown":
+            raise
+        return _draft(id, problems.status_of(error.code), problem=error)
+    say(_("Published: %(id)s, version %(version)s.", id=id, version=done["notice"]["version"]))
+    return redirect(url_for("console.notice", id=id), 303)  # type: ignore[return-value]
+
+
+@bp.post("/registry/draft/<id>/discard")
+def draft_discard(id: str) -> Response:
+    embedded().notice_board.discard(id)
+    say(_("The draft of %(id)s is gone.", id=id), "note")
+    return redirect(url_for("console.registry"), 303)  # type: ignore[return-value]
 
 
 def _purpose(id: str) -> list[Purpose]:

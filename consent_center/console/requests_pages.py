@@ -12,6 +12,7 @@ from consent_center.errors import ConsentError
 from consent_center.i18n import N_
 from consent_center.i18n import gettext as _
 from consent_center.model import KINDS as IDENTIFIERS
+from consent_center.requests.correction import ACTIONS
 from consent_center.requests.model import GROUNDS, KINDS, LETTERS, METHODS, OUTCOMES, PACKAGES, REGULATIONS
 from consent_center.rest import problems
 
@@ -57,10 +58,52 @@ WORDS = {
     "lift": N_("lift the restriction"),
     "letter": N_("write a letter"),
     "fulfil": N_("carry it out"),
+    "purge": N_("destroy what names the person"),
+    # outcomes
+    "granted": N_("granted"),
+    "partly": N_("granted in part"),
+    # tasks
+    "collect_other_systems": N_("collect from other systems"),
+    "check_rights_of_others": N_("check the rights of others"),
+    "check_accuracy": N_("check what is right"),
+    "tell_recipients": N_("tell the recipients"),
+    "check_retention_duties": N_("check duties to keep"),
+    "delete_other_systems": N_("delete in other systems"),
+    "restrict_other_systems": N_("restrict in other systems"),
+    "collect_rules": N_("collect the rules of the decisions"),
+    # how the person showed who they are
+    "account_login": N_("login to the account"),
+    "code_to_known_contact": N_("code sent to a known contact"),
+    "document_check": N_("document checked"),
+    "in_person": N_("in person"),
+    "signed_request": N_("signed request"),
+    "representative": N_("representative with authority"),
+    # grounds
+    "identity_not_proven": N_("identity not proven"),
+    "nothing_held": N_("nothing is held"),
+    "manifestly_unfounded": N_("manifestly unfounded"),
+    "excessive": N_("excessive"),
+    "legal_obligation": N_("legal duty to keep"),
+    "legal_claims": N_("needed for legal claims"),
+    "rights_of_others": N_("rights of others"),
+    "secrecy_by_law": N_("secrecy by law"),
+    "not_accurate": N_("the data is accurate as it is"),
+    "not_feasible": N_("technically not feasible"),
+    # letters
+    "acknowledgement": N_("acknowledgement"),
+    "identity": N_("question for proof of identity"),
+    "extension": N_("extension of the time"),
+    "decision": N_("decision"),
+    # corrections
+    "add": N_("add an identifier"),
+    "remove": N_("remove an identifier that is not the person's"),
+    "move": N_("move it to its real owner"),
+    "merge": N_("merge with the person of another identifier"),
 }
 TONES = {"overdue": "bad", "near": "note", "on_time": "good", "refused": "bad", "fulfilled": "good"}
-#: Steps with a form or button of their own on the page.
-_OWN = ("letter", "fulfil", "purge")
+#: Steps that one form offers together, in this order; the others have forms of their own.
+_PLAIN = ("identity.ask", "pause", "resume", "extend", "note", "withdraw", "lift", "close")
+_CORRECTIONS = 3  # rows of the form
 _FIELDS = {
     "identity.pass": ("method",),
     "task.add": ("task",),
@@ -106,7 +149,7 @@ def request_open() -> Response:
             actor=who().name,
         )
     except ConsentError as error:
-        if error.code.split(".")[0] not in ("rights", "event"):
+        if error.code.split(".")[0] not in ("rights", "event", "subject", "identifier"):
             raise
         return _list(problems.status_of(error.code), counts=rights.deadlines()["counts"], problem=error)
     return redirect(url_for("console.request_show", id=made["id"]), 303)  # type: ignore[return-value]
@@ -120,10 +163,11 @@ def request_show(id: str) -> Response:
 def _show(id: str, status: int = 200, **values: Any) -> Response:
     found = embedded().rights.show(id, private=True)
     open_tasks = [task["name"] for task in found["tasks"] if not task["done_at"]]
-    steps = [step for step in found["possible"] if step not in _OWN]
+    steps = [step for step in _PLAIN if step in found["possible"]]
     return page(
         "request.html", status, request_=found, open_tasks=open_tasks, steps=steps, said=said, tones=TONES,
-        methods=METHODS, grounds=GROUNDS, outcomes=OUTCOMES[:2], letters=LETTERS, **values,
+        methods=METHODS, grounds=GROUNDS, outcomes=OUTCOMES[:2], letters=LETTERS, identifiers=IDENTIFIERS,
+        actions=ACTIONS, rows=range(1, _CORRECTIONS + 1), **values,
     )  # fmt: skip
 
 
@@ -151,7 +195,8 @@ def request_fulfil(id: str) -> Response:
     result: dict[str, Any] = {}
 
     def carry_out() -> None:
-        result.update(rights.fulfil(id, who().name, text=field("text", 10_000)))
+        given = _corrections()
+        result.update(rights.fulfil(id, who().name, given, text=field("text", 10_000)))
 
     answer = _tried(id, carry_out)
     if answer.status_code != 303 or rights.show(id)["kind"] not in PACKAGES:
@@ -160,6 +205,22 @@ def request_fulfil(id: str) -> Response:
     response = Response(data, content_type="application/json")
     response.headers["Content-Disposition"] = f'attachment; filename="{id}.json"'
     return response
+
+
+def _corrections() -> list[dict[str, str]]:
+    """The filled rows of the form for corrections."""
+    found = []
+    for row in range(1, _CORRECTIONS + 1):
+        one = {
+            "action": field(f"action-{row}", 20),
+            "kind": field(f"kind-{row}", 20),
+            "value": field(f"value-{row}"),
+        }
+        if target := field(f"target_value-{row}").strip():
+            one |= {"target_kind": field(f"target_kind-{row}", 20), "target_value": target}
+        if one["action"]:
+            found.append(one)
+    return found
 
 
 @bp.post("/requests/<id>/letter")
@@ -184,7 +245,10 @@ def _tried(id: str, act: Any) -> Response:
     try:
         act()
     except ConsentError as error:
-        if error.code.split(".")[0] not in ("rights", "event") or error.code == "rights.unknown":
+        if (
+            error.code.split(".")[0] not in ("rights", "event", "subject", "identifier")
+            or error.code == "rights.unknown"
+        ):
             raise
         return _show(id, problems.status_of(error.code), problem=error)
     say(_("Done; it stands in the ledger."))

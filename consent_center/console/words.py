@@ -54,6 +54,31 @@ KINDS = {
     "device": N_("device id"),
     "opaque": N_("other id"),
 }
+#: Of rules of the house: effects, and the windows of limits.
+RULES = {
+    "deny": N_("deny"),
+    "allow": N_("allow"),
+    "limit": N_("limit"),
+    "hour": N_("hour"),
+    "day": N_("day"),
+    "week": N_("week"),
+    "month": N_("30 days"),
+}
+#: Fields of a purpose that a new version may change.
+FIELDS = {
+    "title": N_("title"),
+    "dpv": N_("DPV term"),
+    "legal_basis": N_("legal basis"),
+    "separate_consent": N_("separate consent"),
+    "needs_guardian": N_("guardian needed under 14"),
+    "methods": N_("Methods"),
+    "categories": N_("Categories"),
+    "sensitive": N_("Sensitive categories"),
+    "recipient_kinds": N_("Kinds of recipients"),
+    "recipients": N_("Recipients by name"),
+    "duration_days": N_("Consent lasts (days)"),
+    "retention_days": N_("Data is kept (days)"),
+}
 
 ACTS = {
     "account.add": N_("made an account"),
@@ -71,6 +96,7 @@ ACTS = {
     "person.withdraw": N_("withdrew for a person"),
     "export.csv": N_("exported a table"),
     "export.person": N_("exported a person's story"),
+    "export.register": N_("exported a register"),
     "export.job": N_("exported a job's story"),
     "export.receipt": N_("took a receipt"),
     "job.was_in": N_("asked whether a person was in a job"),
@@ -88,7 +114,10 @@ def word(text: str) -> str:
     for table in (ACTIONS, STATES):
         if text in table:
             return gettext(table[text][0])
-    return gettext(REASONS.get(text) or KINDS.get(text) or text) if text else ""
+    for words in (REASONS, KINDS, RULES, FIELDS):
+        if text in words:
+            return gettext(words[text])
+    return text
 
 
 def tone(text: str) -> str:

@@ -406,7 +406,8 @@ class Rights:
 
     def deadlines(self, within_days: int = clock.NEAR_DAYS) -> dict[str, Any]:
         """How many requests are on time, near their end, overdue or paused, and the urgent ones."""
-        shown = self.list(running=True)
+        # Fulfilled and refused ones wait for their closing only: nothing of theirs is due.
+        shown = [entry for entry in self.list(running=True) if entry["standing"] != "done"]
         counts = dict.fromkeys(("on_time", "near", "overdue", "paused"), 0)
         for entry in shown:
             counts[entry["standing"]] += 1

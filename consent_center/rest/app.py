@@ -45,6 +45,7 @@ from consent_center.rest import (
 from consent_center.rest.context import CENTER, TOKEN, service_token
 
 JSON_LIMIT, UPLOAD_LIMIT, BULK_LIMIT = 4 << 20, 64 << 20, 512 << 20  # bytes of a body
+_ICON = (Path(console.__file__).parent / "static" / "icon.svg").read_bytes()
 _UPLOADS = {"/v1/events/batch"}
 _BULK = {"/v1/decisions/bulk", "/v1/snapshots", "/v1/assumptions/bulk", "/v1/events/bulk"}
 
@@ -105,12 +106,20 @@ def create_app(
         app.register_blueprint(module.bp)
     app.spec_processor(docs_page.complete)
     app.get("/docs", endpoint="docs")(app.doc(hide=True)(docs_page.view))
+    app.get("/favicon.ico", endpoint="favicon")(app.doc(hide=True)(_favicon))
     i18n.install(app)
     limits.install(app)
     console.install(app, opened, Path(location) if isinstance(location, str | Path) else home)
     roles.check(app)
     fast.install(app)
     return app
+
+
+def _favicon() -> Response:
+    """What browsers ask for at any page, with or without being somebody."""
+    response = Response(_ICON, content_type="image/svg+xml")
+    response.headers["Cache-Control"] = "public, max-age=86400"
+    return response
 
 
 def _guard() -> None:
