@@ -176,3 +176,48 @@ def expire(reference: str, at: str | None, standing_below: float | None, home: P
 def retire(reference: str, note: str, home: Path, as_json: bool) -> None:
     """End a model for good: it scores nobody and loses its aliases. Its job's files stay for the audit."""
     _changed(home, as_json, lambda models: models.retire(reference, note))
+
+
+@model.command("stack")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="NAME=PATH",
+    help="A job's folder or its scores.parquet; two or more.",
+)
+@click.option("--labels", required=True, type=click.Path(path_type=Path), help="The brand's file.")
+@click.option("--label", required=True, help="Its yes/no column.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@json_option
+def stack(models: tuple[str, ...], labels: Path, label: str, out: Path, as_json: bool) -> None:
+    """Combine the scores of several providers' models by the brand's own labels. Nothing leaves the brand.
+
+    Learned on people whom no model was fitted to: give the same holdout_seed to every job. Writes
+    scores.parquet and stack.json.
+    """
+    import numpy as np
+
+    from pec import tables
+    from pec.vertical import stacking
+
+    given: dict[str, Path] = {}
+    for text in models:
+        name, sign, path = text.partition("=")
+        if not sign or not name or name in given:
+            raise click.UsageError(f"--model {text!r} is no NAME=PATH, or the name stands twice")
+        given[name] = Path(path)
+    column = tables.find(tables.header(labels), label, labels)
+    values = tables.read(labels, ())[column]
+    flags = tables.flags(values, column).to_numpy(np.float64)
+    flags[values.isna().to_numpy()] = np.nan
+    found = stacking.stack({name: stacking.read(path) for name, path in given.items()}, flags)
+    stacking.write(found, out)
+    emit({**found.to_document(), "out": str(out)}, as_json, _stacked)
+
+
+def _stacked(d: dict[str, Any]) -> Any:
+    rows = [(name, f"{d['auc_of'][name]:.4f}", f"{d['weights'][name]:.4f}") for name in d["auc_of"]]
+    rows.append(("stacked, out of fold", f"{d['auc']:.4f}", ""))
+    return table(("model", "AUC", "weight"), rows, title=f"On {d['rows_stacked']:,} people in no fit")

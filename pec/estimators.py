@@ -2,7 +2,8 @@
 
 For evaluation by somebody who has both sides' columns: `fit` splits the table, runs both machines of
 protocols/joint against each other, every message encoded, and keeps each side's weights apart. Between two
-companies the same protocol runs as a job (`pec job submit --kind joint-lr`).
+companies the same protocol runs as a job (`pec job submit --kind joint-lr`); `pec.vertical` has the
+estimators whose provider is a file or a partner's node.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ alignment pads the people that are asked about, and the model is evaluated for a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,9 +25,10 @@ from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.grades import Grading
-from parties.kinds import common, joint_lr, lead_score, supervised, transfer
+from parties.kinds import common, joint_lr, lead_score, supervised
 from parties.models import Model, Models
 from parties.stage import Channel, JobKind, Stage, StageContext, ViewRequest
+from protocols import select
 from protocols.boost.model import ProviderSplit, forest_of
 from protocols.boost.score import Answerer, Scorer
 
@@ -144,8 +146,10 @@ def _joint_brand(
     rows: np.ndarray,
     total: int,
 ) -> np.ndarray:
-    machine = transfer.Receiver(4 * total, "parts", channel.session("parts"))
-    parts = channel.run(machine, "parts").view("<f4")[rows].astype(np.float64)
+    chosen = np.zeros(total, dtype=bool)
+    chosen[rows] = True
+    machine = select.Chooser(chosen, 4, channel.session("parts"), os.urandom)
+    parts = channel.run(machine, "parts").view("<f4").ravel()[rows].astype(np.float64)
     if not np.isfinite(parts).all():
         raise NodeError("kind.message", "the provider sent scores that are no numbers", share=True)
     own = np.full(len(people), float(model["intercept"]))
@@ -163,7 +167,9 @@ def _joint_provider(ctx: StageContext, model: dict[str, Any], channel: Channel, 
     part = np.zeros(len(rows))
     for column, weight in zip(features.matrix(plan, ctx.view, rows).T, weights, strict=True):
         part += column.astype(np.float64) * weight
-    channel.run(transfer.Sender(part.astype("<f4"), "parts", channel.session("parts")), "parts")
+    values = part.astype("<f4").view(np.uint8).reshape(-1, 4)
+    # By oblivious transfer: the brand gets the parts of its own people and of nobody else.
+    channel.run(select.Holder(values, channel.session("parts"), os.urandom), "parts")
 
 
 _EVALUATE: dict[str, tuple[Callable[..., np.ndarray], Callable[..., None]]] = {
@@ -257,8 +263,8 @@ _TREES = _kind(
 )
 _JOINT = _kind(
     (
-        "the provider's part of the score of every row number, whose it is only for its own people",
-        "每个行号中提供方部分的得分，仅对自有人员知道对应何人",
+        "the provider's part of the score of its own people, and the provider's number of rows",
+        "自有人员得分中提供方的部分，以及提供方的行数",
     ),
     ("which model is used, and that all of its rows were evaluated", "使用了哪个模型，且其全部行均被计算"),
 )

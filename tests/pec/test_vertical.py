@@ -1,0 +1,247 @@
+"""The estimators: scikit-learn's interface, tables of three libraries, nodes on this machine, stacking."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pec_command import pec
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_breast_cancer
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import ShuffleSplit, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pec.errors import PecError
+from pec.vertical import (
+    LookalikeModel,
+    StackedVertical,
+    VerticalGradientBoosting,
+    VerticalLogisticRegression,
+    stacking,
+)
+from pec.vertical.sources import as_table
+
+WHY = "a public data set"
+ALL = (VerticalLogisticRegression, VerticalGradientBoosting, LookalikeModel)
+
+
+@pytest.fixture(scope="module")
+def cancer() -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
+    """(brand's X, y, provider's table): scikit-learn's breast cancer set, split by columns."""
+    frame = load_breast_cancer(as_frame=True).frame
+    ids = pd.Series([f"p{i:04d}" for i in range(len(frame))], name="person")
+    y = frame.pop("target").to_numpy()
+    mine = pd.concat([ids, frame.iloc[:, :4]], axis=1)
+    theirs = pd.concat([ids, frame.iloc[:, 4:10]], axis=1).sample(frac=1, random_state=3)
+    return mine, y, theirs
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_parameters_and_clones(kind: Any) -> None:
+    made = kind("b.csv", id="phone", assume_consent=WHY, random_state=3)
+    names = made.get_params()
+    assert names["id"] == "phone" and names["provider"] == "b.csv"
+    copy = clone(made.set_params(holdout=0.1))
+    assert copy is not made and copy.get_params() == made.get_params() and copy.holdout == 0.1
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        made.set_params(nonsense=1)
+    assert not hasattr(LookalikeModel(), "predict_proba")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_tables_of_three_libraries(library: str) -> None:
+    frame = pd.DataFrame({"id": ["a", "b"], "x": [1.0, None], "city": ["上海", None]})
+    given_ = {
+        "pandas": lambda: frame,
+        "polars": lambda: pl.from_pandas(frame),
+        "pyarrow": lambda: pa.table(frame),
+    }
+    table = as_table(given_[library]())
+    assert table.column_names == ["id", "x", "city"] and table.column("x").null_count == 1
+    assert [str(v) for v in table.column("id").to_pylist()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "x", "y", "code"),
+    [
+        ({}, np.zeros((3, 2)), [0, 1, 0], "pec.input"),
+        ({}, pd.DataFrame({"a": [1, 2]}), [0, 1], "pec.column"),
+        ({}, pd.DataFrame({"id": ["a", "b"]}), [1, 1], "pec.input"),
+        ({}, pd.DataFrame({"id": ["a", "b"]}), [1, 0, 1], "pec.input"),
+        ({"assume_consent": None}, pd.DataFrame({"id": ["a", "b"]}), [1, 0], "pec.usage"),
+        ({"unmatched": "zero"}, pd.DataFrame({"id": ["a", "b"]}), [1, 0], "pec.usage"),
+    ],
+)
+def test_what_can_not_be_fitted(changes: dict[str, Any], x: Any, y: list[int], code: str) -> None:
+    provider = pd.DataFrame({"id": ["a", "b"], "z": [1, 2]})
+    made = VerticalLogisticRegression(provider, **{"assume_consent": WHY, **changes})
+    with pytest.raises(PecError) as caught:
+        made.fit(x, y)
+    assert caught.value.code == code and not hasattr(made, "job_id_")
+
+
+@pytest.mark.slow
+def test_logistic_regression_in_a_pipeline(cancer: tuple[Any, ...]) -> None:
+    """Fitted on two thirds, it ranks the last third as well as the pooled model's AUC in the literature."""
+    X, y, theirs = cancer
+    train = np.arange(len(y)) % 3 != 0
+    scale = ColumnTransformer(
+        [("scale", StandardScaler(), list(X.columns[1:]))],
+        remainder="passthrough",
+        verbose_feature_names_out=False,
+    ).set_output(transform="pandas")
+    model = make_pipeline(
+        scale, VerticalLogisticRegression(theirs, id="person", assume_consent=WHY, steps=12)
+    )
+    model.fit(X[train], np.where(y[train] == 1, "benign", "malignant"))
+    last = model[-1]
+    assert last.classes_.tolist() == ["benign", "malignant"] and last.card_.exists()
+    some = X[~train]
+    stranger = some.iloc[:1].assign(person="nobody")
+    chance = model.predict_proba(pd.concat([some, stranger, some.iloc[:1]]))
+    assert chance.shape == (len(some) + 2, 2) and np.allclose(chance.sum(axis=1), 1)
+    assert roc_auc_score(y[~train] == 0, chance[: len(some), 1]) > 0.97
+    assert chance[len(some), 1] == pytest.approx(last.prior_)  # not at the provider
+    assert chance[-1, 1] == chance[0, 1]  # the same person twice
+    with pytest.raises(PecError, match=r"pec\.usage") as caught:
+        pickle.dumps(last)
+    assert "ConnectedProvider" in caught.value.hint
+    again = clone(last)
+    assert not hasattr(again, "job_id_")
+
+
+@pytest.mark.slow
+def test_boosting_under_cross_validation(cancer: tuple[Any, ...]) -> None:
+    X, y, theirs = cancer
+    model = VerticalGradientBoosting(
+        theirs, id="person", assume_consent=WHY, trees=8, depth=2, bins=8, learning_rate=0.4
+    )
+    split = ShuffleSplit(1, test_size=0.3, random_state=1)  # each fold is a training job and a score job
+    scores = cross_val_score(model, pl.from_pandas(X), y, cv=split, scoring="roc_auc", error_score="raise")
+    assert scores.min() > 0.9
+
+
+# -- stacking ------------------------------------------------------------------------------------------------
+
+
+def job_scores(folder: Path, rows: np.ndarray, score: np.ndarray, role: np.ndarray) -> Path:
+    folder.mkdir()
+    pd.DataFrame({"row": rows, "score": score, "role": role}).to_parquet(folder / "scores.parquet")
+    return folder
+
+
+def two_models(folder: Path, n: int = 3000) -> tuple[dict[str, Path], np.ndarray, np.ndarray]:
+    """Two providers' scores, each of half of what tells the label; the second has no first third."""
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(2, n))
+    y = (rng.random(n) < 1 / (1 + np.exp(-1.5 * (a + b)))).astype(float)
+    y[::50] = np.nan
+    role = np.where(rng.random(n) < 0.6, "fit", "held_out").astype(object)
+    role[::50] = "scored"
+    a = np.where(role == "fit", a + 3 * np.nan_to_num(y), a)  # an overfitted training score
+    late = np.arange(n) >= n // 3
+    found = {
+        "a": job_scores(folder / "a", np.arange(n), a, role),
+        "b": job_scores(folder / "b", np.arange(n)[late], b[late], role[late]),
+    }
+    return found, y, role
+
+
+def test_stacked_models_beat_each_one(tmp_path: Path) -> None:
+    paths, y, role = two_models(tmp_path)
+    models = {name: stacking.read(path) for name, path in paths.items()}
+    found = stacking.stack(models, y)
+    assert found.auc > max(found.auc_of.values()) + 0.02
+    assert set(found.weights) == {"a", "b", "b: not there"} and found.rows == int((role == "held_out").sum())
+    # Learned off the training people, weights of equal models are alike, however overfitted one is there.
+    assert 0.7 < found.weights["a"] / found.weights["b"] < 1.4
+    assert found.scores["score"].between(0, 1).all() and len(found.scores) == len(y)
+    again = stacking.stack(models, y)
+    assert again.weights == found.weights and again.auc == found.auc
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_noise_stacked_on_a_model_changes_little(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = 800
+    a, noise = rng.normal(size=(2, n))
+    y = (rng.random(n) < 1 / (1 + np.exp(-2 * a))).astype(float)
+    table = {"row": np.arange(n), "role": np.full(n, "held_out")}
+    found = stacking.stack(
+        {"a": pd.DataFrame({**table, "score": a}), "n": pd.DataFrame({**table, "score": noise})}, y
+    )
+    assert found.auc > found.auc_of["a"] - 0.02
+
+
+def test_models_that_can_not_be_stacked(tmp_path: Path) -> None:
+    paths, y, role = two_models(tmp_path)
+    models = {name: stacking.read(path) for name, path in paths.items()}
+    fitted = {name: table.assign(role="fit") for name, table in models.items()}
+    twice = {**models, "a": pd.concat([models["a"], models["a"].iloc[:1]])}
+    for given_, labels in ((fitted, y), ({"a": models["a"]}, y), (models, y[:100]), (twice, y)):
+        with pytest.raises(PecError, match=r"pec\.input"):
+            stacking.stack(given_, labels)
+    with pytest.raises(PecError, match=r"pec\.file"):
+        stacking.read(tmp_path / "nothing")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    paths, y, _ = two_models(tmp_path)
+    frame = pd.DataFrame(
+        {"id": range(len(y)), "bought": np.where(np.isnan(y), None, np.where(y == 1, "yes", "no"))}
+    )
+    frame.to_csv(tmp_path / "brand.csv", index=False)
+    answer = pec(
+        *("model", "stack", "--model", f"a={paths['a']}", "--model", f"b={paths['b'] / 'scores.parquet'}"),
+        *("--labels", tmp_path / "brand.csv", "--label", "bought", "--out", tmp_path / "out", "--json"),
+    )
+    assert answer.code == 0, answer.out + answer.err
+    assert answer.json["auc"] > answer.json["best_single_auc"]
+    assert len(pd.read_parquet(tmp_path / "out" / "scores.parquet")) == len(y)
+    wrong = pec(
+        *("model", "stack", "--model", "a", "--labels", tmp_path / "brand.csv", "--label", "bought"),
+        *("--out", tmp_path / "out", "--json"),
+    )
+    assert wrong.code == 2 and wrong.error["code"] == "pec.usage"
+
+
+class Plain:
+    """A stand-in with an estimator's interface for one provider: its score is a column that it may see."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+    def get_params(self, deep: bool = True) -> dict[str, str]:
+        return {"column": self.column}
+
+    def fit(self, X: Any, y: Any) -> Plain:
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        p = 1 / (1 + np.exp(-as_table(X).column(self.column).to_numpy()))
+        return np.column_stack([1 - p, p])
+
+
+def test_several_providers_as_one_estimator() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(1500, 2))
+    y = np.where(rng.random(1500) < 1 / (1 + np.exp(-2 * x.sum(axis=1))), "yes", "no")
+    X = pd.DataFrame({"id": range(1500), "a": x[:, 0], "b": x[:, 1]})
+    both = StackedVertical([("a", Plain("a")), ("b", Plain("b"))])
+    assert cross_val_score(both, X, y, cv=3, scoring="roc_auc", error_score="raise").min() > 0.85
+    both.fit(X, y)
+    assert set(both.weights_) == {"a", "b"} and set(both.predict(X)) == {"no", "yes"}
+    with pytest.raises(PecError, match=r"pec\.usage"):
+        StackedVertical([("a", Plain("a"))]).fit(X, y)
