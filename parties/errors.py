@@ -15,6 +15,8 @@ CODES: dict[str, str] = {
     "node.exists": "the directory already holds a node",
     "node.home": "the directory is no node home, or its files are not private",
     "node.locked": "another process runs this node",
+    "node.engine": "the engine that node.toml asks for is not installed, or does not start",
+    "node.worker": "workers of the engine were lost too often in one alignment",
     "node.port": "the port can't be opened",
     "node.interrupted": "the node stopped while the job ran",
     "node.stopping": "the node is shutting down",

@@ -46,7 +46,9 @@ class Settings:
     sends; `lease_seconds`: how long a stage may last after this side has looked at the consent;
     `bucket_rows`: items in a bucket of a set that is aligned in several; `bandwidth_mbit`: the line to the
     peers in megabits a second, 0 to have it measured; `resume_seconds`: how long an interrupted job waits
-    for the other side; `resume_attempts`: how often a job may be taken up again.
+    for the other side; `resume_attempts`: how often a job may be taken up again; `engine`: where buckets are
+    computed, "local" or "ray"; `workers`: how many of them at a time, 0 for one a core; `ray_address`: a
+    cluster that runs already.
     """
 
     party: str
@@ -63,6 +65,9 @@ class Settings:
     bandwidth_mbit: float = 0.0
     resume_seconds: float = 900.0
     resume_attempts: int = 5
+    engine: str = "local"
+    workers: int = 0
+    ray_address: str = ""
 
 
 @dataclass(frozen=True)
@@ -380,6 +385,8 @@ def _settings(raw: Mapping[str, Any]) -> Settings:
         if not isinstance(value, str) and value <= 0:
             raise NodeError("node.config", f"node.toml: {name} must be above 0")
         out[name] = value
+    if out.get("engine", "local") not in ("local", "ray"):
+        raise NodeError("node.config", f"node.toml: engine is local or ray, not {out['engine']!r}")
     if "party" not in out:
         raise NodeError("node.config", "node.toml: party is missing")
     try:

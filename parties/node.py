@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -116,15 +117,21 @@ def _why(line: str) -> str:
 
 def serve(home: Home, log: Log, ready_file: Path | None, kinds: Mapping[str, JobKind] | None = None) -> None:
     """Run the node until SIGTERM or SIGINT. Raises NodeError if it can't start."""
+    from parties import workers
     from parties.engine import Engine
     from parties.operator import Operator
     from parties.store import Store
     from parties.transport.server import Server
 
+    if home.settings.engine == workers.RAY:
+        # Before the signals: Ray's own reaction to SIGTERM would end the process at once.
+        log("node.engine", "starting Ray", level="info")
+        workers.start_ray(home.settings.workers, home.settings.ray_address)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with contextlib.ExitStack() as stack:
+        stack.callback(workers.stop_ray)
         stack.enter_context(home.lock())
         store = Store(home.path / "node.db")
         stack.callback(store.close)
@@ -175,9 +182,12 @@ def main(argv: list[str] | None = None, kinds: Mapping[str, JobKind] | None = No
     parser = argparse.ArgumentParser(prog="python -m parties.node", description="Run a party node.")
     parser.add_argument("--home", required=True, type=Path, help="the node's directory")
     parser.add_argument("--ready-file", type=Path, help="written with address and process id once it listens")
+    parser.add_argument("--engine", choices=("local", "ray"), help="in the place of node.toml's")
     arguments = parser.parse_args(argv)
     try:
         home = Home.open(arguments.home)
+        if arguments.engine:
+            home.settings = replace(home.settings, engine=arguments.engine)
         original = os.dup(2)
         log = Log(home.path / "log" / "node.log", os.fdopen(os.dup(original), "w"))
     except (NodeError, OSError) as error:

@@ -67,6 +67,17 @@ class Channel(Protocol):
         """The peer's next `send_json`. The caller validates it: a peer may send any object."""
         ...
 
+    def send_bytes(self, message: bytes) -> None:
+        """One message that is not a machine's own; for `parties.lanes`, which drives several machines.
+
+        One thread at a time in it, while another may be in `receive_bytes`.
+        """
+        ...
+
+    def receive_bytes(self) -> bytes:
+        """The peer's next `send_bytes`."""
+        ...
+
     def progress(self, done: int, total: int, what: str = "") -> None:
         """For a progress bar, from work that has no machine. Not sent to the peer."""
         ...

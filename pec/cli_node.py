@@ -151,12 +151,19 @@ def _existing_center(consent: str | None) -> str | None:
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 @home_option
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written when the node answers.")
-def run(directory: Path | None, home: Path, ready_file: Path | None) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    help="Where buckets of large sets are computed; node.toml's, or this process.",
+)
+def run(directory: Path | None, home: Path, ready_file: Path | None, engine: str | None) -> None:
     """Start the node and stay with it; stop it with Ctrl-C. (`serve` means the same.)"""
     where = _home(directory or home).path
     command = [sys.executable, "-m", "parties.node", "--home", str(where)]
     if ready_file is not None:
         command += ["--ready-file", str(ready_file)]
+    if engine:
+        command += ["--engine", engine]
     note(f"starting the node in {where}")
     sys.stderr.flush()
     os.execv(command[0], command)  # noqa: S606 (this very interpreter; the node takes over this process)

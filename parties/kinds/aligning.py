@@ -9,7 +9,8 @@ Both roles can be the receiver (who learns) or the sender. The receiver leads:
 
 With more than one bucket the items lie in Parquet files of the job's state directory, one a bucket, beside a
 manifest; a bucket is the unit of memory, progress, checkpoint and retry. After a node was killed the two
-sides compare their manifests and go on with the first bucket that one of them has not finished.
+sides compare their manifests and go on with the first bucket that one of them has not finished. Buckets run
+one after the other in this thread; where a side has workers, several at a time (`parties.lanes`).
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from parties import cost, private_files
+from parties import cost, private_files, workers
 from parties.errors import NodeError
 from parties.kinds.bucket_store import MAX_ITEMS, BucketStore, Plan
+from parties.lanes import Lanes
 from parties.stage import StageContext
+from parties.workers import Work, Workers
 from protocols import align
 from protocols.align import buckets as bucketing
 from protocols.errors import LocalError
@@ -106,22 +110,21 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
             raise NodeError("kind.message", "the sender has other rows than it said", share=True)
     else:
         store.split(plan, items)
+        store.back_to(first)
         cap = bucketing.capacity(size, plan.buckets)
-        for bucket in range(first, plan.buckets):
-            held, index = store.bucket(bucket)
-            held = _replaced(held, None if usable is None else usable[index])
-            machine = align.Receiver(
-                bucketing.fill(held, cap, os.urandom),
-                _session(ctx, bucket),
-                limits,
-                os.urandom,
-                suite=plan.suite,
-                malicious=_malicious(ctx),
-                numbered=True,
-                runs=plan.buckets,
-            )
-            found = ctx.channel.run(machine, "align", (bucket, plan.buckets))
-            store.finish(bucket, index, found.rows[: len(index)])
+        places: dict[int, Ints] = {}
+
+        def ask(bucket: int, attempt: int) -> Work:
+            held, places[bucket] = store.bucket(bucket)
+            held = _replaced(held, None if usable is None else usable[places[bucket]])
+            held = bucketing.fill(held, cap, os.urandom)
+            return _work(ctx, plan, "receiver", bucket, attempt, limits, held)
+
+        def keep(bucket: int, result: align.AlignResult) -> None:
+            index = places.pop(bucket)
+            store.finish(bucket, index, result.rows[: len(index)])
+
+        _run_buckets(ctx, (first, plan.buckets), _lanes(hello, theirs), ask, keep)
         rows = store.rows(len(items))
     if len(rows) and int(rows.max()) >= plan.people:
         raise NodeError("kind.message", "a matched row has a number outside the sender's", share=True)
@@ -167,8 +170,10 @@ def send(
         _same_size(ctx.channel.run(machine, "align").padded_receiver_size, cap)
     else:
         store.split(plan, items)
+        store.back_to(first)
         own_cap = bucketing.capacity(len(items), plan.buckets)
-        for bucket in range(first, plan.buckets):
+
+        def answer(bucket: int, attempt: int) -> Work:
             held, index = store.bucket(bucket)
             held = bucketing.fill(_replaced(held, usable[index]), own_cap, os.urandom)
             # Rows in a bucket stand in view order, the filling behind; the order is secret, but the boundary
@@ -176,19 +181,16 @@ def send(
             order = np.argsort(np.frombuffer(os.urandom(8 * own_cap), dtype=np.uint64), kind="stable")
             numbers = np.zeros(own_cap, dtype=np.int64)
             numbers[: len(index)] = index if owner is None else owner[index]
-            machine = align.Sender(
-                np.ascontiguousarray(held[order]),
-                _session(ctx, bucket),
-                limits,
-                os.urandom,
-                suite=plan.suite,
-                malicious=_malicious(ctx),
-                numbers=numbers[order],
-                runs=plan.buckets,
-            )
-            learned = ctx.channel.run(machine, "align", (bucket, plan.buckets))
-            _same_size(learned.padded_receiver_size, cap)
+            held = np.ascontiguousarray(held[order])
+            return _work(ctx, plan, "sender", bucket, attempt, limits, held, numbers[order])
+
+        def ended(bucket: int, result: align.SenderResult) -> None:
+            _same_size(result.padded_receiver_size, cap)
             store.finish(bucket)
+
+        lanes = _lanes(hello, theirs)
+        _run_buckets(ctx, (first, plan.buckets), lanes, answer, ended, lambda bucket: _asking(ctx, cap))
+        asked = int(ctx.result["asked_at_most"])
     store.remove()
     _report(ctx, plan, None, time.monotonic() - began, before)
     return asked
@@ -207,7 +209,9 @@ def _asking(ctx: StageContext, count: int) -> int:
     An attempt that was broken off counts: its answers may have arrived. Returns the sum of all attempts.
     """
     total, path = count, None
-    if ctx.state is not None:
+    if ctx.state is None:
+        total += int(ctx.result.get("asked_at_most", 0))
+    else:
         path = private_files.folder(ctx.state) / "asked.json"
         if path.exists():
             total += int(json.loads(path.read_text()))
@@ -219,9 +223,83 @@ def _asking(ctx: StageContext, count: int) -> int:
     return total
 
 
-def _session(ctx: StageContext, bucket: int) -> bytes:
-    """A session for each attempt and bucket: a transcript of one can't be played in another."""
-    return ctx.channel.session(f"align bucket {bucket}")
+def _session(ctx: StageContext, bucket: int, attempt: int = 0) -> bytes:
+    """A session for each bucket, attempt at it, and session of the job: a transcript of one can't be played
+    in another.
+
+    """
+    return ctx.channel.session(f"align bucket {bucket}" + (f" attempt {attempt}" if attempt else ""))
+
+
+def _work(
+    ctx: StageContext,
+    plan: Plan,
+    role: Literal["receiver", "sender"],
+    bucket: int,
+    attempt: int,
+    limits: align.Limits,
+    items: Bytes,
+    numbers: Ints | None = None,
+) -> Work:
+    """One attempt at one bucket's run."""
+    session = _session(ctx, bucket, attempt)
+    return Work(role, plan.suite, _malicious(ctx), session, plan.buckets, limits, items, numbers)
+
+
+def _lanes(hello: dict[str, Any], theirs: dict[str, Any]) -> int:
+    """How many buckets run at a time; 0 if no side computes in workers."""
+    widths = [int(side.get("lanes", 0)) for side in (hello, theirs)]
+    return min(max(1, width) for width in widths) if any(widths) else 0
+
+
+def _run_buckets(
+    ctx: StageContext,
+    buckets: tuple[int, int],
+    lanes: int,
+    make: Callable[[int, int], Work],
+    keep: Callable[[int, Any], None],
+    again: Callable[[int], Any] = lambda bucket: None,
+) -> None:
+    """The buckets from the first of `buckets` to before the second: one after the other in this thread, or
+    several at a time in workers. `again(bucket)` before a bucket that lost its worker runs once more.
+    """
+    first, count = buckets
+    if not lanes:
+        for bucket in range(first, count):
+            keep(bucket, ctx.channel.run(make(bucket, 0).machine(), "align", (bucket, count)))
+        return
+    complete = [first]
+
+    def finished(bucket: int, result: Any) -> None:
+        keep(bucket, result)
+        complete[0] += 1
+
+    def progress(bucket: int, step: tuple[int, int]) -> None:
+        done, total = step
+        ctx.channel.progress(complete[0] * total + done, count * total, f"align {bucket + 1} of {count}")
+
+    run = Lanes(
+        first,
+        count,
+        lanes,
+        _workers(ctx),
+        send=ctx.channel.send_bytes,
+        receive=ctx.channel.receive_bytes,
+        work=make,
+        finished=finished,
+        restarting=again,
+        progress=progress,
+    )
+    run.run()
+    ctx.result["restarted_buckets"] = run.restarts
+
+
+def _workers(ctx: StageContext) -> Workers:
+    return workers.workers_of(
+        str(_setting(ctx, "engine", workers.LOCAL)),
+        int(_setting(ctx, "workers", 0)),
+        str(_setting(ctx, "ray_address", "")),
+    )
 
 
 def _replaced(items: Bytes, usable: npt.NDArray[np.bool_] | None) -> Bytes:
@@ -245,17 +323,28 @@ def _hello(ctx: StageContext, store: BucketStore) -> dict[str, Any]:
     return {
         "bucket_rows": int(_setting(ctx, "bucket_rows", BUCKET_ROWS)),
         "suites": allowed_suites(ctx),
+        **_width(ctx),
         "plan": store.plan.to_document() if store.plan else None,
         "done": store.done,
     }
 
 
+def _width(ctx: StageContext) -> dict[str, int]:
+    """How many buckets this side has in workers at a time; nothing where it has none."""
+    engine = str(_setting(ctx, "engine", workers.LOCAL))
+    if engine == workers.LOCAL:
+        return {}
+    size, address = int(_setting(ctx, "workers", 0)), str(_setting(ctx, "ray_address", ""))
+    return {"lanes": workers.start_ray(size, address).width}
+
+
 def _checked(message: dict[str, Any], name: str, most: int) -> dict[str, Any]:
     """The peer's hello. `kind.message` for anything that this side could not act on."""
     size, per, done = message.get(name), message.get("bucket_rows"), message.get("done")
-    whole = all(type(v) is int and v >= 0 for v in (size, per, done))
+    lanes = message.get("lanes", 0)
+    whole = all(type(v) is int and v >= 0 for v in (size, per, done, lanes))
     names = message.get("suites")
-    known = {name, "bucket_rows", "suites", "plan", "done"}
+    known = {name, "bucket_rows", "suites", "plan", "done", "lanes"}
     if name == "rows":
         known |= {"people", "numbered"}
         whole &= type(message.get("people")) is int and type(message.get("numbered")) is bool
@@ -268,6 +357,7 @@ def _checked(message: dict[str, Any], name: str, most: int) -> dict[str, Any]:
         or not set(message) <= known
         or int(per or 0) < 1
         or int(done or 0) > bucketing.MOST
+        or int(lanes) > workers.MAX_WIDTH
     ):
         raise NodeError("kind.message", "the greeting of the alignment is malformed", share=True)
     if int(size or 0) > most:

@@ -78,6 +78,7 @@ class BucketStore:
         self.path = folder / f"align-{what}"
         self.plan: Plan | None = None
         self.done = 0
+        self._finished: set[int] = set()  # beyond `done`: lost if the node is killed
         manifest = self.path / "manifest.json"
         if manifest.exists():
             try:
@@ -120,13 +121,25 @@ class BucketStore:
         return raw[: ITEM * len(table)].reshape(len(table), ITEM), table.column("index").to_numpy()
 
     def finish(self, number: int, index: Ints | None = None, rows: Ints | None = None) -> None:
-        """Bucket `number` is done; the receiver keeps what it learned: (index, row) of the matches."""
+        """Bucket `number` is done, in any order; the receiver keeps what it learned: (index, row) of the
+        matches.
+        """
         if index is not None and rows is not None:
             hit = np.flatnonzero(rows >= 0)
             with private_files.writing(self._file("rows", number, "npy")) as file:
                 np.save(file, np.stack([index[hit], rows[hit]]), allow_pickle=False)
-        self.done = number + 1
+        self._finished.add(number)
+        if number != self.done:
+            return
+        while self.done in self._finished:
+            self.done += 1
         self._write()
+
+    def back_to(self, first: int) -> None:
+        """The buckets from `first` on run once more."""
+        if first < self.done:
+            self.done = first
+            self._write()
 
     def rows(self, count: int) -> Ints:
         """int64[count]: the rows of all buckets."""

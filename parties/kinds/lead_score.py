@@ -80,6 +80,12 @@ class TargetChannel:
     def receive_json(self) -> dict[str, Any]:
         return self._channel.receive_json()
 
+    def send_bytes(self, message: bytes) -> None:
+        self._channel.send_bytes(message)
+
+    def receive_bytes(self) -> bytes:
+        return self._channel.receive_bytes()
+
     def progress(self, done: int, total: int, what: str = "") -> None:
         self._channel.progress(done, total, f"{self._target} {what}")
 

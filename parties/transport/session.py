@@ -202,6 +202,12 @@ class StageChannel:
     def receive_json(self) -> dict[str, Any]:
         return documents.parse(self._link.receive("stage_json")[1], "the peer's control message", MAX_FRAME)
 
+    def send_bytes(self, message: bytes) -> None:
+        self._link.send("payload", message)
+
+    def receive_bytes(self) -> bytes:
+        return self._link.receive("payload")[1]
+
     def progress(self, done: int, total: int, what: str = "") -> None:
         self._on_progress(what or self._stage, done, total)
 

@@ -64,6 +64,12 @@ class QueueChannel:
     def receive_json(self) -> Any:
         return json.loads(self._receive())
 
+    def send_bytes(self, message: bytes) -> None:
+        self._send(message)
+
+    def receive_bytes(self) -> bytes:
+        return self._receive()
+
     def progress(self, done: int, total: int, what: str = "") -> None:
         pass
 
