@@ -248,6 +248,7 @@ class BrandSide(Jobs):
         agreement = self.home.agreement(spec.agreement_id)
         documents.check_terms(spec, agreement, documents.now())
         self.kind(spec).check(spec, agreement)
+        self.check_budget(spec, agreement)
 
     def _approved(self, job_id: str, peer: Peer, line: Connection, reply: Any) -> None:
         """Wait until the provider has decided; raises PeerFailed with its reason if it said no."""

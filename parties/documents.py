@@ -332,6 +332,18 @@ class Privacy(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivacyTotal(Document):
+    """(epsilon, delta) of everything that all jobs under an agreement give away with noise, together."""
+
+    epsilon: float
+    delta: float
+
+    def validate(self) -> None:
+        self._require(0 < self.epsilon <= 10_000, "epsilon must be above 0 and at most 10000")
+        self._require(0 < self.delta < 0.1, "delta must be above 0 and below 0.1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Agreement(Document):
     """Terms between a brand and a provider, signed by both.
 
@@ -343,9 +355,11 @@ class Agreement(Document):
     `suites`: protocol suites by name. `impact_assessment`: where the assessment (PIPL 55) is kept. `sums`:
     columns whose sum over shared people an overlap may give out, as SIDE.COLUMN:LEARNER:BOUND
     (provider.spend:brand:10000): whose column it is, who learns the sum, and the most that one person counts.
+    `privacy_total`: budget of all jobs under the agreement together (parties.budget); without it each job's
+    `privacy` is counted and nothing is refused.
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"sums"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"sums", "privacy_total"})
 
     id: str
     brand: str
@@ -364,6 +378,7 @@ class Agreement(Document):
     created_at: str
     expires_at: str
     sums: tuple[str, ...] = ()
+    privacy_total: PrivacyTotal | None = None
 
     def validate(self) -> None:
         for name in ("id", "brand", "provider"):
@@ -375,6 +390,10 @@ class Agreement(Document):
             "kinds, purposes or suites is empty",
         )
         self._require(set(self.preapproved) <= set(self.kinds), "a preapproved kind is not among the kinds")
+        self._require(
+            self.privacy_total is None or self.privacy is not None,
+            "privacy_total without privacy: jobs without noise have no finite epsilon to count",
+        )
         self._require(
             self.minimum_rows >= 1 and self.minimum_seeds >= 1, "the minimum sizes must be at least 1"
         )

@@ -46,6 +46,7 @@ CODES: dict[str, str] = {
     "agreement.column": "the agreement does not allow one of the columns or tags",
     "agreement.suite": "the agreement does not allow this protocol suite",
     "agreement.privacy": "the job asks for less privacy than the agreement demands",
+    "agreement.budget": "the agreement's total privacy budget does not allow one more such job",
     "agreement.minimum_rows": "fewer eligible people than the agreement's minimum",
     "agreement.minimum_seeds": "fewer seeds than the agreement's minimum",
     # jobs

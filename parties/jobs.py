@@ -14,7 +14,7 @@ from typing import Any
 
 from consent_center.errors import ConsentError
 from parties import documents
-from parties.documents import JobSpec
+from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError, PeerFailed
 from parties.home import Home
 from parties.identity import Peer
@@ -60,6 +60,12 @@ class Jobs:
                 "job.kind", f"{spec.kind[:64]!r} is none of {', '.join(sorted(self.kinds))}", share=True
             )
         return found.of(spec)
+
+    def check_budget(self, spec: JobSpec, agreement: Agreement) -> None:
+        """Refuse at once what the account has no room for; what counts is the stage that spends it."""
+        asked = self.kind(spec).spends(spec, agreement)
+        if asked is not None:
+            self.store.account(agreement).check(asked)
 
     @property
     def running(self) -> int:

@@ -102,7 +102,12 @@ class Operator:
     def _agreements(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         now = documents.now()
         return [
-            {**a.to_json(), "expired": documents.moment(a.expires_at) <= now} for a in self._home.agreements()
+            {
+                **a.to_json(),
+                "expired": documents.moment(a.expires_at) <= now,
+                "account": self._store.account(a).to_document(),
+            }
+            for a in self._home.agreements()
         ]
 
     def _preflight(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -161,11 +166,23 @@ class Operator:
             "consent": job.consent,
             "leakage": job.leakage,
             "result": job.result,
+            "privacy": self._privacy(job),
             "path": str(path) if done else None,
             "files": sorted(p.name for p in path.iterdir()) if done and path.is_dir() else [],
             "audit": str(path / "audit.zip") if done and (path / "audit.zip").exists() else None,
         }
         return out
+
+    def _privacy(self, job: Job) -> dict[str, Any] | None:
+        """What the job has spent here, and how its agreement's account stands; None where nothing counts."""
+        id_ = job.signed["document"]["agreement_id"]
+        agreement = next((a for a in self._home.agreements() if a.id == id_), None)
+        if agreement is None or agreement.privacy is None:
+            return None
+        account = self._store.account(agreement)
+        known = account.to_document()
+        mine = [s.to_document() for s in account.spends if s.job_id == job.job_id]
+        return {**{k: v for k, v in known.items() if k != "spends"}, "spent_by_this_job": mine}
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

@@ -71,6 +71,7 @@ class ProviderSide(Jobs):
             documents.check_terms(spec, agreement, documents.now())
             kind = self.kind(spec)
             kind.check(spec, agreement)
+            self.check_budget(spec, agreement)
             self.store.update(id_, leakage={role: list(text) for role, text in kind.leakage.items()})
             if not any(d.name == spec.datasets["provider"] for d in self.home.datasets()):
                 raise NodeError(
@@ -189,7 +190,9 @@ class ProviderSide(Jobs):
             )
         spec = self._spec(job_id)
         documents.check_time(spec, documents.now(), f"job {job_id}", expired="job.expired")
-        documents.check_terms(spec, self.home.agreement(spec.agreement_id), documents.now())
+        agreement = self.home.agreement(spec.agreement_id)
+        documents.check_terms(spec, agreement, documents.now())
+        self.check_budget(spec, agreement)
         return self._approve(job_id, note or "approved by the operator")
 
     def reject(self, job_id: str, reason: str) -> Job:

@@ -14,6 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +313,28 @@ class Runner:
             settings=self.home.settings,
             state=self.checkpoints.folder,
             models=Models(self.home, self.center),
+            spend=self._spend,
+        )
+
+    def _spend(self) -> None:
+        """Count what the job spends, in the database and then in the ledger; see `Store.spend`."""
+        asked = self.kind.spends(self.spec, self.agreement)
+        if asked is None:
+            return
+        asked = replace(asked, job_id=self.job.job_id)
+        account = self.store.spend(self.agreement, asked)
+        total = self.agreement.privacy_total
+        self._record(
+            "job.spend",
+            {
+                "job": self.job.job_id,
+                "agreement": self.agreement.id,
+                "mechanism": asked.mechanism,
+                "epsilon": asked.epsilon,
+                "delta": asked.delta,
+                "epsilon_spent": round(account.epsilon_spent(), 6),
+                "total": None if total is None else total.to_json(),
+            },
         )
 
     # -- stages ----------------------------------------------------------------------------------------------

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from parties.budget import Spend
 from parties.documents import Agreement, JobSpec
+from parties.errors import NodeError
 from protocols.machine import MAX_MESSAGE, Machine
 
 if TYPE_CHECKING:
@@ -138,6 +140,10 @@ class ViewRequest:
     workdir: Path
 
 
+def no_account() -> None:
+    raise NodeError("node.internal", "a stage spends privacy where no account is kept")
+
+
 @dataclass
 class StageContext:
     """Everything that a stage's function sees.
@@ -148,7 +154,9 @@ class StageContext:
     organisation's ledger and returns the leaf's index. `state` is a private directory that outlives a killed
     node: a stage keeps there what it needs to go on, and the job's end removes it. `models` is the node's
     `parties.models.Models`, for kinds that use what an earlier job learned. What a stage puts in
-    `result` (plain JSON) is shown by the operator's `job()`.
+    `result` (plain JSON) is shown by the operator's `job()`. `spend` counts what the kind says that the job
+    spends, and raises `agreement.budget` where that is too much: to be called before anything with noise may
+    reach the peer.
     """
 
     job_id: str
@@ -166,6 +174,7 @@ class StageContext:
     settings: Settings | None = None
     state: Path | None = None
     models: Any = field(default=None, repr=False)
+    spend: Callable[[], None] = no_account
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,8 @@ class JobKind:
     and kept in the audit bundle: {"brand": ("…",), "provider": ("…",)}. `methods`: other ways to the same
     result with stages, checks and leakage of their own, by the spec's parameter `method`. `aligned`: who is
     the receiver of its align stage, for the forecast; empty if it has none.
+    `spends`: the privacy budget that a job uses up, None for a kind or job without noise; both sides derive
+    it from what both signed.
     """
 
     name: str
@@ -200,6 +211,7 @@ class JobKind:
     leakage: Mapping[str, tuple[str, ...]]
     methods: Mapping[str, JobKind] = field(default_factory=dict)
     aligned: Literal["", "brand", "provider"] = ""
+    spends: Callable[[JobSpec, Agreement], Spend | None] = lambda spec, agreement: None
 
     def of(self, spec: JobSpec) -> JobKind:
         """The kind as this spec asks for it; an unknown method is left to `check`."""

@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from parties.budget import Account, Spend
+from parties.documents import Agreement
 from parties.errors import NodeError
 
 #: state -> states that may follow. A state without followers is final.
@@ -47,6 +50,11 @@ CREATE TABLE IF NOT EXISTS stages (
 );
 CREATE TABLE IF NOT EXISTS leaves (job_id TEXT NOT NULL, kind TEXT NOT NULL, leaf INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS leaves_by_job ON leaves (job_id);
+CREATE TABLE IF NOT EXISTS spends (
+    agreement TEXT NOT NULL, job_id TEXT NOT NULL, kind TEXT NOT NULL, mechanism TEXT NOT NULL,
+    epsilon REAL NOT NULL, delta REAL NOT NULL, at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS spends_by_agreement ON spends (agreement);
 CREATE TABLE IF NOT EXISTS nonces (nonce BLOB PRIMARY KEY, job_id TEXT NOT NULL, seen REAL NOT NULL);
 """
 
@@ -190,7 +198,7 @@ class Store:
         )
         return job
 
-    # -- stages, leaves, nonces ------------------------------------------------------------------------------
+    # -- stages, leaves --------------------------------------------------------------------------------------
 
     def start_stage(self, job_id: str, position: int, name: str) -> None:
         with self._write() as db:
@@ -230,12 +238,71 @@ class Store:
             rows = self._db.execute("SELECT kind, leaf FROM leaves WHERE job_id = ? ORDER BY leaf", (job_id,))
             return [(kind, leaf) for kind, leaf in rows.fetchall()]
 
+    # -- privacy spent ---------------------------------------------------------------------------------------
+
+    def spend(self, agreement: Agreement, asked: Spend) -> Account:
+        """Count `asked` under the agreement, or raise `agreement.budget`; one step, whoever else asks.
+
+        It is on disk before this returns, so that neither a kill nor a power cut gives the noise away and
+        forgets it. Nothing takes it back: the job may fail, but what it sent may have been seen.
+        """
+        with self._lock:
+            self._db.execute("PRAGMA synchronous=FULL")
+            try:
+                with self._write() as db:
+                    Account(agreement, _spends(db, agreement.id)).check(asked)
+                    db.execute(
+                        "INSERT INTO spends VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (
+                            agreement.id,
+                            asked.job_id,
+                            asked.kind,
+                            asked.mechanism,
+                            asked.epsilon,
+                            asked.delta,
+                            asked.at or time.time(),
+                        ),
+                    )
+            finally:
+                self._db.execute("PRAGMA synchronous=NORMAL")
+            return self.account(agreement)
+
+    def account(self, agreement: Agreement) -> Account:
+        """What the agreement's jobs have spent on this node so far."""
+        with self._lock:
+            return Account(agreement, _spends(self._db, agreement.id))
+
+    # -- nonces ----------------------------------------------------------------------------------------------
+
     def use_nonce(self, job_id: str, nonce: bytes) -> None:
         """`transport.nonce` if this node has ever seen the nonce: a recorded session must not run again."""
         with self._write() as db:
             made = db.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?, ?)", (nonce, job_id, time.time()))
             if made.rowcount != 1:
                 raise NodeError("transport.nonce", "the peer's session nonce was used before", share=True)
+
+
+def read_account(path: Path, agreement: Agreement) -> Account:
+    """The account from a node's database, without the node: it may be running or not."""
+    if not path.exists():
+        return Account(agreement, ())
+    try:
+        db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)
+        try:
+            known = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spends'").fetchone()
+            return Account(agreement, _spends(db, agreement.id) if known else ())
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise NodeError("node.home", f"{path.name}: {error}", "restore it from a backup") from error
+
+
+def _spends(db: sqlite3.Connection, agreement: str) -> list[Spend]:
+    rows = db.execute(
+        "SELECT kind, mechanism, epsilon, delta, job_id, at FROM spends WHERE agreement = ? ORDER BY rowid",
+        (agreement,),
+    )
+    return [Spend(*row) for row in rows.fetchall()]
 
 
 def _data(job: Job) -> str:

@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -96,6 +97,36 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     for row in materialised:
         out.add_row(*(_cell(value) for value in row))
     return out
+
+
+def time_text(value: Any) -> Any:
+    """Seconds since 1970, as a node keeps them, for people; text as it is."""
+    if isinstance(value, str):
+        return value
+    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def account_rows(account: dict[str, Any]) -> list[tuple[str, Any]]:
+    """An agreement's privacy account in rows for `table`."""
+    total = account["total"]
+    rows: list[tuple[str, Any]] = [
+        ("total", "none: counted, nothing is refused")
+        if total is None
+        else ("total", f"ε {total['epsilon']:g}, δ {total['delta']:g}"),
+        ("spent", f"ε {account['epsilon_spent']:.4g}"),
+    ]
+    if account["share_spent"] is not None:
+        rows.append(("share spent", f"{account['share_spent']:.0%}"))
+    if account["epsilon_left"] is not None:
+        rows.append(("largest ε that one more lookalike may have", f"{account['epsilon_left']:.4g}"))
+    if account["jobs_left"] is not None:
+        rows.append(("lookalikes left, at the agreement's ε", account["jobs_left"]))
+    if account.get("spent_by_this_job"):
+        rows += [
+            ("spent by this job", f"ε {s['epsilon']:g}, δ {s['delta']:g}")
+            for s in account["spent_by_this_job"]
+        ]
+    return rows
 
 
 def _cell(value: Any) -> Any:

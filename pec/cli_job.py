@@ -7,14 +7,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pec import wording
-from pec.cli_common import emit, json_option, note, progress, table
+from pec.cli_common import account_rows, emit, json_option, note, progress, table, time_text
 from pec.cli_node import client_of, home_option, read_json
 from pec.errors import PecError
 
@@ -227,13 +226,15 @@ def _show(found: dict[str, Any]) -> Any:
     if found.get("interrupted"):
         fields.append(("interrupted", f"{found['interrupted']['code']}: {found['interrupted']['detail']}"))
     parts: list[Any] = [
-        table(("field", "value"), [(k, _time(v) if k.endswith("_at") else v) for k, v in fields])
+        table(("field", "value"), [(k, time_text(v) if k.endswith("_at") else v) for k, v in fields])
     ]
     if found.get("spec"):
         parts.append(table(("asked for", ""), _asked(found["spec"]), title="What the brand asks for"))
     if found.get("leakage"):
         lines = [(side, line) for side in ("brand", "provider") for line in found["leakage"].get(side, [])]
         parts.append(table(("who", "learns"), lines, title="What each side learns"))
+    if found.get("privacy"):
+        parts.append(table(("what", "value"), account_rows(found["privacy"]), title="Privacy account"))
     counts = (found.get("counts") or {}).get("own")
     if counts:
         people = [("in", counts["in"]), *((wording.reason(k)[1], v) for k, v in counts["out"].items())]
@@ -263,13 +264,6 @@ def _alignment(found: dict[str, Any]) -> Any:
     rows = [(name, guess.get(name), fact[name]) for name in ("suite", "buckets", "seconds", "bytes")]
     rows.append(("why", found.get("why"), None))
     return table(("alignment", "forecast", "happened"), rows)
-
-
-def _time(value: Any) -> Any:
-    """Seconds since 1970, as a node keeps them, for people."""
-    if isinstance(value, str):
-        return value
-    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _asked(spec: dict[str, Any]) -> list[tuple[str, Any]]:

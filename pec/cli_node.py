@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pec.cli_common import emit, json_option, note, table
+from pec.cli_common import account_rows, emit, json_option, note, table, time_text
 from pec.errors import PecError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -371,6 +371,11 @@ def agreement() -> None:
 @click.option("--tag", "tags", multiple=True, help="Column that enrich may hand out; repeat for several.")
 @click.option("--epsilon", type=float, default=2.0, show_default=True, help="Privacy budget of a lookalike.")
 @click.option("--delta", type=float, default=1e-6, show_default=True)
+@click.option(
+    "--total-epsilon", type=float, help="Budget of all jobs together.  [default: 5 times --epsilon]"
+)
+@click.option("--total-delta", type=float, help="Its delta.  [default: 10 times --delta]")
+@click.option("--no-total", is_flag=True, help="Count what the jobs spend, and refuse nothing.")
 @click.option("--no-noise", is_flag=True, help="No noise: the provider learns exact sums over the seeds.")
 @click.option("--minimum-seeds", type=int, default=100, show_default=True)
 @click.option("--minimum-rows", type=int, default=100, show_default=True)
@@ -417,6 +422,7 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
         tags=options["tags"],
         epsilon=None if options["no_noise"] else options["epsilon"],
         delta=options["delta"],
+        total=_total(options),
         minimum_seeds=options["minimum_seeds"],
         minimum_rows=options["minimum_rows"],
         preapproved=options["preapproved"],
@@ -426,6 +432,20 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
         holds=timedelta(days=options["days"]),
     )
     write_or_print(terms, out, as_json)
+
+
+def _total(options: dict[str, Any]) -> tuple[float, float] | None:
+    given = [n for n in ("total_epsilon", "total_delta") if options[n] is not None]
+    if given and (options["no_total"] or options["no_noise"]):
+        off = "--no-total" if options["no_total"] else "--no-noise"
+        raise PecError("pec.usage", f"--{given[0].replace('_', '-')} together with {off}", "give one of them")
+    if options["no_total"] or options["no_noise"]:
+        return None
+    epsilon, delta = options["total_epsilon"], options["total_delta"]
+    return (
+        5 * options["epsilon"] if epsilon is None else epsilon,
+        10 * options["delta"] if delta is None else delta,
+    )
 
 
 @agreement.command("sign")
@@ -472,6 +492,38 @@ def agreement_list(home: Path, as_json: bool) -> None:
                 for a in d
             ],
         ),
+    )
+
+
+@agreement.command("show")
+@click.argument("id_", metavar="ID")
+@home_option
+@json_option
+def agreement_show(id_: str, home: Path, as_json: bool) -> None:
+    """One agreement: its terms, and the privacy account with every job that has spent of it.
+
+    Reads the node's directory; the node may be running or not.
+    """
+    from parties.store import read_account
+
+    opened = _home(home)
+    found = opened.agreement(id_)
+    account = read_account(opened.path / "node.db", found).to_document()
+    emit({**found.to_json(), "account": account}, as_json, _agreement)
+
+
+def _agreement(d: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    terms = [(k, _short(v)) for k, v in d.items() if k != "account"]
+    columns = ("job", "kind", "epsilon", "delta", "at")
+    spends = [
+        (s["job_id"], s["kind"], s["epsilon"], s["delta"], time_text(s["at"])) for s in d["account"]["spends"]
+    ]
+    return Group(
+        table(("term", "value"), terms),
+        table(("what", "value"), account_rows(d["account"]), title="Privacy account"),
+        table(columns, spends, title="Spent by"),
     )
 
 

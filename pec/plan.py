@@ -80,6 +80,7 @@ def terms(
     epsilon: float | None = 2.0,
     delta: float = 1e-6,
     clip: float = 5.0,
+    total: tuple[float, float] | None = None,
     minimum_seeds: int = 100,
     minimum_rows: int = 100,
     preapproved: Iterable[str] = (),
@@ -88,7 +89,9 @@ def terms(
     assessment: str = "",
     holds: timedelta = timedelta(days=365),
 ) -> dict[str, Any]:
-    """The terms of an agreement, unsigned. `epsilon` None asks for no noise; δ and the clip go with ε."""
+    """The terms of an agreement, unsigned. `epsilon` None asks for no noise; δ and the clip go with ε.
+    `total`: (ε, δ) of all jobs together, None to count without a limit.
+    """
     created = documents.now()
     agreement = documents.Agreement(
         id=id,
@@ -105,6 +108,7 @@ def terms(
         preapproved=tuple(preapproved),
         suites=tuple(suites),
         sums=tuple(sums),
+        privacy_total=None if total is None else documents.PrivacyTotal(epsilon=total[0], delta=total[1]),
         impact_assessment=assessment,
         created_at=documents.timestamp(created),
         expires_at=documents.timestamp(created + holds),

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from parties import features
+from parties.budget import Spend
 from parties.documents import Agreement, JobSpec, Privacy
 from parties.errors import NodeError
 from parties.gate import ConsentedView
@@ -92,6 +93,12 @@ def terms_of(spec: JobSpec, agreement: Agreement) -> lookalike.Terms:
     return lookalike.Terms(**chosen)
 
 
+def spends(spec: JobSpec, agreement: Agreement) -> Spend | None:
+    """The labels' (epsilon, delta), by the discrete Gaussian on z; None without noise."""
+    privacy = privacy_of(spec, agreement)
+    return None if privacy is None else Spend(spec.kind, "gaussian", privacy.epsilon, privacy.delta)
+
+
 def open_view(request: ViewRequest) -> ConsentedView:
     if request.role == "brand":
         common.check_private(request.private, PRIVATE)
@@ -132,6 +139,8 @@ def fit_brand(ctx: StageContext) -> None:
     if int(provider_alive.sum()) < ctx.agreement.minimum_rows:
         # A provider that names a few people as the only ones left would learn how many of them are seeds.
         raise NodeError("agreement.minimum_rows", "too few of the provider's people are left", share=True)
+    # The provider has counted it before its bitmap; whatever happens from here on, it is spent on both sides.
+    ctx.spend()
     seeds = common.matched(ctx, provider_alive)
     _enough(len(seeds), ctx.agreement.minimum_seeds, "matched seeds")
     held = _hold_out(ctx, seeds)
@@ -181,6 +190,7 @@ def _hold_out(ctx: StageContext, seeds: np.ndarray) -> np.ndarray:
 
 
 def fit_provider(ctx: StageContext) -> None:
+    ctx.spend()
     rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
     names = common.spec_columns(ctx)
     terms = terms_of(ctx.spec, ctx.agreement)
@@ -328,4 +338,5 @@ LOOKALIKE = JobKind(
         ),
     },
     aligned="brand",
+    spends=spends,
 )

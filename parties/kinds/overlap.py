@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from parties.budget import Spend
 from parties.documents import Agreement, JobSpec, Sum, sum_of
 from parties.errors import NodeError
 from parties.gate import ConsentedView
@@ -150,6 +151,14 @@ def terms_of(agreement: Agreement, wanted: Sum | None = None) -> private_join.Te
         raise NodeError("job.spec", what, share=True) from error
 
 
+def spends(spec: JobSpec, agreement: Agreement) -> Spend:
+    """(epsilon, delta) of the size, and with a sum of both (protocols/private_join/README.md)."""
+    wanted = asked_sum(spec, agreement)
+    terms = terms_of(agreement, wanted)
+    more = 0.0 if terms.sum_epsilon is None else terms.sum_epsilon
+    return Spend(spec.kind, "laplace", terms.epsilon + more, terms.delta * (2 if more else 1))
+
+
 def items_of(ctx: StageContext, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The items that are joined by, and whose of `people` each is: one a person, of the named kind."""
     kind = ctx.spec.params.get("identifier")
@@ -202,6 +211,7 @@ def _join(ctx: StageContext, people: np.ndarray) -> None:
         machine = private_join.Valuer(items, values, session, terms, os.urandom)
     else:
         machine = private_join.Holder(items, session, terms, os.urandom)
+    ctx.spend()  # before the first message: no noise of this side has left it
     learned = ctx.channel.run(machine, "join")
     if ctx.role == "provider":
         common.record_asked(ctx, learned.peer_size)
@@ -258,6 +268,7 @@ PRIVATE_OVERLAP = JobKind(
     stages=(Stage("join", join_brand, join_provider),),
     check=check_private_join,
     open_view=open_join_view,
+    spends=spends,
     leakage={
         "brand": (
             f"the number of shared people with the provider's noise, but not who; what is written down is "

@@ -93,6 +93,7 @@ class Outcome:
     brand: StageContext
     provider: StageContext
     errors: dict[str, Exception]
+    spent: list[str] = field(default_factory=list)
 
 
 class _Home:
@@ -108,6 +109,7 @@ def run_job(
     kind.check(spec, agreement)
     queues = queue.Queue(), queue.Queue()
     contexts, errors = {}, {}
+    spent: list[str] = []
     for role, side in sides.items():
         folder = workdir / role
         folder.mkdir(parents=True)
@@ -134,6 +136,7 @@ def run_job(
             channel=QueueChannel(out, into, spec.job_id),
             workdir=folder,
             record=lambda name, payload: 0,
+            spend=lambda role=role: spent.append(role),
         )
     for stage in kind.stages:
         if before:
@@ -159,7 +162,7 @@ def run_job(
             thread.join(120)
         if errors:
             break
-    return Outcome(contexts["brand"], contexts["provider"], errors)
+    return Outcome(contexts["brand"], contexts["provider"], errors, spent)
 
 
 def agreement(**changes: Any) -> Agreement:

@@ -70,7 +70,7 @@ def run(
     def side(role: str) -> None:
         home, link = homes[role], links[role]
         peer = home.peer(spec.recipient_of[role])
-        store = Store(home.path / f"{spec.job_id}.db")
+        store = Store(home.path / "node.db")
         secret = private if role == "brand" else {}
         job = Job(spec.job_id, role, spec.kind, peer.party, signed, state="running", private=secret)
         store.add(job)
