@@ -121,6 +121,7 @@ class Center:
         self._trusts_file = True
         self._state = State(self._stored_state)
         self._known: registry.Registry | None = None
+        self._nodes: log.Nodes = {}
         self._lock = threading.RLock()
         self._closed = self._wrote = False
         self._gather = Gather(lambda items: group.serve(self, items))
@@ -479,6 +480,7 @@ class Center:
                 head = self._head.due(connection, now=True)
             self._head.keep(head, force=True)
             self._state = State(self._stored_state)
+            self._nodes = {}
         lost_size = int(lost.split("\n")[1]) if lost.count("\n") > 2 else 0
         return {"lost_size": lost_size, "size": size + 1, "leaf": leaf}
 
@@ -874,13 +876,13 @@ class Center:
         """Inclusion proof of leaf `index` in the log's first `size` leaves. `ledger.index`."""
         with self._read() as connection:
             self._check_size(connection, size)
-            return proof.inclusion(index, size, log.reader(connection))
+            return proof.inclusion(index, size, log.reader(connection, self._nodes))
 
     def prove_consistency(self, old_size: int, new_size: int) -> list[bytes]:
         """Proof that the log of `new_size` leaves extends that of `old_size`. `ledger.index`."""
         with self._read() as connection:
             self._check_size(connection, new_size)
-            return proof.consistency(old_size, new_size, log.reader(connection))
+            return proof.consistency(old_size, new_size, log.reader(connection, self._nodes))
 
     def _check_size(self, connection: sa.Connection, size: int) -> None:
         have = log.size(connection)

@@ -18,6 +18,8 @@ from consent_center.model import ConsentEvent, DecisionRequest, Recorded
 
 #: At most so many are answered by one commit; the others wait for the next.
 LARGEST = 256
+#: Seconds that a group waits for as many callers as there were a moment ago; never for one alone.
+PATIENCE = 0.002
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Gather:
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._expected = 1  # so many callers were seen at once
 
     def record(self, event: ConsentEvent) -> Recorded:
         """`Center.record`; ConsentError as there."""
@@ -75,7 +78,8 @@ class Gather:
                 self._thread = threading.Thread(target=self._run, name="consent-gather", daemon=True)
                 self._thread.start()
             self._waiting.append((item, answer))
-            self._ready.notify()
+            if len(self._waiting) == 1 or len(self._waiting) >= self._expected:
+                self._ready.notify()
         found = answer.result()
         if isinstance(found, ConsentError):
             raise found
@@ -88,8 +92,12 @@ class Gather:
                     self._ready.wait()
                 if not self._waiting:
                     return
+                # Who was answered a moment ago is likely to ask again: better one commit for all than two.
+                self._ready.wait_for(lambda: self._closed or len(self._waiting) >= self._expected, PATIENCE)
                 group = [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST))]
             self._answer(group)
+            with self._ready:
+                self._expected = min(LARGEST, len(group) + len(self._waiting))
 
     def _answer(self, group: list[tuple[Item, Future[Answer]]]) -> None:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,8 @@ from consent_center import events
 from consent_center.errors import ConsentError
 from consent_center.gather import Answer, Asked, Decided, Item
 from consent_center.ledger import log
-from consent_center.model import CODE, ConsentEvent, DecisionRequest, Decisions, Recorded
+from consent_center.ledger.verify import canonical
+from consent_center.model import CODE, ConsentEvent, DecisionRequest, Recorded
 
 if TYPE_CHECKING:
     from consent_center.center import Center
@@ -115,22 +117,28 @@ def _decide_each(center: Center, connection: sa.Connection, asked: Sequence[Aske
     for i, one in enumerate(asked):
         together.setdefault((one.request, one.kind), []).append(i)
     answers: list[Answer] = [Decided(CODE["stale"], -1, "")] * len(asked)
-    leaves: list[tuple[str, dict[str, Any]]] = []
+    leaves: list[tuple[str, bytes]] = []
     with center._lock:
         center._catch_up(connection)
+        limited = center._counts_uses(connection)  # nobody else writes meanwhile: it stays so
         for (request, kind), at in together.items():
             as_of = now if request.as_of is None else batches.micros(request.as_of)
             values = pa.array([asked[i].value for i in at], pa.string())
             found = deciding.candidates(center._keys.pseudonym, values, kind)
             decisions, rules = center._decide_in(connection, request, found, as_of, None)
+            bodies: dict[tuple[int, str], bytes] = {}  # what one person is told differs by the reason only
             for i, code, subject in zip(at, decisions.codes, decisions.ordinals, strict=True):
-                row = Decisions(np.array([code]), np.array([subject]), decisions.sequence, decisions.detail)
-                over, row = center._within_limits(connection, request, row)
+                row, over = replace(decisions, codes=np.array([code]), ordinals=np.array([subject])), ""
+                if limited:
+                    over, row = center._within_limits(connection, request, row)
                 answers[i] = Decided(int(row.codes[0]), row.sequence, row.detail)
-                leaves.append(("decision", center._decision_payload(request, as_of, kind, row, rules)))
-                if not over and center._counts_uses(connection):  # the next question must see this use
-                    last = log.append_entries(connection, leaves)[-1]
+                told = (int(row.codes[0]), row.detail)
+                if told not in bodies:
+                    bodies[told] = canonical(center._decision_payload(request, as_of, kind, row, rules))
+                leaves.append(("decision", bodies[told]))
+                if limited and not over:  # the next question must see this use
+                    last = log.append_bodies(connection, leaves)[-1]
                     leaves = []
                     center._use(connection, last, "decision", request, row)
-    log.append_entries(connection, leaves)
+    log.append_bodies(connection, leaves)
     return answers

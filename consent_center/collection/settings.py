@@ -14,6 +14,15 @@ from consent_center.model import Finding
 
 LEAF_KIND = "collection.setting"
 
+# Built once: every decision asks for the rules in force, and building a statement costs more than running it.
+_NEWEST = (
+    sa.select(settings)
+    .where(settings.c.kind == sa.bindparam("of_kind"), settings.c.id == sa.bindparam("of_id"))
+    .order_by(settings.c.version.desc())
+    .limit(1)
+)
+_VERSION = _NEWEST.where(settings.c.version == sa.bindparam("of_version"))
+
 
 def put(connection: sa.Connection, kind: str, id: str, body: dict[str, Any], actor: str) -> dict[str, Any]:
     """Put a document in force; it with `version` and `leaf`. The same again changes nothing."""
@@ -30,10 +39,11 @@ def put(connection: sa.Connection, kind: str, id: str, body: dict[str, Any], act
 
 def get(connection: sa.Connection, kind: str, id: str, version: int | None = None) -> dict[str, Any] | None:
     """The newest version of a document, or a given one; None if there is none."""
-    query = sa.select(settings).where(settings.c.kind == kind, settings.c.id == id)
-    if version is not None:
-        query = query.where(settings.c.version == version)
-    row = connection.execute(query.order_by(settings.c.version.desc()).limit(1)).first()
+    of: dict[str, Any] = {"of_kind": kind, "of_id": id}
+    if version is None:
+        row = connection.execute(_NEWEST, of).first()
+    else:
+        row = connection.execute(_VERSION, of | {"of_version": version}).first()
     return None if row is None else _document(row)
 
 

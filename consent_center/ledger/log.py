@@ -98,13 +98,19 @@ def event_body_hashes(bodies: Bytes2) -> Bytes2:
 
 def append_entries(connection: sa.Connection, items: Sequence[tuple[str, dict[str, Any]]]) -> list[int]:
     """Append leaves of (kind, payload); their indices. ConsentError `ledger.payload`."""
-    rows, hashes = [], []
-    for kind, payload in items:
+    for kind, _ in items:
         if not isinstance(kind, str) or not _KIND.fullmatch(kind) or kind == EVENT_KIND:
             raise ConsentError(
                 "ledger.payload", f"{kind!r} is no kind for a leaf: a-z, 0-9, and . _ - inside"
             )
-        body, salt = canonical(payload), secrets.token_bytes(SALT_SIZE)
+    return append_bodies(connection, [(kind, canonical(payload)) for kind, payload in items])
+
+
+def append_bodies(connection: sa.Connection, items: Sequence[tuple[str, bytes]]) -> list[int]:
+    """`append_entries` of payloads that are canonical JSON already, of kinds that are the center's own."""
+    rows, hashes = [], []
+    for kind, body in items:
+        salt = secrets.token_bytes(SALT_SIZE)
         rows.append((kind, salt, body))
         hashes.append(tree.leaf_hash(leaf_data(salt, body_hash(kind, body))))
     if not rows:
@@ -114,9 +120,28 @@ def append_entries(connection: sa.Connection, items: Sequence[tuple[str, dict[st
     return list(range(first, first + len(rows)))
 
 
-def reader(connection: sa.Connection) -> tree.NodeReader:
-    """Hashes of complete subtrees, from the tiles; keeps the tiles that it has read."""
+#: Hashes of complete subtrees by (height, index): appending never changes one.
+Nodes = dict[tuple[int, int], bytes]
+_MOST_NODES = 1 << 15
+
+
+def reader(connection: sa.Connection, nodes: Nodes | None = None) -> tree.NodeReader:
+    """Hashes of complete subtrees, from the tiles; keeps the tiles that it has read.
+
+    `nodes`, if given, keeps hashes from one call to the next: for proofs, which fail against the signed root
+    if one is wrong. What checks the database itself must read it.
+    """
     held: dict[tuple[int, int], Bytes2] = {}
+
+    def kept(height: int, index: int) -> bytes:
+        found = nodes.get((height, index)) if nodes is not None else None
+        if found is None:
+            found = node(height, index)
+            if nodes is not None:
+                if len(nodes) >= _MOST_NODES:
+                    nodes.clear()
+                nodes[height, index] = found
+        return found
 
     def node(height: int, index: int) -> bytes:
         level, inside = divmod(height, tree.TILE_HEIGHT)
@@ -130,7 +155,7 @@ def reader(connection: sa.Connection) -> tree.NodeReader:
             raise ConsentError("ledger.corrupt", f"tile {level}/{number} is missing or too short")
         return tree.fold(hashes)
 
-    return node
+    return node if nodes is None else kept
 
 
 def all_hashes(connection: sa.Connection) -> Bytes2 | None:

@@ -46,6 +46,11 @@ from consent_center.rest.context import CENTER, TOKEN, service_token
 
 JSON_LIMIT, UPLOAD_LIMIT, BULK_LIMIT = 4 << 20, 64 << 20, 512 << 20  # bytes of a body
 _ICON = (Path(console.__file__).parent / "static" / "icon.svg").read_bytes()
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+}
 _UPLOADS = {"/v1/events/batch"}
 _BULK = {"/v1/decisions/bulk", "/v1/snapshots", "/v1/assumptions/bulk", "/v1/events/bulk"}
 
@@ -111,7 +116,7 @@ def create_app(
     limits.install(app)
     console.install(app, opened, Path(location) if isinstance(location, str | Path) else home)
     roles.check(app)
-    fast.install(app)
+    fast.install(app, _HEADERS)
     return app
 
 
@@ -140,9 +145,8 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _headers(response: Response) -> Response:
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
     return response
 
 

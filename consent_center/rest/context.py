@@ -11,6 +11,8 @@ from consent_center.rest import token
 from consent_center.rest.roles import Principal
 
 CENTER, TOKEN = "pec.center", "pec.token"
+#: What the holder of the service token may do.
+SERVICE_ROLE = "admin"
 
 
 def center() -> CenterClient:
@@ -23,7 +25,7 @@ def service_token(asked: Request) -> Principal | None:
     """The holder of the service token: the center's own machines, and who may read its directory."""
     header = asked.headers.get("Authorization")
     if token.matches(header, current_app.extensions[TOKEN]):
-        return Principal("rest.token", "admin", "service token")
+        return Principal("rest.token", SERVICE_ROLE, "service token")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 from apiflask import Schema
 from consent_helpers import REQUEST, START, Clock, event, make, phone, reason
+from flask import request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Response
 
 from consent_center import group
 from consent_center.center import Center
@@ -182,7 +186,19 @@ def test_the_calls_answer_alike_both_ways(tmp_path: Path, monkeypatch: pytest.Mo
     asked = {"purpose": "ads", "recipient": "provider", "categories": ["contact"], "kind": "phone"}
     head = {"Authorization": f"Bearer {TOKEN}"}
     with make(tmp_path / "c") as center:
-        client = create_app(center, TOKEN).test_client()
+        app, answered = create_app(center, TOKEN), list[str | None]()
+        served = app.wsgi_app
+
+        def watched(environ: Any, start_response: Any) -> Any:
+            answered.append(None)
+            return served(environ, start_response)
+
+        def in_flask() -> None:
+            answered[-1] = request.endpoint
+
+        app.wsgi_app = watched  # type: ignore[method-assign]
+        app.before_request_funcs[None].insert(0, in_flask)
+        client = app.test_client()
         calls: list[tuple[str, dict[str, Any]]] = [
             ("/v1/events", told),
             ("/v1/events", {**told, "categories": ["else"]}),
@@ -192,7 +208,10 @@ def test_the_calls_answer_alike_both_ways(tmp_path: Path, monkeypatch: pytest.Mo
             ("/v1/decisions", {**asked, "values": [phone(1)], "purpose": "a b"}),
         ]
         assert client.post(calls[0][0], json=calls[0][1]).status_code == 401
+        before = len(answered)
         quick = [client.post(path, json=body, headers=head) for path, body in calls]
+        # A call that the schema must judge goes through Flask, and so does the wording of an error.
+        assert answered[before:] == [None, "events.record", "events.record", None, None, "decisions.decide"]
         monkeypatch.setattr(fast, "_WAYS", {})
         slow = [client.post(path, json=body, headers=head) for path, body in calls]
         assert (
@@ -203,5 +222,58 @@ def test_the_calls_answer_alike_both_ways(tmp_path: Path, monkeypatch: pytest.Mo
             for body in same:
                 body.pop("sequence", None), body.pop("leaf_index", None)
             assert same[0] == same[1] and a.content_type == b.content_type
+            assert {**a.headers, "Content-Length": ""} == {**b.headers, "Content-Length": ""}
             assert a.headers["X-Content-Type-Options"] == "nosniff"
         assert center.fsck() is None
+
+
+_ODD: list[tuple[dict[str, Any], int | None]] = [
+    ({"HTTP_AUTHORIZATION": "Bearer " + "x" * 43}, 401),
+    ({"HTTP_AUTHORIZATION": None}, 401),
+    ({"REQUEST_METHOD": "PUT"}, 405),
+    ({"QUERY_STRING": "lang=zh"}, 200),
+    ({"CONTENT_TYPE": "text/plain"}, 400),
+    ({"CONTENT_LENGTH": "20"}, 400),
+    ({"CONTENT_LENGTH": "999"}, 400),
+    ({"CONTENT_LENGTH": "-1"}, None),
+    ({"wsgi.input": b"{" * 70_000, "CONTENT_LENGTH": "70000"}, 400),
+    ({"HTTP_ACCEPT_LANGUAGE": "zh", "HTTP_COOKIE": "pec_session=x"}, 200),
+]
+
+
+def test_odd_calls_are_judged_as_without_the_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"purpose": "ads", "recipient": "provider", "categories": ["contact"], "kind": "phone"}
+    body = json.dumps({**asked, "values": [phone(1)]}).encode()
+    with make(tmp_path / "c") as center:
+        app = create_app(center, TOKEN)
+
+        def call(changes: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            plain = EnvironBuilder(path="/v1/decisions", method="POST").get_environ()
+            plain |= {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body))}
+            plain |= {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", "wsgi.input": body} | changes
+            plain["wsgi.input"] = io.BytesIO(plain["wsgi.input"])
+            response = Response.from_app(app, {k: v for k, v in plain.items() if v is not None})
+            return response.status_code, json.loads(response.data)
+
+        quick = [call(changes) for changes, _ in _ODD]
+        monkeypatch.setattr(fast, "_WAYS", {})
+        assert quick == [call(changes) for changes, _ in _ODD]
+        for (changes, status), answer in zip(_ODD, quick, strict=True):
+            assert status in (None, answer[0]), changes
+
+
+def test_an_error_in_the_front_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"purpose": "ads", "recipient": "provider", "categories": ["contact"], "kind": "phone"}
+    head = {"Authorization": f"Bearer {TOKEN}"}
+    with make(tmp_path / "c") as center:
+        client, tried = create_app(center, TOKEN).test_client(), []
+        for error, status in ((ConsentError("center.busy", "later"), 503), (ZeroDivisionError(), 500)):
+
+            def broken(*_: Any, told: Exception = error) -> None:
+                tried.append(told)
+                raise told
+
+            monkeypatch.setattr(center, "decide_soon", broken)
+            answer = client.post("/v1/decisions", json={**asked, "values": ["1"]}, headers=head)
+            assert answer.status_code == status and answer.content_type == "application/problem+json"
+        assert len(tried) == 2
