@@ -22,6 +22,8 @@ class Engine(BrandSide, ProviderSide):
 
     def start(self) -> None:
         """Take up what an earlier process left running, end what can't go on, and look after proposals."""
+        from parties import prepared  # it loads numpy
+
         kept = set()
         for job in self.store.all():
             if job.state in ("running", "held", "interrupted"):
@@ -43,6 +45,7 @@ class Engine(BrandSide, ProviderSide):
                 if leftover.name not in kept:
                     self.log("node.interrupted", f"removing what {leftover.name} left behind", level="warn")
                     shutil.rmtree(leftover, ignore_errors=True)
+        prepared.sweep(self.home.path / "prepared")
         # The first job must not wait for imports of a second or two.
         threading.Thread(target=lambda: self.kinds, name="load kinds", daemon=True).start()
 

@@ -47,7 +47,8 @@ class Settings:
     `bucket_rows`: items in a bucket of a set that is aligned in several; `bandwidth_mbit`: the line to the
     peers in megabits a second, 0 to have it measured; `resume_seconds`: how long an interrupted job waits
     for the other side; `resume_attempts`: how often a job may be taken up again; `engine`: where buckets are
-    computed, "local" or "ray"; `workers`: how many of them at a time, 0 for one a core; `ray_address`: a
+    computed, "local" or "ray"; `prepared_hours`: how long a provider's side of an `ecdh` alignment is used
+    again, 0 for not at all; `workers`: how many of them at a time, 0 for one a core; `ray_address`: a
     cluster that runs already.
     """
 
@@ -67,6 +68,7 @@ class Settings:
     resume_attempts: int = 5
     engine: str = "local"
     workers: int = 0
+    prepared_hours: float = 0.0
     ray_address: str = ""
 
 

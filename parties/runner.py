@@ -312,6 +312,7 @@ class Runner:
             record=self._record,
             settings=self.home.settings,
             state=self.checkpoints.folder,
+            prepared=self.home.path / "prepared",
             models=Models(self.home, self.center),
             spend=self._spend,
         )

@@ -153,10 +153,10 @@ class StageContext:
     `workdir`, which is renamed into place when the job succeeds; `record` appends a fact to the
     organisation's ledger and returns the leaf's index. `state` is a private directory that outlives a killed
     node: a stage keeps there what it needs to go on, and the job's end removes it. `models` is the node's
-    `parties.models.Models`, for kinds that use what an earlier job learned. What a stage puts in
-    `result` (plain JSON) is shown by the operator's `job()`. `spend` counts what the kind says that the job
-    spends, and raises `agreement.budget` where that is too much: to be called before anything with noise may
-    reach the peer.
+    `parties.models.Models`, for kinds that use what an earlier job learned; `prepared` the directory of
+    `parties.prepared`. What a stage puts in `result` (plain JSON) is shown by the operator's `job()`. `spend`
+    counts what the kind says that the job spends, and raises `agreement.budget` where that is too much: to be
+    called before anything with noise may reach the peer.
     """
 
     job_id: str
@@ -173,6 +173,7 @@ class StageContext:
     dropped: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
     settings: Settings | None = None
     state: Path | None = None
+    prepared: Path | None = None
     models: Any = field(default=None, repr=False)
     spend: Callable[[], None] = no_account
 

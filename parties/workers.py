@@ -23,6 +23,7 @@ import numpy.typing as npt
 from parties.errors import NodeError
 from protocols import align
 from protocols import errors as protocol_errors
+from protocols.align.sender import Prepared
 from protocols.machine import Machine, Progress
 
 LOCAL, RAY = "local", "ray"
@@ -48,6 +49,7 @@ class Work:
     limits: align.Limits
     items: Bytes = field(repr=False)
     numbers: npt.NDArray[np.int64] | None = field(default=None, repr=False)
+    prepared: Prepared | None = field(default=None, repr=False)
 
     def machine(self) -> Machine[Any]:
         """The machine of this run. LocalError as its constructor says."""
@@ -57,6 +59,7 @@ class Work:
         items = self.items if self.items.flags.writeable else self.items.copy()
         if self.role == "receiver":
             return align.Receiver(items, self.session, self.limits, os.urandom, numbered=True, **common)
+        common |= {"prepared": self.prepared}
         numbers = None if self.numbers is None else np.array(self.numbers)
         return align.Sender(items, self.session, self.limits, os.urandom, numbers=numbers, **common)
 

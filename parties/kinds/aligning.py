@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from parties import cost, private_files, workers
+from parties import cost, prepared, private_files, workers
 from parties.errors import NodeError
 from parties.kinds.bucket_store import MAX_ITEMS, BucketStore, Plan
 from parties.lanes import Lanes
@@ -134,11 +134,17 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
 
 
 def send(
-    ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_], owner: Ints | None = None, people: int = 0
+    ctx: StageContext,
+    items: Bytes,
+    usable: npt.NDArray[np.bool_],
+    owner: Ints | None = None,
+    people: int = 0,
+    reuse: bool = False,
 ) -> int:
     """The other side of `receive`: `items[j]` is of view row `owner[j]` of `people` (of row j if None).
 
-    Items that are not `usable: bool[m]` match nobody. Returns how many items were asked about at most.
+    Items that are not `usable: bool[m]` match nobody. `reuse`: what was computed for these items in an
+    earlier job may be used, where node.toml allows it. Returns how many items were asked about at most.
     """
     if owner is not None and people == len(items) and bool((owner == np.arange(len(items))).all()):
         owner = None  # one item a person: rows need no numbers of their own
@@ -154,7 +160,11 @@ def send(
     message = ctx.channel.receive_json()
     plan, first = _agreed(ctx, store, message, theirs, hello)
     cap = bucketing.capacity(plan.size, plan.buckets)
-    asked = _asking(ctx, cap * (plan.buckets - first))
+    asking = cap * (plan.buckets - first)
+    kept = prepared.find(ctx, items, asking) if reuse and plan.suite == align.suites.ECDH else None
+    if kept is not None:
+        ctx.result["prepared"] = {"reused": kept.reused, "asked_at_most_under_key": kept.asked}
+    asked = _asking(ctx, asking, kept)
     limits = align.Limits(max_receiver=2 * MAX_ITEMS, max_sender=2 * MAX_ITEMS)
     if plan.buckets == 1:
         session = ctx.channel.session("align")
@@ -166,6 +176,7 @@ def send(
             suite=plan.suite,
             malicious=_malicious(ctx),
             numbers=owner,
+            prepared=_outputs(kept, np.arange(len(items)), usable, len(items)),
         )
         _same_size(ctx.channel.run(machine, "align").padded_receiver_size, cap)
     else:
@@ -182,7 +193,10 @@ def send(
             numbers = np.zeros(own_cap, dtype=np.int64)
             numbers[: len(index)] = index if owner is None else owner[index]
             held = np.ascontiguousarray(held[order])
-            return _work(ctx, plan, "sender", bucket, attempt, limits, held, numbers[order])
+            known = _outputs(kept, index, usable, own_cap)
+            if known is not None:
+                known = align.Prepared(known.key, known.outputs[order])
+            return _work(ctx, plan, "sender", bucket, attempt, limits, held, numbers[order], known)
 
         def ended(bucket: int, result: align.SenderResult) -> None:
             _same_size(result.padded_receiver_size, cap)
@@ -202,7 +216,21 @@ def _same_size(asked: int, due: int) -> None:
         raise NodeError("kind.message", f"{asked} items were asked about, {due} were announced", share=True)
 
 
-def _asking(ctx: StageContext, count: int) -> int:
+def _outputs(
+    kept: prepared.Kept | None, index: Ints, usable: npt.NDArray[np.bool_], count: int
+) -> align.Prepared | None:
+    """What was prepared for the items `index`, then filling up to `count`: random, as is everything of those
+    who may not be used any more.
+    """
+    if kept is None:
+        return None
+    outputs = np.frombuffer(os.urandom(64 * count), dtype=np.uint8).reshape(count, 64).copy()
+    alive = np.flatnonzero(usable[index])
+    outputs[alive] = kept.value.outputs[index[alive]]
+    return align.Prepared(kept.value.key, outputs)
+
+
+def _asking(ctx: StageContext, count: int, kept: prepared.Kept | None = None) -> int:
     """Into ledger, bundle and result, before any answer is given: how many items may be asked about.
 
     Nothing in the protocols ties them to the receiver's snapshot; this number is what an auditor can compare.
@@ -215,7 +243,8 @@ def _asking(ctx: StageContext, count: int) -> int:
         path = private_files.folder(ctx.state) / "asked.json"
         if path.exists():
             total += int(json.loads(path.read_text()))
-    ctx.record("job.asked", {"job": ctx.job_id, "asked_at_most": count})
+    more = {} if kept is None else {"asked_at_most_under_key": kept.asked}
+    ctx.record("job.asked", {"job": ctx.job_id, "asked_at_most": count, **more})
     if path is not None:
         with private_files.writing(path) as file:
             file.write(str(total).encode())
@@ -226,7 +255,6 @@ def _asking(ctx: StageContext, count: int) -> int:
 def _session(ctx: StageContext, bucket: int, attempt: int = 0) -> bytes:
     """A session for each bucket, attempt at it, and session of the job: a transcript of one can't be played
     in another.
-
     """
     return ctx.channel.session(f"align bucket {bucket}" + (f" attempt {attempt}" if attempt else ""))
 
@@ -240,10 +268,11 @@ def _work(
     limits: align.Limits,
     items: Bytes,
     numbers: Ints | None = None,
+    known: align.Prepared | None = None,
 ) -> Work:
     """One attempt at one bucket's run."""
     session = _session(ctx, bucket, attempt)
-    return Work(role, plan.suite, _malicious(ctx), session, plan.buckets, limits, items, numbers)
+    return Work(role, plan.suite, _malicious(ctx), session, plan.buckets, limits, items, numbers, known)
 
 
 def _lanes(hello: dict[str, Any], theirs: dict[str, Any]) -> int:

@@ -252,7 +252,7 @@ def first_match(rows: np.ndarray, who: np.ndarray, people: int) -> tuple[np.ndar
 
 
 def align_provider(ctx: StageContext) -> None:
-    aligning.send(ctx, ctx.view.items, alive(ctx)[ctx.view.owner], ctx.view.owner, ctx.view.rows)
+    aligning.send(ctx, ctx.view.items, alive(ctx)[ctx.view.owner], ctx.view.owner, ctx.view.rows, True)
 
 
 def record_asked(ctx: StageContext, size: int) -> None:
