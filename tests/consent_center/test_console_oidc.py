@@ -19,9 +19,10 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from werkzeug.serving import make_server
 
-from consent_center.accounts import oidc
+from consent_center.accounts import oidc, tables
 from consent_center.center import Center
 from consent_center.errors import ConsentError
+from consent_center.rest import limits
 from consent_center.rest.app import create_app
 
 
@@ -94,12 +95,11 @@ def provider() -> Iterator[Fake]:
     made.close()
 
 
-@pytest.fixture
-def served(tmp_path: Path, provider: Fake) -> Iterator[tuple[Flask, Center]]:
-    provider.claims = {"preferred_username": "Wang.Fang", "groups": ["staff", "privacy"]}
-    provider.lies = {}
-    with Center.create(tmp_path / "center", "brand") as center:
-        file = tmp_path / "center" / oidc.FILE
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, provider: Fake) -> Iterator[tuple[Flask, Center]]:
+    home = tmp_path_factory.mktemp("oidc") / "center"
+    with Center.create(home, "brand") as center:
+        file = home / oidc.FILE
         settings = {
             "issuer": provider.issuer,
             "client_id": "pec",
@@ -109,7 +109,19 @@ def served(tmp_path: Path, provider: Fake) -> Iterator[tuple[Flask, Center]]:
         }
         file.write_text(json.dumps(settings))
         file.chmod(0o600)
-        yield create_app(center, TOKEN, tmp_path / "center"), center
+        yield create_app(center, TOKEN, home), center
+
+
+@pytest.fixture
+def served(made: tuple[Flask, Center], provider: Fake) -> tuple[Flask, Center]:
+    """Without accounts, with an honest provider, and no attempts counted."""
+    limits.install(made[0])
+    provider.claims = {"preferred_username": "Wang.Fang", "groups": ["staff", "privacy"]}
+    provider.lies = {}
+    with made[1]._write() as connection:
+        for table in (tables.sessions, tables.accounts):
+            connection.execute(table.delete())
+    return made
 
 
 def walk(app: Flask, provider: Fake, change: Any = None) -> Any:

@@ -37,7 +37,7 @@ def test_no_call_ends_in_a_5xx(api: Any, mode: GenerationMode) -> None:
         operation = found.ok()
 
         @settings(
-            max_examples=3,
+            max_examples=2,
             deadline=None,
             derandomize=True,
             database=None,
