@@ -33,7 +33,7 @@ LOCAL = timezone(timedelta(hours=8))
 ASSUMED = "assumed"
 
 _MAX_EVIDENCE, _MAX_ACTOR = 20_000, 512
-_TEXTS = {
+TEXTS = {
     "purpose": "",
     "action": "",
     "recipient": "",
@@ -43,8 +43,8 @@ _TEXTS = {
     "channel": "unknown",
     "method": "explicit",
 }
-_NUMBERS = {"purpose_version": 0, "notice_version": 0}
-_PRIVATE = {"evidence": _MAX_EVIDENCE, "actor": _MAX_ACTOR}
+NUMBERS = {"purpose_version": 0, "notice_version": 0}
+PRIVATE = {"evidence": _MAX_EVIDENCE, "actor": _MAX_ACTOR}
 _OTHER = ("categories", "occurred_at", "expires_at", "birth_date")
 
 
@@ -114,7 +114,7 @@ def minor_until(born: date) -> int:
 def table_of(events: Sequence[ConsentEvent]) -> pa.Table:
     """Events as the table that `parse` takes; several identifiers of a kind become kind, kind.2, kind.3 …"""
     columns: dict[str, list[Any]] = {
-        name: [getattr(event, name) for event in events] for name in (*_TEXTS, *_NUMBERS, *_PRIVATE)
+        name: [getattr(event, name) for event in events] for name in (*TEXTS, *NUMBERS, *PRIVATE)
     }
     places: dict[str, list[str | None]] = {}
     for row, event in enumerate(events):
@@ -148,7 +148,7 @@ def table_of(events: Sequence[ConsentEvent]) -> pa.Table:
 def parse(table: pa.Table, registry: Registry, controller: str, now: int) -> Batch:
     """Check a table of events; refused rows are in `bad`. ConsentError `event.batch` for the table itself."""
     kinds = [name for name in table.column_names if name.split(".")[0] in KINDS]
-    known = {*_TEXTS, *_NUMBERS, *_PRIVATE, *_OTHER, *kinds}
+    known = {*TEXTS, *NUMBERS, *PRIVATE, *_OTHER, *kinds}
     for name in table.column_names:
         if name not in known:
             raise ConsentError("event.batch", f"unknown column {name!r}; known: {', '.join(sorted(known))}")
@@ -169,25 +169,32 @@ def parse(table: pa.Table, registry: Registry, controller: str, now: int) -> Bat
         _private(table),
         bad,
     )
+    judge(batch, fields_of, registry, controller, now)
+    for name, limit in PRIVATE.items():
+        if name in table.column_names:
+            sizes = pc.fill_null(pc.binary_length(_column(table, name).cast(pa.string())), 0).to_numpy(False)
+            batch.refuse(np.flatnonzero(sizes > limit), "event.text", f"{name} is over {limit} bytes")
+    return batch
+
+
+def judge(
+    batch: Batch, fields_of: Sequence[dict[str, Any]], registry: Registry, controller: str, now: int
+) -> None:
+    """Check what `batch.descriptor` numbers (`fields_of`) and the times; fills in `descriptors` and ends."""
     grants = np.zeros(len(fields_of), bool)
     duration = np.full(len(fields_of), NEVER, np.int64)
     for number, fields in enumerate(fields_of):
         try:
             descriptor = check_descriptor(fields, registry, controller)
         except ConsentError as error:
-            batch.refuse(np.flatnonzero(group == number), error.code, error.detail)
+            batch.refuse(np.flatnonzero(batch.descriptor == number), error.code, error.detail)
             descriptor = {}
         batch.descriptors.append(descriptor)
         if descriptor.get("action") in GRANTS:
             grants[number] = True
             days = registry.purposes[descriptor["purpose"], descriptor["purpose_version"]].duration_days
             duration[number] = NEVER if days is None else days * DAY
-    _check_times(batch, grants[group], duration[group], now)
-    for name, limit in _PRIVATE.items():
-        if name in table.column_names:
-            sizes = pc.fill_null(pc.binary_length(_column(table, name).cast(pa.string())), 0).to_numpy(False)
-            batch.refuse(np.flatnonzero(sizes > limit), "event.text", f"{name} is over {limit} bytes")
-    return batch
+    _check_times(batch, grants[batch.descriptor], duration[batch.descriptor], now)
 
 
 def _check_times(batch: Batch, grants: npt.NDArray[np.bool_], duration: Ints, now: int) -> None:
@@ -251,7 +258,7 @@ def check_descriptor(fields: dict[str, Any], registry: Registry, controller: str
             f"{', '.join(strange) or 'none'}: {purpose_id} {version} has {', '.join(purpose.categories)}",
         )
     _check_notice(fields, registry, required=grants and not assumed)
-    kept = {name: fields[name] for name in (*_TEXTS, *_NUMBERS)}
+    kept = {name: fields[name] for name in (*TEXTS, *NUMBERS)}
     kept |= {"categories": categories, "controller": controller}
     if assumed:
         kept |= {"reason": fields["reason"], "actor": fields["actor"]}
@@ -296,13 +303,13 @@ def _group(table: pa.Table, rows: int) -> tuple[Ints, list[dict[str, Any]]]:
     """Number the distinct combinations of the shared fields: (int64[n], the combinations)."""
     parts: list[tuple[str, list[Any]]] = []
     codes = np.zeros(rows, np.int64)
-    for name, default in {**_TEXTS, **_NUMBERS, "categories": ""}.items():
+    for name, default in {**TEXTS, **NUMBERS, "categories": ""}.items():
         if name not in table.column_names:
             continue
         if name == "categories":
             column = _categories(table)
         else:
-            column = pc.fill_null(_typed(table, name, pa.string() if name in _TEXTS else pa.int64()), default)
+            column = pc.fill_null(_typed(table, name, pa.string() if name in TEXTS else pa.int64()), default)
         encoded = column.dictionary_encode()
         values = encoded.dictionary.to_pylist()
         codes = codes * len(values) + encoded.indices.to_numpy(zero_copy_only=False)
@@ -314,7 +321,7 @@ def _group(table: pa.Table, rows: int) -> tuple[Ints, list[dict[str, Any]]]:
     count = int(codes.max()) + 1 if rows else 0
     found = []
     for number in range(count):
-        fields: dict[str, Any] = {**_TEXTS, **_NUMBERS, "categories": ""}
+        fields: dict[str, Any] = {**TEXTS, **NUMBERS, "categories": ""}
         code = number
         for name, values in reversed(parts):
             if name == "":
@@ -366,7 +373,7 @@ def _birthdays(table: pa.Table, rows: int) -> Ints:
 
 
 def _private(table: pa.Table) -> list[bytes] | None:
-    held = [name for name in _PRIVATE if name in table.column_names]
+    held = [name for name in PRIVATE if name in table.column_names]
     columns = [pc.fill_null(_typed(table, name, pa.string()), "").to_pylist() for name in held]
     if not any(any(column) for column in columns):
         return None

@@ -27,7 +27,18 @@ import sqlalchemy as sa
 
 from consent_center import batch as batches
 from consent_center import decide as deciding
-from consent_center import events, examine, group, integrity, registry, schema, snapshot, state_file, storage
+from consent_center import (
+    events,
+    examine,
+    few,
+    group,
+    integrity,
+    registry,
+    schema,
+    snapshot,
+    state_file,
+    storage,
+)
 from consent_center import subjects as subjects_of
 from consent_center.accounts.login import Logins
 from consent_center.accounts.service import Accounts
@@ -305,7 +316,7 @@ class Center:
 
     def record(self, event: ConsentEvent) -> Recorded:
         """Record one event. Raises `event.*`; then nothing was written."""
-        written = self._record(batches.table_of([event]), "raise")
+        written = self._record([event], "raise")
         many = written.recorded
         return Recorded(many.first_sequence, many.first_leaf, int(many.subjects[0]), written.ignored)
 
@@ -320,10 +331,11 @@ class Center:
         table = events if isinstance(events, pa.Table) else batches.table_of(events)
         return self._record(table, on_error).recorded
 
-    def _record(self, table: pa.Table, on_error: str) -> events.Written:
+    def _record(self, told: pa.Table | list[ConsentEvent], on_error: str) -> events.Written:
         with self._write() as connection:
             now = self._now()
-            batch = batches.parse(table, self._registry(connection), self._controller, now)
+            parse = few.parse if isinstance(told, list) else batches.parse
+            batch = parse(told, self._registry(connection), self._controller, now)
             _raise_first(batch, on_error)
             written = self._write_batch(connection, batch, now, assumed=False)
             _raise_first(batch, on_error)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from consent_center import batch as batches
 from consent_center import decide as deciding
-from consent_center import events
+from consent_center import events, few
 from consent_center.errors import ConsentError
 from consent_center.gather import Answer, Asked, Decided, Item
 from consent_center.ledger import log
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from consent_center.center import Center
 
 Write = Callable[[batches.Batch], events.Written]
-Parse = Callable[[pa.Table], batches.Batch]
+Parse = Callable[[Sequence[ConsentEvent]], batches.Batch]
 
 
 def write_events(waiting: Sequence[ConsentEvent], parse: Parse, write: Write) -> list[Answer]:
@@ -48,7 +48,7 @@ def _batch(run: Sequence[ConsentEvent], parse: Parse, write: Write) -> list[Answ
     left = list(range(len(run)))
     while left:
         try:
-            batch = parse(batches.table_of([run[i] for i in left]))
+            batch = parse([run[i] for i in left])
             break
         except ConsentError as error:  # of the shape of one event, or of all
             failed = [left[error.row]] if error.row is not None else left
@@ -102,7 +102,7 @@ def _served(center: Center, connection: sa.Connection, items: Sequence[Item]) ->
     told = iter(
         write_events(
             [item for item in items if isinstance(item, ConsentEvent)],
-            lambda table: batches.parse(table, known, center.controller, now),
+            lambda waiting: few.parse(waiting, known, center.controller, now),
             lambda batch: center._write_batch(connection, batch, now, assumed=False),
         )
     )

@@ -51,6 +51,7 @@ KINDS = (
 )
 DEFAULT_KINDS = tuple(kind for kind in KINDS if kind not in ("consent.granted", "record.reminder"))
 PENDING, DELIVERED, DEAD = "pending", "delivered", "dead"
+_ACTIVE = sa.select(webhooks).where(webhooks.c.active == 1)  # built once: every event asks
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Webhook:
 
 def active(connection: sa.Connection) -> list[Webhook]:
     """The receivers that are switched on."""
-    rows = connection.execute(sa.select(webhooks).where(webhooks.c.active == 1))
+    rows = connection.execute(_ACTIVE)
     return sorted((_hook(row) for row in rows), key=lambda hook: hook.id)
 
 
