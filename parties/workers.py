@@ -301,6 +301,7 @@ def start_ray(workers: int = 0, address: str = "") -> Cluster:
         check(RAY)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would call its maker
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # of a busy machine
         if not address:
             # Whoever reaches a cluster runs code in it as this user. So it listens on 127.0.0.1 only (which
             # Ray does where it takes a cluster of several machines to be impossible), and asks for a token of
