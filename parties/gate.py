@@ -26,7 +26,7 @@ from consent_center import identifiers
 from consent_center.model import REASONS, DecisionRequest, Decisions, Snapshot
 from parties import persons, private_files
 from parties.errors import PartyError
-from parties.persons import Identifier, People, digests
+from parties.persons import Identifier, People, Strangers, digests
 from parties.rows import Column, Rows
 from parties.stage import Recheck
 from protocols.distinct import repeats
@@ -104,8 +104,10 @@ class ConsentedView:
         items: tuple[np.ndarray, np.ndarray, np.ndarray],
         further: tuple[np.ndarray, np.ndarray],
         counts: dict[str, Any],
+        strangers: Strangers | None = None,
     ) -> None:
         self._file, self._center = rows, center
+        self._strangers = strangers or Strangers.none()
         self.preflight, self.snapshot = preflight, snapshot
         self.allowed = tuple(rows.resolve(name) for name in allowed)
         self._record_ids, self._ordinals, self._further = record_ids, ordinals, further
@@ -232,6 +234,7 @@ class ConsentedView:
         part = private_files.folder(folder.with_name(folder.name + ".part"))
         arrays = {name: getattr(self, attribute) for name, attribute in _SAVED.items()}
         arrays |= {"further_owner": self._further[0], "further_line": self._further[1]}
+        arrays |= {f"stranger_{name}": array for name, array in self._strangers.places().items()}
         for name, array in arrays.items():
             with private_files.writing(part / f"{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
@@ -261,8 +264,27 @@ class ConsentedView:
         except Exception as error:
             raise _closed("the lease could not be checked", error) from error
         self.alive &= ~np.isin(self._ordinals, withdrawn)
+        self.alive[self._claimed()] = False
         dropped = np.flatnonzero(~self.alive).astype(np.int64)
         return Recheck(found[0], found[1], dropped, dict(Counter(reasons)), found[2])
+
+    def _claimed(self) -> np.ndarray:
+        """View rows with an identifier that nobody had at the opening and that another person has now.
+
+        A withdrawal by such an identifier makes it known; the snapshot's delta does not speak of it.
+        """
+        document, rows = self.snapshot.document, list[np.ndarray]()
+        request = DecisionRequest(document["purpose"], document["recipient"], tuple(document["categories"]))
+        for kind, values, owner in self._strangers.by_kind:
+            try:
+                answer = self._center.decide(request, values, kind)
+                known = np.asarray(answer.ordinals, dtype=np.int64)
+            except Exception as error:
+                raise _closed("the center could not say whose identifiers are", error) from error
+            if answer.sequence < 0 or known.shape != (len(values),):
+                raise PartyError("consent.unavailable", f"the center is behind: {answer.detail}")
+            rows.append(owner[(known >= 0) & (known != self._ordinals[owner])])
+        return np.concatenate(rows) if rows else np.empty(0, np.int64)
 
 
 #: Name of a saved array -> attribute of the view.
@@ -354,6 +376,9 @@ class Gate:
         if entry.duplicates == "all":
             kept = place[people.further[0]] >= 0
             further = place[people.further[0][kept]], people.further[1][kept]
+        person, which, line = people.strangers
+        watched = place[person] >= 0
+        strangers = Strangers.of(found, place[person[watched]], which[watched], line[watched])
         return ConsentedView(
             rows,
             self._center,
@@ -365,6 +390,7 @@ class Gate:
             persons.items_of(found, people.links, place),
             further,
             counts,
+            strangers,
         )
 
     def restore(self, folder: Path, dataset: str) -> ConsentedView:
@@ -375,12 +401,14 @@ class Gate:
         `node.interrupted` if the view can't be read.
         """
         rows = Rows(self._home.dataset(dataset).path)
+        places = ("owner", "which", "line")
         try:
             kept = json.loads((folder / "view.json").read_text())
             arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _SAVED}
             further = tuple(
                 np.load(folder / f"further_{what}.npy", allow_pickle=False) for what in ("owner", "line")
             )
+            watched = [np.load(folder / f"stranger_{what}.npy", allow_pickle=False) for what in places]
             report = {**kept["preflight"]}
             for name in ("columns", "notes", "identifiers"):
                 report[name] = tuple(report[name])
@@ -395,6 +423,9 @@ class Gate:
             raise PartyError(
                 "rows.changed", f"{rows.path.name} was written to since the job began; submit the job again"
             )
+        strangers = Strangers.none()
+        if len(watched[0]):
+            strangers = Strangers.of(self._identify(dataset)[2], *watched)
         return ConsentedView(
             rows,
             self._center,
@@ -406,6 +437,7 @@ class Gate:
             (arrays["items"], arrays["owner"], arrays["rank"]),
             (further[0], further[1]),
             kept["counts"],
+            strangers,
         )
 
     def _identify(self, dataset: str) -> tuple[Rows, Preflight, list[Identifier]]:

@@ -12,7 +12,7 @@ identifier a person is a distinct value. With several, the center says whose eac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,9 +74,46 @@ class People:
     links: tuple[Ints, Ints, Ints]
     further: tuple[Ints, Ints]
     out: dict[str, int]
+    #: As `links`, of identifiers that the center did not know: not used, but watched while the job runs.
+    strangers: tuple[Ints, Ints, Ints] = field(
+        default_factory=lambda: (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+    )
 
     def __len__(self) -> int:
         return len(self.first)
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """Identifiers of the people of a view that the center did not know when it was opened.
+
+    `owner` view rows, `which` the declared number of the identifier, `line` of the file: int64[s] each.
+    `by_kind`: (kind, values text[k], owner int64[k]) of each identifier that has any.
+    """
+
+    owner: Ints
+    which: Ints
+    line: Ints
+    by_kind: tuple[tuple[str, pa.Array, Ints], ...] = ()
+
+    @staticmethod
+    def none() -> Strangers:
+        empty = np.empty(0, np.int64)
+        return Strangers(empty, empty, empty)
+
+    @staticmethod
+    def of(found: Sequence[Identifier], owner: Ints, which: Ints, line: Ints) -> Strangers:
+        """With the values read from the file's identifier columns; they are never written down."""
+        by_kind = []
+        for number, identifier in enumerate(found):
+            mine = np.flatnonzero(which == number)
+            if len(mine):
+                values = pc.take(identifier.values, pa.array(line[mine]))
+                by_kind.append((identifier.kind, values, owner[mine]))
+        return Strangers(owner, which, line, tuple(by_kind))
+
+    def places(self) -> dict[str, Ints]:
+        return {"owner": self.owner, "which": self.which, "line": self.line}
 
 
 def missing(identifiers: Sequence[Identifier]) -> tuple[Mask, dict[str, int]]:
@@ -138,21 +175,25 @@ def by_subject(identifiers: Sequence[Identifier], ordinals: Sequence[Ints]) -> P
     later = np.ones(len(rows), dtype=bool)
     later[at] = False
     out[DUPLICATE] = int(np.count_nonzero(later))
-    links = []
-    for k in range(len(identifiers)):
-        mine = np.flatnonzero(known[k][rows])
-        links.append((person[mine], np.full(len(mine), k, np.int64), rows[mine]))
-    joined = tuple(np.concatenate(parts) for parts in zip(*links, strict=True))
+    joined = _linked(known[:, rows], person, rows)
+    strangers = _linked(has & ~known[:, rows], person, rows)
     kinds = pa.array(np.array([i.kind for i in identifiers])[stands[at]])
     return People(
         rows[at].astype(np.int64),
         pc.take(values, pa.array(at)),
         kinds,
         subject[rows][at],
-        (joined[0], joined[1], joined[2]),
+        joined,
         (person[later], rows[later].astype(np.int64)),
         out,
+        strangers,
     )
+
+
+def _linked(mask: Mask, person: Ints, rows: Ints) -> tuple[Ints, Ints, Ints]:
+    """(person, identifier's number, row) where mask bool[identifiers, len(rows)] holds."""
+    which, at = np.nonzero(mask)
+    return person[at].astype(np.int64), which.astype(np.int64), rows[at].astype(np.int64)
 
 
 def _chosen(columns: Sequence[pa.Array], which: npt.NDArray[Any]) -> pa.Array:

@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 import click
 
+from pec import plan
 from pec.cli_common import account_rows, emit, json_option, note, table, time_text
 from pec.errors import PecError
 
 F = TypeVar("F", bound=Callable[..., Any])
-KIND = click.Choice(["overlap", "lookalike", "enrich", "retarget", "joint-lr"])
+KIND = click.Choice(list(plan.OUTPUTS))
 ALIASES = {"serve": "run", "dataset": "data"}
 
 
@@ -391,8 +392,8 @@ def agreement() -> None:
     "--suite",
     "suites",
     multiple=True,
-    type=click.Choice(["ecdh", "private_join"]),
-    default=("ecdh",),
+    type=click.Choice(["ecdh", "vole", "private_join"]),
+    default=("ecdh", "vole"),
     show_default=True,
     help="Protocol suite that jobs may use; repeat for several.",
 )

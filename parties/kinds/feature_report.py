@@ -129,6 +129,11 @@ def report(name: str, people: np.ndarray, positives: np.ndarray, missing: bool) 
     """
     others = people - positives
     small = (people > 0) & ((positives < SUPPRESS) | (others < SUPPRESS))
+    hidden = int(people[small].sum())
+    shown = np.flatnonzero((people > 0) & ~small)
+    if small.any() and len(shown) and (small.sum() == 1 or hidden < 2 * SUPPRESS):
+        # What is left out could be computed from the total and the other bins: the smallest goes too.
+        small[shown[np.argmin(people[shown])]] = True
     groups: list[tuple[int, float, float]] = [
         (int(b), float(positives[b]), float(others[b])) for b in np.flatnonzero((people > 0) & ~small)
     ]
@@ -145,12 +150,15 @@ def report(name: str, people: np.ndarray, positives: np.ndarray, missing: bool) 
         woe = float(np.log(share[0] / share[1]))
         iv += (share[0] - share[1]) * woe
         if number >= 0:
-            bins.append({"bin": int(number), "people": int(yes + no), "rate": yes / (yes + no), "woe": woe})
+            rate = yes / (yes + no)
+            bins.append(
+                {"bin": int(number), "people": int(yes + no), "rate": round(rate, 3), "woe": round(woe, 3)}
+            )
     total = float(people.sum())
     apart = missing and not small[0]
     return {
         "column": name,
-        "iv": float(iv),
+        "iv": round(float(iv), 3),
         "missing_rate": float(people[0] / total) if apart and total else (None if missing else 0.0),
         "bins": bins,
         "bins_suppressed": int(small.sum()),

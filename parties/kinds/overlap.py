@@ -69,6 +69,10 @@ def release_brand(ctx: StageContext) -> None:
     provider_alive = common.receive_alive(ctx, "release")
     count, text = rounded(len(common.matched(ctx, provider_alive)), ctx.agreement.minimum_seeds)
     ctx.result.update(count=count, text=text, rounded_to=ROUND, asked=len(ctx.carry["people"]))
+    if "matched_by" in ctx.result:
+        # Their exact sum would be the count that is rounded here.
+        least = ctx.agreement.minimum_seeds
+        ctx.result["matched_by"] = {c: rounded(n, least)[1] for c, n in ctx.result["matched_by"].items()}
     ctx.carry.clear()
     (ctx.workdir / "result.json").write_text(json.dumps(ctx.result, indent=1, sort_keys=True) + "\n")
 

@@ -85,7 +85,7 @@ def open_own(request: ViewRequest, names: Sequence[str]) -> ConsentedView:
                 "dataset.category",
                 f"the brand's column {name!r} has {known.get(name) or 'no category'}, and the job covers "
                 f"{', '.join(request.spec.categories)}",
-                "register the column under a category of the job: pec node dataset add",
+                "check its name, and give it a category of the job: pec node data add",
             )
     view = Gate(request.center, request.home).open(
         request.dataset.name,

@@ -1,7 +1,4 @@
-"""scikit-learn estimators whose provider is another file or a partner's node, over jobs. See docs/models.md.
-
-`pec.estimators` has those for somebody who has all columns in one table.
-"""
+"""scikit-learn estimators over jobs with a provider: a file or a partner's node. See docs/models.md."""
 
 from __future__ import annotations
 

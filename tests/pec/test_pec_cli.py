@@ -280,7 +280,7 @@ def test_a_draft_that_could_never_serve() -> None:
 def test_the_suites_of_a_draft_and_the_method_of_an_overlap() -> None:
     draft = ("node", "agreement", "draft", "--id", "a", "--brand", "b", "--provider", "p", "--purpose", "u")
     draft += ("--category", "c", "--kind", "overlap")
-    assert json.loads(run(*draft)[1])["suites"] == ["ecdh"]
+    assert json.loads(run(*draft)[1])["suites"] == ["ecdh", "vole"]
     assert json.loads(run(*draft, "--suite", "private_join")[1])["suites"] == ["private_join"]
     assert error_of(*draft, "--suite", "magic")[1] == "pec.usage"
     assert plan.outputs("overlap", {"method": "private_join"}) == {"count": "both"}
