@@ -41,11 +41,13 @@ ALLOWED = {
     "parties/rows.py": "the reader itself",
     "parties/sql_filter.py": "evaluates a filter over arrays in memory; its DuckDB can't reach files",
     "parties/kinds/bucket_store.py": "reads back the items of a view that it has written itself, by bucket",
+    "parties/kinds/lead_score.py": "reads back the scores that its two fits have just written for the brand",
     "parties/store.py": "the database of jobs, which holds no person",
     "pec/tables.py": "prepares an evaluator's own files for `pec simulate`",
     "pec/audience.py": "reads and writes results that were released to the brand",
     "pec/outcome.py": "reads results that were released to the brand, and measures them again",
     "pec/supervised.py": "reads results that were released to the brand, and measures them again",
+    "pec/leads.py": "reads results that were released to the brand, and measures them again",
     "pec/cli_consent_rules.py": "reads the compliance staff's list of regions for the consent center",
     "pec/oracle.py": "knows the truth of demo and simulate, to compare with",
     "pec/pooled.py": "plain scikit-learn for demo, simulate and bench, where one person has both files",
@@ -54,6 +56,7 @@ ALLOWED = {
 ALLOWED_FOLDERS = {
     "pec/demo/": "makes the demo's data and knows the truth to compare with",
     "pec/bench/": "makes synthetic data",
+    "pec/vertical/": "takes the brand's own tables, and reads results that were released to it",
 }
 
 
