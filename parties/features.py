@@ -2,6 +2,7 @@
 
     numeric      median impute, then (x − mean) / deviation; a 0/1 column `name=missing` when some are missing
     dates        text that is a date or an amount of money in every row is numeric too
+                 or bins, hinges, products of pairs, as the job asks (`parties.transforms`)
     categorical  one 0/1 column a level; rare levels together as `name=other`, missing ones as `name=missing`
     dropped      constant, nearly constant, all missing, looks like an identifier: noted
 
@@ -23,12 +24,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from parties import transforms
 from parties.errors import PartyError
 from parties.gate import Column
 
@@ -137,23 +139,29 @@ class Categorical:
             np.equal(positions, position, out=column_out, casting="unsafe")
 
 
+Step = Numeric | Categorical | transforms.Bins | transforms.Splines
+_STEPS: dict[str, Any] = {"numeric": Numeric, "categorical": Categorical, **transforms.KINDS}
+
+
 @dataclass(frozen=True)
 class Plan:
     """What Φ does, in order. `notes` says in plain words what was dropped or grouped.
 
     `kept` are positions among the steps' outputs, None for all of them; `used` the data set's columns that
-    the model speaks of.
+    the model speaks of; `products` come last, of positions among those kept.
     """
 
-    steps: tuple[Numeric | Categorical, ...]
+    steps: tuple[Step, ...]
     notes: tuple[str, ...] = field(default=())
     kept: tuple[int, ...] | None = None
+    products: tuple[transforms.Product, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """One name for each column of Φ."""
         every = [name for step in self.steps for name in step.outputs]
-        return tuple(every if self.kept is None else (every[position] for position in self.kept))
+        single = every if self.kept is None else [every[position] for position in self.kept]
+        return (*single, *(f"{single[p.left]} × {single[p.right]}" for p in self.products))
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -161,18 +169,18 @@ class Plan:
 
     def to_document(self) -> dict[str, Any]:
         kept = None if self.kept is None else list(self.kept)
-        return {"steps": [asdict(step) for step in self.steps], "notes": list(self.notes), "kept": kept}
+        out = {"steps": [asdict(step) for step in self.steps], "notes": list(self.notes), "kept": kept}
+        return {**out, "products": [asdict(product) for product in self.products]}
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> Plan:
-        steps: list[Numeric | Categorical] = []
+        steps: list[Step] = []
         for entry in document["steps"]:
-            if entry["kind"] == "numeric":
-                steps.append(Numeric(**entry))
-            else:
-                steps.append(Categorical(**{**entry, "levels": tuple(entry["levels"])}))
+            plain = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            steps.append(_STEPS[entry["kind"]](**plain))
         kept = document.get("kept")
-        return Plan(tuple(steps), tuple(document["notes"]), None if kept is None else tuple(kept))
+        products = tuple(transforms.Product(**entry) for entry in document.get("products", ()))
+        return Plan(tuple(steps), tuple(document["notes"]), None if kept is None else tuple(kept), products)
 
 
 def learn(
@@ -186,9 +194,16 @@ def learn(
 
 
 def build(
-    view: PlacedReadable, columns: Sequence[str], rows: np.ndarray, *, noisy: bool = False
+    view: PlacedReadable,
+    columns: Sequence[str],
+    rows: np.ndarray,
+    *,
+    noisy: bool = False,
+    form: str = "linear",
 ) -> tuple[Plan, np.ndarray]:
     """`learn` and `matrix` of the same rows in one pass over the file: (plan, Φ float32[len(rows), d]).
+
+    `form`: one of `transforms.FORMS`; products are made later, by `cross`.
 
     The file is read in its own order, which is quickest. Extra memory is a few columns.
     """
@@ -196,12 +211,12 @@ def build(
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
 
-    def work(read: Column) -> tuple[str, Numeric | Categorical | None, str, list[np.ndarray]]:
+    def work(read: Column) -> tuple[str, Step | None, str, list[np.ndarray]]:
         column = measured(read)
-        name, step, note = _look(column, noisy)
+        name, step, note = _look(column, noisy, form)
         if step is None:
             return name, step, note, []
-        column = _as(column, step.kind)
+        column = _as(column, _reads(step))
         out = [np.empty(len(rows), dtype=np.float32) for _ in step.outputs[:MAX_COLUMNS]]
         if step.kind == "categorical":
             step.fill(column.take(back), out)  # once, and not once a level
@@ -209,7 +224,7 @@ def build(
         step.fill(column, out)
         return name, step, note, [values[back] for values in out]
 
-    found: list[tuple[str, Numeric | Categorical | None, str]] = []
+    found: list[tuple[str, Step | None, str]] = []
     # Pages that nothing is written to take no memory.
     phi, at = np.empty((len(rows), 2 * len(columns) + 64), dtype=np.float32, order="F"), 0
     for name, step, note, values in _side_by_side(work, view.read(columns, rows[order])):
@@ -224,15 +239,25 @@ def build(
     return _plan(found), phi[:, :at]
 
 
-def _look(column: Column, noisy: bool) -> tuple[str, Numeric | Categorical | None, str]:
+def _look(column: Column, noisy: bool, form: str = "linear") -> tuple[str, Step | None, str]:
     """(name, what Φ does with it or None, a note or nothing)."""
     least = _threshold(len(column.values), noisy)
     if column.kind == "numeric":
-        return column.name, *_learn_numeric(column, least)
+        step, note = _learn_numeric(column, least)
+        shaped: Step | None = None
+        if step is not None and step.scale and form != "linear":
+            shape = transforms.binned if form == "bins" else transforms.hinged
+            shaped = shape(column, step.median, step.missing, least, noisy)
+        return column.name, shaped or step, note
     return column.name, *_learn_categorical(column, least, MAX_LEVELS_NOISY if noisy else MAX_LEVELS)
 
 
-def _plan(found: Sequence[tuple[str, Numeric | Categorical | None, str]]) -> Plan:
+def _reads(step: Step) -> str:
+    """The kind of column that a step reads."""
+    return "categorical" if step.kind == "categorical" else "numeric"
+
+
+def _plan(found: Sequence[tuple[str, Step | None, str]]) -> Plan:
     steps = tuple(step for _, step, _ in found if step is not None)
     plan = Plan(steps, tuple(f"{name}: {note}" for name, _, note in found if note))
     if not steps:
@@ -256,25 +281,64 @@ def _side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 def matrix(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> np.ndarray:
     """Φ as float32[len(rows), d] in Fortran order; extra memory is Φ and one batch of columns."""
     phi: np.ndarray | None = None
-    spare = np.empty(0, dtype=np.float32)
-    every = sum(len(step.outputs) for step in plan.steps)
-    place = {kept: j for j, kept in enumerate(range(every) if plan.kept is None else plan.kept)}
-    at = 0
-    for step, read in zip(plan.steps, view.read([s.name for s in plan.steps], rows), strict=True):
-        column = measured(read) if step.kind == "numeric" else read
-        if column.kind not in (step.kind, "empty"):
-            raise PartyError(
-                "features.changed", f"column {step.name!r} was {step.kind} and is now {column.kind}"
-            )
+    width = len(plan.names)
+    for j, values in stream(plan, view, rows):
         if phi is None:
-            phi = np.empty((len(column.values), len(place)), dtype=np.float32, order="F")
-            spare = np.empty(len(column.values) if len(place) < every else 0, dtype=np.float32)
-        targets = [place.get(at + i) for i in range(len(step.outputs))]
-        step.fill(_as(column, step.kind), [spare if j is None else phi[:, j] for j in targets])
-        at += len(targets)
+            phi = np.empty((len(values), width), dtype=np.float32, order="F")
+        phi[:, j] = values
     if phi is None:
         raise PartyError("features.none", "a plan without columns")
     return phi
+
+
+def stream(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """(j, column j of Φ float32[len(rows)]) of every column of Φ in order; what is yielded is overwritten.
+
+    Memory is one batch of columns of the file, the widest step's columns, and those that products need.
+    """
+    every = sum(len(step.outputs) for step in plan.steps)
+    place = {kept: j for j, kept in enumerate(range(every) if plan.kept is None else plan.kept)}
+    wanted = {j for product in plan.products for j in (product.left, product.right)}
+    held: dict[int, np.ndarray] = {}
+    out: list[np.ndarray] = []
+    at, rows_read = 0, 0
+    for step, read in zip(plan.steps, view.read([s.name for s in plan.steps], rows), strict=True):
+        kind = _reads(step)
+        column = measured(read) if kind == "numeric" else read
+        if column.kind not in (kind, "empty"):
+            raise PartyError("features.changed", f"column {step.name!r} was {kind} and is now {column.kind}")
+        rows_read = len(column.values)
+        count = len(step.outputs)
+        out += [np.empty(rows_read, dtype=np.float32) for _ in range(count - len(out))]
+        step.fill(_as(column, kind), out[:count])
+        for i in range(count):
+            j = place.get(at + i)
+            if j is None:
+                continue
+            if j in wanted:
+                held[j] = out[i].copy()
+            yield j, out[i]
+        at += count
+    for k, product in enumerate(plan.products):
+        product.fill(held[product.left], held[product.right], out[0])
+        yield len(place) + k, out[0]
+
+
+def cross(plan: Plan, phi: np.ndarray, room: int | None, *, noisy: bool = False) -> tuple[Plan, np.ndarray]:
+    """(plan, Φ) with products of pairs of its columns, as many as `room` (None: any number) allows; chosen
+    without labels. Apply it after `narrow`.
+    """
+    most = transforms.PRODUCTS_NOISY if noisy else transforms.PRODUCTS
+    most = min(most, MAX_COLUMNS - phi.shape[1], most if room is None else room)
+    made = transforms.products(phi, most, _threshold(len(phi), noisy), SAMPLE_ROWS, FINEST)
+    if not made:
+        return plan, phi
+    d = phi.shape[1]
+    wider = np.empty((len(phi), d + len(made)), dtype=np.float32, order="F")
+    wider[:, :d] = phi
+    for j, product in enumerate(made):
+        product.fill(phi[:, product.left], phi[:, product.right], wider[:, d + j])
+    return replace(plan, products=tuple(made)), wider
 
 
 def _as(column: Column, kind: str) -> Column:

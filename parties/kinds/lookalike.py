@@ -22,13 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from parties import features
+from parties import features, transforms
 from parties.budget import Spend
 from parties.documents import Agreement, JobSpec, Privacy
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.kinds import common, transfer
-from parties.kinds.metrics import measure
+from parties.kinds.metrics import detailed, measure, reach
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from protocols import lookalike
 from protocols.security import SEEDS_PER_COLUMN
@@ -39,10 +39,16 @@ HOLDOUT = 0.2
 #: Fewer held-out seeds than this give no figure worth printing.
 LEAST_HOLDOUT = 5
 
+#: A larger Φ is not kept from the fit to the scores, nor in the checkpoint between: scores stream the
+#: columns.
+KEPT_BYTES = 512 << 20
+
 PARAMS = {
     "suite": common.is_text,
     "malicious": common.is_yes_or_no,
     "l2": common.is_number(1e-6, 1e6),
+    "l1": common.is_number(0.0, 1e6),
+    "features": lambda value: value in transforms.FORMS,
     "privacy": lambda value: value is None or isinstance(value, dict),
 }
 PRIVATE = {
@@ -51,6 +57,7 @@ PRIVATE = {
     "audience_size": common.is_whole(1, common.MAX_ROWS),
     "include_seeds": lambda value: isinstance(value, bool),
     "holdout": common.is_number(0.0, 0.5),
+    "hidden_share": common.is_number(0.0, 0.9),
     "holdout_seed": common.is_whole(0, 2**53),
 }
 
@@ -90,6 +97,7 @@ def terms_of(spec: JobSpec, agreement: Agreement) -> lookalike.Terms:
         chosen.update(epsilon=privacy.epsilon, delta=privacy.delta, clip=privacy.clip)
     if "l2" in spec.params:
         chosen["l2"] = float(spec.params["l2"])
+    chosen["l1"] = float(spec.params.get("l1", 0.0))
     return lookalike.Terms(**chosen)
 
 
@@ -196,13 +204,19 @@ def fit_provider(ctx: StageContext) -> None:
     terms = terms_of(ctx.spec, ctx.agreement)
     at_most = _columns_at_most(ctx.channel.receive_json())
     ctx.channel.progress(0, 2, "features")
-    plan, phi = features.build(ctx.view, names, rows, noisy=terms.epsilon is not None)
+    noisy, form = terms.epsilon is not None, ctx.spec.params.get("features", "linear")
+    plan, phi = features.build(ctx.view, names, rows, noisy=noisy, form=form)
     if at_most is not None:
         plan, phi = features.narrow(plan, phi, at_most)
+    if form == "crosses":
+        room = None if at_most is None else at_most - phi.shape[1]
+        plan, phi = features.cross(plan, phi, room, noisy=noisy)
     ctx.channel.progress(2, 2, "features")
     machine = lookalike.Features(phi, plan.names, ctx.channel.session("fit"), terms, os.urandom)
     fit = ctx.channel.run(machine, "fit")
-    ctx.carry.update(fit=fit, phi=phi, phi_rows=rows)
+    ctx.carry.update(fit=fit, plan=plan.to_document(), phi_rows=rows)
+    if phi.nbytes <= KEPT_BYTES:
+        ctx.carry["phi"] = phi
     weights = dict(zip(plan.names, fit.weights.tolist(), strict=True))
     ctx.result.update(
         rows=len(rows),
@@ -240,7 +254,15 @@ def _fit_document(fit: lookalike.FitResult) -> dict[str, Any]:
 
 def score_provider(ctx: StageContext) -> None:
     scores = np.full(ctx.view.rows, np.nan, dtype=np.float32)
-    scores[ctx.carry["phi_rows"]] = lookalike.score(ctx.carry.pop("phi"), ctx.carry["fit"])
+    rows, fit = ctx.carry["phi_rows"], ctx.carry["fit"]
+    phi, plan = ctx.carry.pop("phi", None), features.Plan.from_document(ctx.carry.pop("plan"))
+    if phi is not None:
+        scores[rows] = lookalike.score(phi, fit)
+    else:
+        # A second pass over the file, in its own order and column by column, instead of Φ for everybody.
+        rows = rows[np.argsort(ctx.view.own_rows()[rows], kind="stable")]
+        columns = (values for _, values in features.stream(plan, ctx.view, rows))
+        scores[rows] = lookalike.score_columns(columns, len(rows), fit)
     scores[~common.alive(ctx)] = np.nan
     machine = transfer.Sender(scores.astype("<f4", copy=False), "scores", ctx.channel.session("scores"))
     ctx.channel.run(machine, "scores")
@@ -271,7 +293,10 @@ def release_brand(ctx: StageContext) -> None:
     role = np.zeros(len(scores), dtype=np.int8)  # 0 unlabelled, 1 in the fit, 2 held out
     role[seeds], role[held] = 1, 2
     measured = rows[role[rows] != 1]
-    figures = measure(scores[measured].astype(np.float64), role[measured] == 2)
+    values, found = scores[measured].astype(np.float64), role[measured] == 2
+    figures = measure(values, found)
+    figures |= detailed(values, found, ctx.private.get("hidden_share"))
+    figures["reach"] = reach(scores[rows])
     audience = _audience(ctx, rows, scores, role)
 
     _write_table(ctx, "scores", row=rows, score=scores[rows])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import LocalError
 from protocols.lookalike.features import Features, FitResult
-from protocols.lookalike.fit import scores
+from protocols.lookalike.fit import scores, streamed
 from protocols.lookalike.labels import Labels, LabelsResult
 from protocols.lookalike.terms import Terms, padded
 
@@ -21,7 +23,17 @@ LEAKAGE = {
     ),
 }
 
-__all__ = ["LEAKAGE", "Features", "FitResult", "Labels", "LabelsResult", "Terms", "padded", "score"]
+__all__ = [
+    "LEAKAGE",
+    "Features",
+    "FitResult",
+    "Labels",
+    "LabelsResult",
+    "Terms",
+    "padded",
+    "score",
+    "score_columns",
+]
 
 
 def score(phi: npt.NDArray[np.float32], fit: FitResult) -> npt.NDArray[np.float32]:
@@ -34,3 +46,10 @@ def score(phi: npt.NDArray[np.float32], fit: FitResult) -> npt.NDArray[np.float3
             "protocol.argument", f"phi is {phi.dtype}{phi.shape}; float32[m, {len(fit.weights)}] is due"
         )
     return scores(np.asfortranarray(phi), fit.weights, fit.intercept, fit.clip)
+
+
+def score_columns(
+    columns: Iterable[npt.NDArray[np.float32]], rows: int, fit: FitResult
+) -> npt.NDArray[np.float32]:
+    """`score` of a phi that is given column by column, float32[rows] each, and never held whole."""
+    return streamed(columns, rows, fit.weights, fit.intercept, fit.clip)

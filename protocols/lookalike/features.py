@@ -176,7 +176,9 @@ class _Run:
         if answers is None:
             raise LocalError("protocol.state", "the linear query ended without an answer for this side")
         z = answers.astype(np.float64) * self._steps
-        solved = fit(self._phi, self._factors, self._steps[:-1], z[:-1], float(z[-1]), self._terms.l2)
+        solved = fit(
+            self._phi, self._factors, self._steps[:-1], z[:-1], float(z[-1]), self._terms.l2, self._terms.l1
+        )
         noisy = self._agreed.noise_scale is not None
         result = FitResult(
             weights=solved.weights,

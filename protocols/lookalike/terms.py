@@ -26,6 +26,7 @@ class Terms:
     minimum_seeds      the brand stops below this many matched seeds
     minimum_level      without noise, a column in which fewer rows than this differ from all others is refused
     l2                 penalty (l2/2)|w|^2, equal to 1/C of scikit-learn; the intercept is not penalised
+    l1                 penalty l1 |w|_1 beside it (elastic net): weights that say little become zero
     quantisation_bits  most bits, with the sign, of a quantised feature, 12 to 20; fewer are taken when the
                        sizes require it (see `agree`)
     max_rows, max_columns  what this side accepts from the other
@@ -37,6 +38,7 @@ class Terms:
     minimum_seeds: int = 100
     minimum_level: int = 10
     l2: float = 1.0
+    l1: float = 0.0
     quantisation_bits: int = MOST_BITS
     max_rows: int = 1 << 31
     max_columns: int = 4096
@@ -49,6 +51,7 @@ class Terms:
             "minimum_seeds": self.minimum_seeds >= 1,
             "minimum_level": self.minimum_level >= 1,
             "l2": math.isfinite(self.l2) and self.l2 > 0,
+            "l1": math.isfinite(self.l1) and self.l1 >= 0,
             "quantisation_bits": LEAST_BITS <= self.quantisation_bits <= MOST_BITS,
             "max_rows": 1 <= self.max_rows <= 1 << 40,
             "max_columns": 1 <= self.max_columns <= 16_000,
@@ -69,7 +72,7 @@ def terms_digest(terms: Terms, session: bytes) -> bytes:
 
 def _canonical(terms: Terms) -> list[object]:
     """The terms with integers where a float holds one, so that 1 and 1.0 are the same term."""
-    floats = {"epsilon", "delta", "clip", "l2"}
+    floats = {"epsilon", "delta", "clip", "l2", "l1"}
     names = list(Terms.__dataclass_fields__)
     return [
         float(value) if name in floats and value is not None else value
