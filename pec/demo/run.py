@@ -29,6 +29,8 @@ from pec.network import LocalNetwork
 
 Show = Callable[[str], None]
 AUDIENCE = 500
+#: The jobs that the demonstration runs with each provider.
+KINDS = ("overlap", "lookalike", "enrich")
 EPSILON = {PROVIDER_A: 2.0, PROVIDER_B: None}
 DELTA = 1e-6
 CATEGORIES = {PROVIDER_A: ("household", "payment"), PROVIDER_B: ("services",)}
@@ -78,7 +80,7 @@ def run(out: Path, *, seed: int = 7, show: Show | None = None) -> dict[str, Any]
         _agreements(demo)
         preflight, imported = _imports(demo)
         for provider in (PROVIDER_A, PROVIDER_B):
-            for kind in plan.KINDS:
+            for kind in KINDS:
                 _job(demo, kind, provider)
         midway = _withdraw_midway(demo, PROVIDER_B)
         refusals = _refusals(demo)
@@ -105,7 +107,7 @@ def run(out: Path, *, seed: int = 7, show: Show | None = None) -> dict[str, Any]
 
 
 def _data(folder: Path, seed: int) -> DemoData:
-    purposes = [data.Purpose(k, 1, plan.notice_id(k), 1, ALL_CATEGORIES) for k in plan.KINDS]
+    purposes = [data.Purpose(k, 1, plan.notice_id(k), 1, ALL_CATEGORIES) for k in KINDS]
     return data.generate(folder, purposes=purposes, ids={p: p for p in PARTIES}, seed=seed)
 
 
@@ -124,13 +126,13 @@ def _agreements(demo: Demo) -> None:
                 id=demo.agreement(provider),
                 brand=BRAND,
                 provider=provider,
-                purposes=[*plan.KINDS, UNASKED],
+                purposes=[*KINDS, UNASKED],
                 categories=CATEGORIES[provider],
                 tags=data.TAGS[provider],
                 epsilon=EPSILON[provider],
                 delta=DELTA,
                 # The first provider's operator approves every job, the second agreed to all kinds in advance.
-                preapproved=() if provider == PROVIDER_A else plan.KINDS,
+                preapproved=() if provider == PROVIDER_A else KINDS,
                 assessment="PIA-2026-017",
             )
         )
