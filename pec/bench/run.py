@@ -143,6 +143,7 @@ def measure(
                 epsilon=epsilon,
                 minimum_seeds=1,
                 minimum_rows=1,
+                suites=("ecdh", "vole"),
                 preapproved=(*plan.KINDS, *plan.SUPERVISED),
                 assessment="none: a benchmark",
             )
