@@ -26,7 +26,7 @@ from consent_center.embedded.proving import Proving
 from consent_center.embedded.recording import Recording
 from consent_center.embedded.registering import Registering
 from consent_center.errors import ConsentError
-from consent_center.gather import Decided, Gather
+from consent_center.gather import Asked, Decided, Gather, Item, Tell
 from consent_center.keys import Keys, checks, create_keys, load_keys
 from consent_center.ledger import log
 from consent_center.model import KINDS, ConsentEvent, DecisionRequest, Recorded
@@ -135,6 +135,14 @@ class Center(Registering, Recording, Deciding, Proving):
         if kind not in KINDS:
             raise ConsentError("identifier.kind", f"{kind!r} is none of {', '.join(KINDS)}")
         return self._gather.decide(request, value, kind)
+
+    def soon(self, item: Item, tell: Tell) -> None:
+        """`record_soon` or `decide_soon` without a thread that waits for it: `tell` gets the answer or the
+        error, in the thread that commits. Raises at once what is wrong before that.
+        """
+        if isinstance(item, Asked):
+            deciding.check_request(item.request)
+        self._gather.submit(item, tell)
 
     # ---- the parts with packages of their own ------------------------------------------------------------
 

@@ -42,6 +42,8 @@ Item = ConsentEvent | Asked
 Answer = Recorded | Decided | ConsentError
 #: Answers a group, in order, durably; raises only if nothing of it was written.
 Serve = Callable[[Sequence[Item]], list[Answer]]
+#: Takes an answer, or what went wrong, in the thread that commits: it must neither wait nor raise.
+Tell = Callable[[Answer | Exception], None]
 
 
 class Gather:
@@ -49,7 +51,7 @@ class Gather:
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
-        self._waiting: deque[tuple[Item, Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Item, Tell]] = deque()
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -70,20 +72,24 @@ class Gather:
         return found
 
     def _ask(self, item: Item) -> Recorded | Decided:
-        answer: Future[Answer] = Future()
+        answer: Future[Answer | Exception] = Future()
+        self.submit(item, answer.set_result)
+        found = answer.result()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def submit(self, item: Item, tell: Tell) -> None:
+        """Queue an item; `tell` is called once. Raises `center.closed`, and then never calls it."""
         with self._ready:
             if self._closed:
                 raise ConsentError("center.closed", "this center was closed; open it again")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="consent-gather", daemon=True)
                 self._thread.start()
-            self._waiting.append((item, answer))
+            self._waiting.append((item, tell))
             if len(self._waiting) == 1 or len(self._waiting) >= self._expected:
                 self._ready.notify()
-        found = answer.result()
-        if isinstance(found, ConsentError):
-            raise found
-        return found
 
     def _run(self) -> None:
         while True:
@@ -99,17 +105,20 @@ class Gather:
             with self._ready:
                 self._expected = min(LARGEST, len(group) + len(self._waiting))
 
-    def _answer(self, group: list[tuple[Item, Future[Answer]]]) -> None:
+    def _answer(self, group: list[tuple[Item, Tell]]) -> None:
         try:
             answers = self._serve([item for item, _ in group])
-            for (_, waiting), answer in zip(group, answers, strict=True):
-                waiting.set_result(answer)
+            if len(answers) != len(group):
+                raise ValueError(f"{len(answers)} answers for {len(group)} items")
         except Exception as error:  # each caller gets it; the thread must go on for the next group
             if len(group) == 1:
-                group[0][1].set_exception(error)
+                group[0][1](error)
                 return
             for one in group:  # nothing was written: one that can't be served must not cost the others
                 self._answer([one])
+            return
+        for (_, tell), answer in zip(group, answers, strict=True):
+            tell(answer)
 
     def close(self) -> None:
         """Answer what waits, then end the thread."""

@@ -46,7 +46,8 @@ from consent_center.rest.context import CENTER, TOKEN, service_token
 
 JSON_LIMIT, UPLOAD_LIMIT, BULK_LIMIT = 4 << 20, 64 << 20, 512 << 20  # bytes of a body
 _ICON = (Path(console.__file__).parent / "static" / "icon.svg").read_bytes()
-_HEADERS = {
+#: Of every answer.
+HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
@@ -116,7 +117,7 @@ def create_app(
     limits.install(app)
     console.install(app, opened, Path(location) if isinstance(location, str | Path) else home)
     roles.check(app)
-    fast.install(app, _HEADERS)
+    fast.install(app, HEADERS)
     return app
 
 
@@ -145,7 +146,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _headers(response: Response) -> Response:
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 

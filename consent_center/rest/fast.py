@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from flask import Flask, Response, request
 
 from consent_center.center import Center
-from consent_center.model import ACTIONS, KINDS, REASONS, DecisionRequest
+from consent_center.gather import Asked, Decided, Item
+from consent_center.model import ACTIONS, KINDS, REASONS, ConsentEvent, DecisionRequest, Recorded
 from consent_center.rest import token, wire
 from consent_center.rest.context import CENTER, SERVICE_ROLE, TOKEN, center
 from consent_center.rest.roles import ENDPOINTS, actor, allowed
@@ -27,7 +28,8 @@ _ID, _LINE, _TEXT = 200, 1_000, 100_000
 _BAD = re.compile("[\0\ud800-\udfff]")
 _TIME = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
-_FAILED = "pec.failed"  # no header can make such a key
+#: The error of a call that was tried before Flask; no header can make such a key.
+FAILED = "pec.failed"
 
 Check = Callable[[Any], bool]
 
@@ -108,37 +110,60 @@ def _fits(body: Any, checks: dict[str, Check], needs: set[str]) -> bool:
     return all(name in checks and checks[name](value) for name, value in body.items())
 
 
-Answer = tuple[dict[str, Any], int]
+#: JSON members and status.
+Answered = tuple[dict[str, Any], int]
 #: The name for the ledger, from the one that the body gives.
 Actor = Callable[[str], str]
 
 
-def _decide(served: Center, body: Any, _actor: Actor) -> Answer | None:
+def _question(body: Any, _actor: Actor) -> Asked | None:
     found = decision_of(body)
     if found is None:
         return None
     asked, kind, value = found
-    one = served.decide_soon(asked, value, kind)
-    reason = REASONS[one.code]
-    counts = {"in": 1, "out": {}} if one.code == 0 else {"in": 0, "out": {reason: 1}}
-    return {"sequence": one.sequence, "detail": one.detail, "counts": counts, "reasons": [reason]}, 200
+    return Asked(asked, kind, value)
 
 
-def _record(served: Center, body: Any, actor_of: Actor) -> Answer | None:
+def _event(body: Any, actor_of: Actor) -> ConsentEvent | None:
     data = event_of(body)
     if data is None:
         return None
-    event = wire.event_from_json({**data, "actor": actor_of(data.get("actor", ""))}, datetime.now(UTC))
-    return wire.plain(served.record_soon(event)), 201
+    return wire.event_from_json({**data, "actor": actor_of(data.get("actor", ""))}, datetime.now(UTC))
 
 
-_WAYS = {"decisions.decide": _decide, "events.record": _record}
-_PATHS = {"/v1/decisions": "decisions.decide", "/v1/events": "events.record"}
+#: From a body to what the center is asked, or None for what the ordinary way must judge.
+WAYS: dict[str, Callable[[Any, Actor], Item | None]] = {
+    "decisions.decide": _question,
+    "events.record": _event,
+}
+PATHS = {"/v1/decisions": "decisions.decide", "/v1/events": "events.record"}
 _STATUS = {200: "200 OK", 201: "201 CREATED"}
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
-def _text(data: dict[str, Any]) -> bytes:
-    return json.dumps(data, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+def told(answer: Recorded | Decided) -> Answered:
+    """What the caller is told."""
+    if isinstance(answer, Recorded):
+        return wire.plain(answer), 201
+    reason = REASONS[answer.code]
+    counts = {"in": 1, "out": {}} if answer.code == 0 else {"in": 0, "out": {reason: 1}}
+    return {
+        "sequence": answer.sequence,
+        "detail": answer.detail,
+        "counts": counts,
+        "reasons": [reason],
+    }, 200
+
+
+def text_of(data: dict[str, Any]) -> bytes:
+    """As Flask writes it."""
+    return _ENCODER.encode(data).encode() + b"\n"
+
+
+def _ask(served: Center, item: Item) -> Answered:
+    if isinstance(item, ConsentEvent):
+        return told(served.record_soon(item))
+    return told(served.decide_soon(item.request, item.value, item.kind))
 
 
 def install(app: Flask, headers: Mapping[str, str]) -> None:
@@ -149,24 +174,37 @@ def install(app: Flask, headers: Mapping[str, str]) -> None:
 
 
 def _answer() -> Response | None:
-    failed = request.environ.get(_FAILED)
+    failed = request.environ.get(FAILED)
     if failed is not None:
         raise failed
-    way = _WAYS.get(request.endpoint or "")
+    way = WAYS.get(request.endpoint or "")
     if way is None or request.mimetype != "application/json":
         return None
     served = center()
     if not isinstance(served, Center):
         return None
-    found = way(served, json.loads(request.get_data(cache=True)), actor)
-    return None if found is None else Response(_text(found[0]), found[1], content_type="application/json")
+    item = way(json.loads(request.get_data(cache=True)), actor)
+    if item is None:
+        return None
+    data, status = _ask(served, item)
+    return Response(text_of(data), status, content_type="application/json")
+
+
+def load(body: bytes) -> Any:
+    """JSON, strictly. Raises ValueError, RecursionError."""
+    return json.loads(body, parse_constant=_no_constant)
+
+
+def permitted(endpoint: str, authorization: str | None, digest: bytes) -> bool:
+    """Whether the caller holds the service token, and that is enough for the endpoint."""
+    return token.matches(authorization, digest) and allowed(SERVICE_ROLE, ENDPOINTS[endpoint])
 
 
 class Front:
     """A WSGI application before Flask's, for the two busiest calls of holders of the service token.
 
     Flask costs more than a decision does. Whatever is not exactly such a call goes on to Flask untouched; so
-    does an error, which is worded there.
+    does an error, which is worded there. `asgi.LoopFront` does the same in an event loop.
     """
 
     def __init__(self, app: Flask, headers: Mapping[str, str]) -> None:
@@ -179,25 +217,25 @@ class Front:
         if found is None:
             flask: Iterable[bytes] = self._flask(environ, start_response)
             return flask
-        text = _text(found[0])
+        text = text_of(found[0])
         about = [("Content-Type", "application/json"), ("Content-Length", str(len(text)))]
         start_response(_STATUS[found[1]], about + self._headers)
         return [text]
 
-    def _served(self, environ: dict[str, Any]) -> Answer | None:
-        endpoint = _PATHS.get(environ.get("PATH_INFO", ""), "")
-        way = _WAYS.get(endpoint)
+    def _served(self, environ: dict[str, Any]) -> Answered | None:
+        endpoint = PATHS.get(environ.get("PATH_INFO", ""), "")
+        way = WAYS.get(endpoint)
         size = environ.get("CONTENT_LENGTH", "")
         if (
             way is None
+            or FAILED in environ
             or environ.get("REQUEST_METHOD") != "POST"
             or environ.get("CONTENT_TYPE") != "application/json"
             or environ.get("QUERY_STRING")
             or environ.get("SCRIPT_NAME")
             or "HTTP_TRANSFER_ENCODING" in environ
             or not (size.isascii() and size.isdigit() and len(size) < 6)
-            or not token.matches(environ.get("HTTP_AUTHORIZATION"), self._token)
-            or not allowed(SERVICE_ROLE, ENDPOINTS[endpoint])
+            or not permitted(endpoint, environ.get("HTTP_AUTHORIZATION"), self._token)
         ):
             return None
         body = environ["wsgi.input"].read(int(size))
@@ -205,13 +243,14 @@ class Front:
         if len(body) != int(size):
             return None
         try:
-            data = json.loads(body, parse_constant=_no_constant)
+            data = load(body)
         except (ValueError, RecursionError):
             return None
         try:
-            return way(self._center, data, str)
+            item = way(data, str)
+            return None if item is None else _ask(self._center, item)
         except Exception as error:  # not done twice: `_answer` raises it where errors are worded
-            environ[_FAILED] = error
+            environ[FAILED] = error
             return None
 
 

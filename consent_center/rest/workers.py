@@ -1,4 +1,4 @@
-"""The service under gunicorn: several processes, each with a pool of threads, on one center.
+"""The service under gunicorn: several processes, each with an event loop and threads, on one center.
 
 Each worker opens the center after it was forked and follows what the others write: every decision begins with
 the last sequence number in the database, and one that can't is refused (`stale`). On SIGTERM the workers
@@ -7,27 +7,62 @@ answer what they have taken, then end.
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import pyarrow as pa
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from uvicorn_worker import UvicornWorker
 
 from consent_center.client import open_center
 from consent_center.decide import candidates
 from consent_center.errors import ConsentError
-from consent_center.rest.app import create_app
+from consent_center.rest.app import HEADERS, create_app
+from consent_center.rest.asgi import LoopFront
 from consent_center.rest.context import CENTER
+from consent_center.rest.guarded import GuardedProtocol
 from consent_center.rest.server import LOOPBACK, Address
 from consent_center.rest.token import ensure_token
 
 #: Seconds: for a request that is running when the service is stopped; for a client that says nothing.
 GRACE, KEEP_ALIVE = 20, 75
+#: Of one worker; who comes when there are so many is answered 503.
+CONNECTIONS = 1000
 #: A worker that opens a center with so many events since the stored state stores it anew.
 KEEP_AFTER = 100_000
+
+
+class LoopWorker(UvicornWorker):  # type: ignore[misc]
+    """uvicorn's worker with our limits; it trusts no header about the client (see `console.security`)."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "http": GuardedProtocol,
+        "loop": "uvloop",
+        "interface": "asgi3",
+        "lifespan": "off",
+        "ws": "none",
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": GRACE,
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.config.limit_concurrency = self.cfg.worker_connections
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # Raised again by uvicorn when all is answered: to end the ordinary way, not to be killed.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end)
+
+
+def _end(_number: int, _frame: Any) -> NoReturn:
+    raise SystemExit(0)
 
 
 def make_app(home: Path) -> Flask:
@@ -43,14 +78,14 @@ class Service(BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings; nothing is read from a configuration file or the environment."""
 
     def __init__(self, home: Path, handle: int, workers: int, threads: int, ready: Any) -> None:
+        self._threads = threads
         self._home, self._settings = (
             home,
             {
                 "bind": [f"fd://{handle}"],
                 "workers": workers,
-                "threads": threads,
-                "worker_class": "gthread",
-                "worker_connections": max(1000, 4 * threads),
+                "worker_class": LoopWorker,
+                "worker_connections": CONNECTIONS,
                 "keepalive": KEEP_ALIVE,
                 "graceful_timeout": GRACE,
                 "timeout": 300,  # a bulk decision of millions may take its time
@@ -68,14 +103,14 @@ class Service(BaseApplication):  # type: ignore[misc]
             if name in self.cfg.settings:  # newer releases have more of them
                 self.cfg.set(name, value)
 
-    def load(self) -> Flask:
-        return make_app(self._home)
+    def load(self) -> LoopFront:
+        return LoopFront(make_app(self._home), HEADERS, self._threads)
 
 
 def _close(_server: Any, worker: Any) -> None:
-    app = getattr(worker, "wsgi", None)
-    if isinstance(app, Flask):
-        app.extensions[CENTER].close()
+    front = getattr(worker, "wsgi", None)
+    if isinstance(front, LoopFront):
+        front.close()
 
 
 def serve(

@@ -7,6 +7,7 @@ synchronous FULL). Batches go as Arrow over the same service. Afterwards fsck mu
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,8 +44,9 @@ def run(
             center.put_purpose(Purpose("ads", 1, {"en": "Benchmark"}, ("contact",), duration_days=365))
             center.put_notice(Notice("text", 1, "ads", 1, {"en": "Benchmark"}))
             center.record_many(events(0, PEOPLE, "139"))
-        with served(home, workers, threads) as (port, location):
+        with served(home, workers, threads) as (pid, port, location):
             plan = {
+                "pid": pid,
                 "port": port,
                 "clients": clients,
                 "seconds": seconds,
@@ -92,7 +94,12 @@ def run(
         "batch": batch,
         "batch_events_per_second": round(max(rates), 1),
         "batch_events_per_second_worst": round(min(rates), 1),
-        "client_cpu_seconds": round(decisions["cpu_seconds"] + single["cpu_seconds"], 2),
+        "cpu_seconds": {
+            "client": round(decisions["cpu_seconds"], 2),
+            "server": round(decisions["server_cpu_seconds"], 2),
+            "client_events": round(single["cpu_seconds"], 2),
+            "server_events": round(single["server_cpu_seconds"], 2),
+        },
     }
 
 
@@ -119,8 +126,8 @@ def events(first: int, count: int, prefix: str) -> pa.Table:
 
 
 @contextmanager
-def served(home: Path, workers: int, threads: int) -> Iterator[tuple[int, str]]:
-    """`pec consent serve` in a process of its own: (port, what `open_center` takes)."""
+def served(home: Path, workers: int, threads: int) -> Iterator[tuple[int, int, str]]:
+    """`pec consent serve` in a process of its own: (process, port, what `open_center` takes)."""
     command = [
         sys.executable,
         "-m",
@@ -141,7 +148,7 @@ def served(home: Path, workers: int, threads: int) -> Iterator[tuple[int, str]]:
                 _, told = process.communicate(timeout=10)
                 raise PecError("pec.internal", f"the service did not start: {told.strip()[-400:]}")
             data = json.loads(line)
-            yield int(data["url"].rpartition(":")[2]), data["center"]
+            yield process.pid, int(data["url"].rpartition(":")[2]), data["center"]
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
@@ -150,8 +157,19 @@ def served(home: Path, workers: int, threads: int) -> Iterator[tuple[int, str]]:
 def load(plan: dict[str, Any]) -> dict[str, float]:
     """Run `pec.bench.load` in a process of its own."""
     command = [sys.executable, "-m", "pec.bench.load"]
+    used = cpu_of(plan["pid"])
     done = subprocess.run(command, input=json.dumps(plan), capture_output=True, text=True, check=False)
     if done.returncode:
         raise PecError("pec.internal", f"the load generator failed: {done.stderr.strip()[-400:]}")
     found: dict[str, float] = json.loads(done.stdout)
-    return found
+    return {**found, "server_cpu_seconds": cpu_of(plan["pid"]) - used}
+
+
+def cpu_of(master: int) -> float:
+    """Processor seconds of the service: its master and its workers."""
+    workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    used = 0
+    for pid in (master, *workers):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        used += int(fields[11]) + int(fields[12])
+    return used / os.sysconf("SC_CLK_TCK")

@@ -212,7 +212,7 @@ def test_the_calls_answer_alike_both_ways(tmp_path: Path, monkeypatch: pytest.Mo
         quick = [client.post(path, json=body, headers=head) for path, body in calls]
         # A call that the schema must judge goes through Flask, and so does the wording of an error.
         assert answered[before:] == [None, "events.record", "events.record", None, None, "decisions.decide"]
-        monkeypatch.setattr(fast, "_WAYS", {})
+        monkeypatch.setattr(fast, "WAYS", {})
         slow = [client.post(path, json=body, headers=head) for path, body in calls]
         assert (
             [r.status_code for r in quick] == [r.status_code for r in slow] == [201, 422, 400, 200, 200, 422]
@@ -256,7 +256,7 @@ def test_odd_calls_are_judged_as_without_the_front(tmp_path: Path, monkeypatch: 
             return response.status_code, json.loads(response.data)
 
         quick = [call(changes) for changes, _ in _ODD]
-        monkeypatch.setattr(fast, "_WAYS", {})
+        monkeypatch.setattr(fast, "WAYS", {})
         assert quick == [call(changes) for changes, _ in _ODD]
         for (changes, status), answer in zip(_ODD, quick, strict=True):
             assert status in (None, answer[0]), changes

@@ -1,0 +1,230 @@
+"""The service in an event loop: the two busiest calls are answered by it, all others by Flask in threads.
+
+A busy call costs no thread: its question or event goes into the center's queue (`gather`), and its coroutine
+goes on when the commit of all that waited is done. Its checks are those of `fast`; whatever they do not take,
+and every error, goes to Flask, which judges and words it.
+
+Nothing that a client leaves unsaid holds a thread: small bodies are read here before Flask is called, larger
+ones while Flask reads them (which it does after it knows who asks), each piece in bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+from a2wsgi import WSGIMiddleware
+from flask import Flask
+from werkzeug.exceptions import ClientDisconnected, RequestTimeout
+
+from consent_center.center import Center
+from consent_center.gather import Answer, Decided, Item, Tell
+from consent_center.model import Recorded
+from consent_center.rest import fast
+from consent_center.rest.context import CENTER, TOKEN
+
+#: Seconds for a small body as a whole, and for each piece of a larger one.
+BODY_SECONDS, PIECE_SECONDS = 30, 60
+#: Bytes up to which a body is read before a thread is taken.
+SMALL = 1 << 20
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Future = asyncio.Future[Answer | Exception]
+
+
+class Landing:
+    """Brings answers from the thread that commits to the loop: many in one wake-up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._arrived: deque[tuple[Future, Answer | Exception]] = deque()
+
+    def teller(self, future: Future) -> Tell:
+        """What to give to `Center.soon`."""
+
+        def tell(answer: Answer | Exception) -> None:
+            self._arrived.append((future, answer))
+            if len(self._arrived) == 1:
+                try:
+                    self._loop.call_soon_threadsafe(self._land)
+                except RuntimeError:  # the loop was closed: nobody waits any more
+                    self._arrived.clear()
+
+        return tell
+
+    def _land(self) -> None:
+        # The wake-up of one that arrives now is not lost: it finds the queue empty, or is taken here.
+        while self._arrived:
+            future, answer = self._arrived.popleft()
+            if not future.done():  # a caller that was cancelled
+                future.set_result(answer)
+
+
+class LoopFront:
+    """An ASGI application around Flask's. `threads`: for everything but the two busiest calls."""
+
+    def __init__(self, app: Flask, headers: Mapping[str, str], threads: int) -> None:
+        self.flask = app
+        self._others = WSGIMiddleware(_prepared(app), workers=threads)
+        held = app.extensions[CENTER]
+        self._center = held if isinstance(held, Center) else None
+        self._token = app.extensions[TOKEN]
+        self._head = [(b"content-type", b"application/json")]
+        self._head += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self._landing: Landing | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"{scope['type']} is not served")
+        size = self._quick(scope)
+        if size is None:
+            await self._slow(scope, receive, send)
+            return
+        body = await _whole(receive, size)
+        if isinstance(body, Exception):
+            await self._flask(scope, _failing(body), send)
+            return
+        try:
+            answer = await self._served(scope, body)
+        except Exception as error:  # worded by Flask; it must not be tried again
+            scope = {**scope, fast.FAILED: error}
+            answer = None
+        if answer is None:
+            await self._flask(scope, _told(body), send)
+            return
+        data, status = answer
+        text = fast.text_of(data)
+        head = [*self._head, (b"content-length", b"%d" % len(text))]
+        await send({"type": "http.response.start", "status": status, "headers": head})
+        await send({"type": "http.response.body", "body": text})
+
+    def _quick(self, scope: Message) -> int | None:
+        """The size of the body of a call that is answered here, None for any other."""
+        endpoint = fast.PATHS.get(scope["path"])
+        if endpoint is None or scope["method"] != "POST" or scope["query_string"] or self._center is None:
+            return None
+        pairs = scope["headers"]
+        headers = dict(pairs)
+        size = headers.get(b"content-length", b"")
+        if (
+            len(headers) != len(pairs)
+            or headers.get(b"content-type") != b"application/json"
+            or b"transfer-encoding" in headers
+            or not (size.isdigit() and len(size) < 6)
+        ):
+            return None
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
+        return int(size) if fast.permitted(endpoint, authorization, self._token) else None
+
+    async def _served(self, scope: Message, body: bytes) -> fast.Answered | None:
+        try:
+            data = fast.load(body)
+        except (ValueError, RecursionError):
+            return None
+        item = fast.WAYS[fast.PATHS[scope["path"]]](data, str)
+        if item is None:
+            return None
+        answer = await self._ask(item)
+        if not isinstance(answer, Recorded | Decided):
+            raise answer
+        return fast.told(answer)
+
+    async def _ask(self, item: Item) -> Answer | Exception:
+        loop = asyncio.get_running_loop()
+        if self._landing is None:
+            self._landing = Landing(loop)
+        future: Future = loop.create_future()
+        if self._center is None:
+            raise TypeError("this center is not in this process")
+        self._center.soon(item, self._landing.teller(future))
+        return await future
+
+    async def _slow(self, scope: Message, receive: Receive, send: Send) -> None:
+        sizes = [value for name, value in scope["headers"] if name == b"content-length"]
+        chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+        if chunked or len(sizes) != 1 or not sizes[0].isdigit() or int(sizes[0]) > SMALL:
+            await self._flask(scope, _patient(receive), send)
+            return
+        body = await _whole(receive, int(sizes[0]))
+        await self._flask(scope, _failing(body) if isinstance(body, Exception) else _told(body), send)
+
+    async def _flask(self, scope: Message, receive: Receive, send: Send) -> None:
+        # `X_Forwarded_For` would become the same WSGI name as `X-Forwarded-For`, which a proxy controls.
+        headers = [pair for pair in scope["headers"] if b"_" not in pair[0]]
+        await self._others({**scope, "headers": headers}, receive, send)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Ends the threads, then closes the center."""
+        self._others.executor.shutdown()
+        self.flask.extensions[CENTER].close()
+
+
+def _prepared(app: Flask) -> Any:
+    """The application as a2wsgi calls it, with what its environment lacks."""
+
+    def called(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ["wsgi.input_terminated"] = True  # the server ends a body; it may come in chunks
+        environ["wsgi.errors"] = sys.stderr
+        # Named without an error too: what the loop has passed on, no other front needs to look at.
+        environ[fast.FAILED] = environ.pop("asgi.scope").get(fast.FAILED)
+        answer: Iterable[bytes] = app(environ, start_response)
+        return answer
+
+    return called
+
+
+async def _whole(receive: Receive, size: int) -> bytes | Exception:
+    """A body, or why it did not come."""
+    parts: list[bytes] = []
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return ClientDisconnected()
+                parts.append(message.get("body", b""))
+                if not message.get("more_body"):
+                    break
+    except TimeoutError:
+        return RequestTimeout(f"the body did not come within {BODY_SECONDS} s")
+    body = b"".join(parts)
+    return body if len(body) == size else ClientDisconnected()
+
+
+def _told(body: bytes) -> Receive:
+    """A body that is here."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _failing(error: Exception) -> Receive:
+    """A body that did not come: whoever reads it gets the error, where errors are worded."""
+
+    async def receive() -> Message:
+        raise error
+
+    return receive
+
+
+def _patient(receive: Receive) -> Receive:
+    """A body in pieces. One that ends early must not look as if it were whole."""
+
+    async def piece() -> Message:
+        try:
+            async with asyncio.timeout(PIECE_SECONDS):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimeout(f"no part of the body came for {PIECE_SECONDS} s") from None
+        if message["type"] != "http.request":
+            raise ClientDisconnected()
+        return message
+
+    return piece

@@ -1,0 +1,86 @@
+"""uvicorn's HTTP protocol with limits on what a client may send without saying anything.
+
+uvicorn bounds neither the head of a request nor the time that it may take. Here: `HEAD_SECONDS` for a head,
+counted from the connection's start or the head's first byte; `HEAD_BYTES` and `HEAD_LINES` for a head and for
+trailers. Who goes over is answered 408 or 431 and the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS, HEAD_BYTES, HEAD_LINES = 30, 65_536, 100
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unheard: asyncio.TimerHandle | None = None
+        self._idle = True  # no head has begun
+        self._in_head = True
+        self._advanced = False  # since the last look
+        self._silent = 0  # bytes since then that told nothing: of a head, of trailers
+        self._lines = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._unheard = self.loop.call_later(HEAD_SECONDS, self._refuse, 408)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._heard()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._advanced = False
+        super().data_received(data)
+        self._silent = 0 if self._advanced else self._silent + len(data)
+        if self._silent > HEAD_BYTES:
+            self._refuse(431)
+        elif self._in_head and not self._idle and self._unheard is None:
+            self._unheard = self.loop.call_later(HEAD_SECONDS, self._refuse, 408)
+
+    def on_message_begin(self) -> None:
+        self._idle, self._in_head, self._lines = False, True, 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._lines += 1
+        if self._lines > HEAD_LINES:
+            raise ValueError(f"more than {HEAD_LINES} lines in a head")  # answered 400
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._heard()
+        self._in_head, self._advanced = False, True
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        self._advanced = True
+
+    def on_body(self, body: bytes) -> None:
+        self._advanced = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._advanced = self._idle = self._in_head = True
+        super().on_message_complete()
+
+    def _heard(self) -> None:
+        if self._unheard is not None:
+            self._unheard.cancel()
+            self._unheard = None
+
+    def _refuse(self, status: int) -> None:
+        self._unheard = None
+        if self.transport.is_closing():
+            return
+        text = f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\nconnection: close\r\ncontent-length: 0"
+        if self.cycle is None or self.cycle.response_complete:  # else it would cut into an answer
+            self.transport.write(text.encode() + b"\r\n\r\n")
+        self.transport.close()

@@ -1,0 +1,292 @@
+"""The service's event loop: equal answers, hostile and slow clients, clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+from consent_helpers import event, make, phone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from consent_center.center import Center
+from consent_center.errors import ConsentError
+from consent_center.rest import asgi, fast, guarded
+from consent_center.rest.app import HEADERS, create_app
+from consent_center.rest.workers import LoopWorker
+
+TOKEN = "t" * 43
+ASKED = {"purpose": "ads", "recipient": "provider", "categories": ["contact"], "kind": "phone"}
+TOLD = {
+    **{"phone": phone(1), "purpose": "ads", "purpose_version": 1, "action": "granted"},
+    **{"recipient": "provider", "categories": ["contact"], "notice": "ads-notice", "notice_version": 1},
+    "occurred_at": "2026-02-01T00:00:00Z",
+}
+
+
+@contextmanager
+def served(center: Center, connections: int = 100) -> Iterator[int]:
+    """The service as a worker serves it, in a thread of this process: its port."""
+    app = create_app(center, TOKEN)
+    front = asgi.LoopFront(app, HEADERS, 4)
+    config = uvicorn.Config(
+        front,
+        log_config=None,
+        limit_concurrency=connections,
+        **{**LoopWorker.CONFIG_KWARGS, "loop": "asyncio"},
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            front._others.executor.shutdown()
+
+
+def post(path: str, body: bytes, *more: str, token: str = TOKEN, size: int | None = None) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {token}", *more]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body) if size is None else size}"]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def decision(number: int) -> bytes:
+    return json.dumps({**ASKED, "values": [phone(number)]}).encode()
+
+
+def told(number: int) -> bytes:
+    return json.dumps({**TOLD, "phone": phone(number)}).encode()
+
+
+class Raw:
+    """A client that says what it likes."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.file = self.sock.makefile("rb")
+
+    def answer(self) -> tuple[int, Any]:
+        """The next answer; (0, b"") when the connection is closed."""
+        try:
+            line = self.file.readline()
+        except ConnectionResetError:
+            return 0, b""
+        if not line:
+            return 0, b""
+        status, size = int(line.split()[1]), 0
+        while (line := self.file.readline()) not in (b"\r\n", b""):
+            name, _, value = line.partition(b":")
+            size = int(value) if name.lower() == b"content-length" else size
+        body = self.file.read(size)
+        return status, json.loads(body) if body.startswith(b"{") else body
+
+    def say(self, data: bytes) -> Raw:
+        self.sock.sendall(data)
+        return self
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.sock.close()
+
+
+@pytest.mark.usefixtures("store")
+def test_pipelined_calls_are_answered_in_their_order(tmp_path: Path) -> None:
+    with make(tmp_path / "c") as center, served(center) as port, Raw(port) as client:
+        calls = [post("/v1/events", told(1)), post("/v1/decisions", decision(1))]
+        calls += [b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n", post("/v1/decisions", decision(2))]
+        client.say(b"".join(calls))
+        got = [client.answer() for _ in calls]
+        assert [status for status, _ in got] == [201, 200, 200, 200]
+        assert got[1][1]["reasons"] == ["eligible"] and got[3][1]["reasons"] == ["unknown_subject"]
+        client.say(calls[1][:40])
+        time.sleep(0.05)
+        client.say(calls[1][40:-3])
+        time.sleep(0.05)
+        assert client.say(calls[1][-3:]).answer()[1]["reasons"] == ["eligible"]  # in three pieces
+        assert center.fsck() is None
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+        (b"POST /v1/decisions HTTP/one\r\n\r\n", 400),
+        (post("/v1/decisions", b"{}", "Transfer-Encoding: chunked"), 400),
+        (post("/v1/decisions", b"{}", "Content-Length: 7"), 400),
+        (post("/v1/decisions", b"{}", "bad header"), 400),
+        (post("/v1/decisions", b"{}", *(f"X-{n}: 1" for n in range(200))), 400),
+        (post("/v1/decisions", b"{}", "X: " + "x" * 500_000), 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 400_000, 431),
+        (post("/v1/decisions", b"{}", size=5 << 20), 413),
+        (post("/v1/decisions", b"{}", size=5 << 20, token="wrong"), 401),
+        (post("/v1/decisions", b"{"), 400),
+        (post("/v1/decisions", b"[" * 90_000), 400),
+        (post("/v1/decisions", decision(1), token="wrong"), 401),
+        (post("/v1/decisions?x=\xff", decision(1)), 400),
+        (b"GET /v1/health HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 200),
+    ],
+)
+def test_what_is_no_call_is_refused(shared: int, said: bytes, status: int) -> None:
+    with Raw(shared) as client:
+        assert client.say(said).answer()[0] == status
+    with Raw(shared) as client:  # and nobody else notices
+        assert client.say(post("/v1/decisions", decision(1))).answer()[0] == 200
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with Center.create(tmp_path_factory.mktemp("front") / "c", "brand") as center, served(center) as port:
+        yield port
+
+
+@pytest.mark.usefixtures("store")
+def test_chunks_are_a_body_and_a_cut_one_is_none(tmp_path: Path) -> None:
+    head = post("/v1/events/batch", b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    head = head.replace(b"application/json", b"application/x-ndjson")
+    line = told(1) + b"\n"
+    chunk = b"%x\r\n%s\r\n" % (len(line), line)
+    with make(tmp_path / "c") as center, served(center) as port:
+        with Raw(port) as client:
+            status, data = client.say(head + chunk + b"0\r\n\r\n").answer()
+            assert status == 200 and data["recorded"] == 1
+        with Raw(port) as client:
+            client.say(head + chunk.replace(b"00000001", b"00000002"))
+        time.sleep(0.2)
+        assert center.checkpoint() and center.explain("phone", phone(1)).events
+        with pytest.raises(ConsentError, match="subject.unknown"):
+            center.explain("phone", phone(2))
+
+
+def test_slow_clients_hold_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded, "HEAD_SECONDS", 1)
+    monkeypatch.setattr(asgi, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(asgi, "PIECE_SECONDS", 0.5)
+    whole = post("/v1/decisions", decision(1))
+    with make(tmp_path / "c") as center, served(center, 40) as port:
+        kept = Raw(port).say(whole)
+        assert kept.answer()[0] == 200
+        kept.say(whole[:30])  # a second head that does not end
+        silent, head = Raw(port), Raw(port).say(whole[:30])
+        body = [  # more than there are threads
+            Raw(port).say(post("/v1/decisions" if number % 2 else "/v1/people/explain", b"{", size=50))
+            for number in range(9)
+        ]
+        large = Raw(port).say(post("/v1/decisions", b"{", size=2 << 20))
+        with Raw(port) as quick:
+            assert quick.say(whole).answer()[0] == 200
+            assert quick.say(post("/v1/people/explain", b"{}")).answer()[0] == 400
+        for one in (silent, head, kept):
+            assert one.answer()[0] == 408 and one.answer()[0] == 0
+        for one in (*body, large):
+            status, data = one.answer()
+            assert status == 408 and data["code"] == "request.invalid"
+        for one in (silent, head, kept, large, *body):
+            one.__exit__()
+
+
+def test_too_many_connections_are_told_so(tmp_path: Path) -> None:
+    with make(tmp_path / "c") as center, served(center, 3) as port:
+        idle = [Raw(port) for _ in range(3)]
+        assert idle[0].say(post("/v1/decisions", decision(1))).answer()[0] == 503
+        for one in idle:
+            one.__exit__()
+        with Raw(port) as client:
+            deadline = time.monotonic() + 10
+            while client.say(post("/v1/decisions", decision(1))).answer()[0] != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+
+def test_who_leaves_before_the_answer_disturbs_nobody(tmp_path: Path) -> None:
+    with make(tmp_path / "c") as center, served(center) as port:
+        for number in range(10, 20):
+            with Raw(port) as client:
+                client.say(post("/v1/events", told(number)))
+        with Raw(port) as client:
+            assert client.say(post("/v1/events", told(20))).answer()[0] == 201
+        assert center.fsck() is None
+
+
+def test_one_wake_up_brings_all_answers_and_a_closed_loop_harms_nobody() -> None:
+    async def both() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        landing = asgi.Landing(loop)
+        futures = [loop.create_future() for _ in range(50)]
+        futures[3].cancel()
+        tellers = [landing.teller(future) for future in futures]
+        error = ConsentError("center.busy", "later")
+        thread = threading.Thread(target=lambda: [tell(error) for tell in tellers])
+        thread.start()
+        found = await asyncio.gather(*futures, return_exceptions=True)
+        thread.join()
+        late.append(landing.teller(loop.create_future()))
+        return found
+
+    late: list[Any] = []
+    found = asyncio.run(both())
+    assert isinstance(found.pop(3), asyncio.CancelledError)
+    assert {one.code for one in found} == {"center.busy"}
+    late[0](ConsentError("center.busy", "later"))  # its loop is closed
+
+
+_changes = st.dictionaries(
+    st.sampled_from([*TOLD, *ASKED, "values", "actor", "evidence", "odd", "expires_at"]),
+    st.one_of(
+        st.none(),
+        st.integers(0, 3),
+        st.sampled_from(
+            ["ads", "granted", "withdrawn", "phone", "", "a\0b", phone(2), "2026-02-30T00:00:00Z"]
+        ),
+        st.lists(st.sampled_from(["contact", "else", phone(1)]), max_size=2),
+    ),
+    max_size=2,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["/v1/events", "/v1/decisions"]), _changes)
+def test_the_loop_answers_as_flask_does(pair: tuple[Any, str], path: str, changes: dict[str, Any]) -> None:
+    client, url = pair
+    base = {**ASKED, "values": [phone(1)]} if path == "/v1/decisions" else TOLD
+    body = {name: value for name, value in (base | changes).items() if value is not None}
+    head = {"Authorization": f"Bearer {TOKEN}"}
+    ways = dict(fast.WAYS)
+    quick = requests.post(url + path, json=body, headers=head, timeout=20)
+    fast.WAYS.clear()
+    try:
+        slow = client.post(path, json=body, headers=head)
+    finally:
+        fast.WAYS.update(ways)
+    assert quick.status_code == slow.status_code
+    both = [quick.json(), slow.json]
+    for one in both:
+        for moving in ("sequence", "leaf_index"):
+            one.pop(moving, None)
+    assert both[0] == both[1]
+    for name in ("Content-Type", *HEADERS):
+        assert quick.headers[name] == slow.headers[name]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
+    """Flask's client and the address of the loop, of one center."""
+    with make(tmp_path_factory.mktemp("pair") / "c") as center:
+        center.record(event(1))
+        with served(center) as port:
+            yield create_app(center, TOKEN).test_client(), f"http://127.0.0.1:{port}"
