@@ -18,18 +18,19 @@ document is the provider's own and goes with the model into the checkpoint.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from parties import column_kernels as kernels
 from parties import transforms
 from parties.errors import PartyError
 from parties.gate import Column
@@ -100,12 +101,10 @@ class Numeric:
         return ([self.name] if self.scale else []) + ([f"{self.name}=missing"] if self.missing else [])
 
     def fill(self, column: Column, out: list[np.ndarray]) -> None:
-        gone = np.isnan(column.values)
         if self.scale:
-            values = np.where(gone, self.median, column.values) if gone.any() else column.values
-            np.multiply(values - self.mean, self.scale, out=out[0], casting="same_kind")
+            kernels.standardise(column.values, self.median, self.mean, self.scale, out[0])
         if self.missing:
-            out[-1][:] = gone
+            out[-1][:] = np.isnan(column.values)
 
 
 @dataclass(frozen=True)
@@ -207,9 +206,7 @@ def build(
 
     The file is read in its own order, which is quickest. Extra memory is a few columns.
     """
-    order = np.argsort(view.own_rows()[rows], kind="stable")
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
+    order, back = _file_order(view.own_rows()[rows])
 
     def work(read: Column) -> tuple[str, Step | None, str, list[np.ndarray]]:
         column = measured(read)
@@ -219,24 +216,52 @@ def build(
         column = _as(column, _reads(step))
         out = [np.empty(len(rows), dtype=np.float32) for _ in step.outputs[:MAX_COLUMNS]]
         if step.kind == "categorical":
-            step.fill(column.take(back), out)  # once, and not once a level
-            return name, step, note, out
+            column = column.take(back)  # once, and not once a level
         step.fill(column, out)
-        return name, step, note, [values[back] for values in out]
+        return name, step, note, out
 
     found: list[tuple[str, Step | None, str]] = []
     # Pages that nothing is written to take no memory.
     phi, at = np.empty((len(rows), 2 * len(columns) + 64), dtype=np.float32, order="F"), 0
-    for name, step, note, values in _side_by_side(work, view.read(columns, rows[order])):
-        found.append((name, step, note))
-        if at + len(values) > phi.shape[1]:
-            larger = np.empty((len(rows), 2 * (at + len(values))), dtype=np.float32, order="F")
-            larger[:, :at] = phi[:, :at]
-            phi = larger
-        for one in values[: max(0, MAX_COLUMNS + 1 - at)]:
-            phi[:, at] = one
-            at += 1
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        writing: list[Future[None]] = []
+        for name, step, note, values in _side_by_side(pool, work, view.read(columns, rows[order])):
+            found.append((name, step, note))
+            if at + len(values) > phi.shape[1]:
+                _all(writing)
+                larger = np.empty((len(rows), 2 * (at + len(values))), dtype=np.float32, order="F")
+                larger[:, :at] = phi[:, :at]
+                phi = larger
+            where = None if step is not None and step.kind == "categorical" else back
+            for one in values[: max(0, MAX_COLUMNS + 1 - at)]:
+                writing.append(pool.submit(_write, one, where, phi[:, at]))
+                at += 1
+            writing = [one for one in writing if not (one.done() and one.result() is None)]
+        _all(writing)
     return _plan(found), phi[:, :at]
+
+
+def _file_order(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(order, back) of distinct line numbers: own[order] rises, and order[back] counts from 0."""
+    place = np.full(int(own.max(initial=-1)) + 1, -1, dtype=np.int64)
+    place[own] = np.arange(len(own))
+    order = place[place >= 0]
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return order, back
+
+
+def _write(values: np.ndarray, where: np.ndarray | None, target: np.ndarray) -> None:
+    if where is None:
+        target[:] = values
+    else:
+        np.take(values, where, out=target, mode="clip")  # the mode that needs no buffer
+
+
+def _all(futures: list[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+    futures.clear()
 
 
 def _look(column: Column, noisy: bool, form: str = "linear") -> tuple[str, Step | None, str]:
@@ -269,13 +294,15 @@ def _plan(found: Sequence[tuple[str, Step | None, str]]) -> Plan:
     return plan
 
 
-def _side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def _side_by_side(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """work(item) of each, in order, on every core; a few items are held at a time. Numpy lets others run."""
-    workers = os.cpu_count() or 1
-    iterator = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        while group := list(itertools.islice(iterator, 2 * workers)):
-            yield from pool.map(work, group)
+    ahead: deque[Future[R]] = deque()
+    for item in items:
+        ahead.append(pool.submit(work, item))
+        if len(ahead) > 2 * (os.cpu_count() or 1):
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def matrix(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> np.ndarray:
@@ -455,23 +482,26 @@ def _amount(text: str) -> float | None:
 
 def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
     values, count = column.values, len(column.values)
-    gone = np.isnan(values)
-    missing = int(gone.sum())
+    missing, total, low, high = kernels.summary(values)
     median = 0.0
     if missing:
-        present = values[~gone]
-        if len(present) < least:
-            return None, f"dropped, only {len(present)} values"
-        median = float(np.median(present))
-        values = np.where(gone, median, values)
+        if count - missing < least:
+            return None, f"dropped, only {count - missing} values"
+        median = float(np.median(values[~np.isnan(values)]))
+        total, low, high = total + missing * median, min(low, median), max(high, median)
+
+    def some(rows: slice) -> np.ndarray:
+        return np.where(np.isnan(values[rows]), median, values[rows])
+
     # The most frequent value of a systematic sample: if any value fills the column, it is this one.
-    sample, times = np.unique(values[:: max(1, count // 1001)], return_counts=True)
-    different = count - int(np.count_nonzero(values == sample[int(np.argmax(times))]))
+    sample, times = np.unique(some(slice(None, None, max(1, count // 1001))), return_counts=True)
+    mean = total / count
+    squares, different = kernels.spread(values, median, mean, float(sample[int(np.argmax(times))]))
     indicator = least <= missing <= count - least
     if different < least:
         note = f"dropped, constant but for {different} of {count} people"
         return (Numeric(column.name, median, 0.0, 0.0, True), "") if indicator else (None, note)
-    whole = values[:: max(1, count // 1000)][:1000]
+    whole = some(slice(None, None, max(1, count // 1000)))[:1000]
     if (
         count >= 1000
         and np.all(whole == np.floor(whole))
@@ -480,17 +510,15 @@ def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
         and len(np.unique(whole)) > 900
     ):
         return None, "dropped, whole numbers above 10^9 look like an identifier"
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, deviation = float(np.mean(values)), float(np.std(values))
+    deviation = math.sqrt(squares / count)
     if not (math.isfinite(mean) and math.isfinite(deviation)):
         return None, "dropped, values too large to standardise"
     # What is left of the differences in the numbers of Φ: one far outlier makes all the others alike.
     scale = 1.0 / deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 0.0
-    centred = values - mean
-    near = np.rint(centred * (FINEST / max(float(np.max(np.abs(centred))), 1e-300)))
+    factor = FINEST / max(high - mean, mean - low, 1e-300)
     # If fewer than k differ from a common value, that value is the median of any 2k - 1 of them.
-    some = np.sort(near[: 2 * least - 1])
-    different = count - int(np.count_nonzero(near == some[len(some) // 2]))
+    near = np.sort(np.rint((some(slice(2 * least - 1)) - mean) * factor))
+    different = kernels.differing(values, median, mean, factor, float(near[len(near) // 2]))
     if different < least:
         note = f"dropped, beside {different} extreme values all others are alike; clip or mend those"
         return (Numeric(column.name, median, 0.0, 0.0, True), note) if indicator else (None, note)

@@ -413,6 +413,8 @@ def _typed(name: str, column: pa.ChunkedArray) -> Column:
         return _numeric(name, column.cast(whole).cast(pa.float64(), safe=False))
     if pa.types.is_integer(kind) and not _exact(column):
         return _levels(name, _text(column))
+    if pa.types.is_floating(kind) and not pa.types.is_float16(kind):
+        return _numeric(name, column)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _numeric(name, column.cast(pa.float64(), safe=False))
     if pa.types.is_decimal(kind):
@@ -461,8 +463,12 @@ def _microseconds(column: Any) -> Any:
 
 
 def _numeric(name: str, column: Any, unit: str = "") -> Column:
-    values = np.array(column.to_numpy(zero_copy_only=False), dtype=np.float64)
-    values[~np.isfinite(values)] = np.nan
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype != np.float64 or not values.flags.writeable:
+        values = values.astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.all():
+        values[~finite] = np.nan
     return Column(name, "numeric", values, unit=unit)
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from consent_center.center import Center
 from consent_center.model import DecisionRequest, Notice, Purpose
+from parties import column_kernels as kernels
 from parties import persons
 from protocols import align, boost, enrich, joint, lookalike, ot, packs, vole
 from protocols.machine import pump
@@ -26,7 +27,7 @@ ROWS, COLUMNS, SEEDS = 512, 4, 128
 
 
 def protocols() -> None:
-    """Align, enrich, lookalike and joint on a few hundred random rows."""
+    """Align, enrich, lookalike (elastic net too) and joint on a few hundred random rows."""
     items = np.frombuffer(os.urandom(32 * ROWS), dtype=np.uint8).reshape(ROWS, 32)
     session = os.urandom(32)
     limits = align.Limits(max_receiver=1 << 16, max_sender=1 << 16)
@@ -53,8 +54,8 @@ def protocols() -> None:
     rng = np.random.default_rng(1)
     phi = np.asfortranarray(rng.standard_normal((ROWS, COLUMNS), dtype=np.float32))
     names = tuple(f"x{k}" for k in range(COLUMNS))
-    for epsilon in (None, 2.0):
-        terms = lookalike.Terms(epsilon=epsilon, minimum_seeds=10, max_rows=1 << 16)
+    for epsilon, l1 in ((None, 0.0), (2.0, 0.0), (None, 0.1)):
+        terms = lookalike.Terms(epsilon=epsilon, minimum_seeds=10, max_rows=1 << 16, l1=l1)
         seeds = np.arange(SEEDS, dtype=np.int64)
         features = lookalike.Features(phi.copy(order="F"), names, session, terms, os.urandom)
         pump(lookalike.Labels(seeds, ROWS, session, terms, os.urandom), features)
@@ -65,6 +66,15 @@ def protocols() -> None:
     provider = joint.Provider(phi, names, session, regression, os.urandom)
     pump(joint.Brand(rows, phi, labels, ROWS, session, regression, os.urandom), provider)
     provider.result.part(phi)
+
+
+def columns() -> None:
+    """The passes over a provider's column."""
+    values = np.random.default_rng(1).standard_normal(ROWS)
+    kernels.summary(values)
+    kernels.spread(values, 0.0, 0.0, 0.0)
+    kernels.differing(values, 0.0, 0.0, 1.0, 0.0)
+    kernels.standardise(values, 0.0, 0.0, 1.0, np.empty(ROWS, np.float32))
 
 
 def forests() -> None:
@@ -139,6 +149,7 @@ def aligned() -> None:
 
 def main() -> int:
     protocols()
+    columns()
     pack()
     forests()
     consent()

@@ -114,6 +114,11 @@ def compiled(function: _F) -> _F:
     return cast(_F, Kernel(function, cache=True))
 
 
+def compiled_reordering(function: _F) -> _F:
+    """The same with floating-point sums in any order; its last digits depend on the machine."""
+    return cast(_F, Kernel(function, cache=True, fastmath=set(REORDER)))
+
+
 def inlined(function: _F) -> _F:
     """A part of kernels that is compiled into each of them, and not called from Python."""
     return cast(_F, Kernel(function))

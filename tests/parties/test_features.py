@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from parties import column_kernels as kernels
 from parties import features
 from parties.errors import NodeError
 from parties.features import Plan, learn, matrix, narrow
@@ -272,3 +273,32 @@ def test_one_pass_gives_what_two_give() -> None:
     assert phi.flags.f_contiguous
     with pytest.raises(NodeError, match=r"features\.none"):
         features.build(View(), ["flat"], rows)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3, 1.0])
+def test_compiled_passes_over_a_column_are_numpys(missing: float) -> None:
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal(5001) * 1e3 + 7
+    values[rng.random(5001) < missing] = np.nan
+    there = values[~np.isnan(values)]
+    count, total, low, high = kernels.summary(values)
+    assert count == 5001 - len(there)
+    assert total == pytest.approx(float(there.sum()), rel=1e-12)
+    assert (low, high) == ((there.min(), there.max()) if len(there) else (np.inf, -np.inf))
+    filled = np.where(np.isnan(values), 2.5, values)
+    squares, different = kernels.spread(values, 2.5, 3.0, 2.5)
+    assert squares == pytest.approx(float(((filled - 3.0) ** 2).sum()), rel=1e-12)
+    assert different == np.count_nonzero(filled != 2.5)
+    near = np.rint((filled - 3.0) * 0.01)
+    assert kernels.differing(values, 2.5, 3.0, 0.01, near[0]) == np.count_nonzero(near != near[0])
+    out = np.empty(5001, np.float32)
+    kernels.standardise(values, 2.5, 3.0, 0.25, out)
+    assert np.array_equal(out, ((filled - 3.0) * 0.25).astype(np.float32))
+
+
+def test_the_file_order_of_some_of_its_lines() -> None:
+    own = np.array([7, 2, 9, 4], dtype=np.int64)
+    order, back = features._file_order(own)
+    assert own[order].tolist() == [2, 4, 7, 9]
+    assert order[back].tolist() == [0, 1, 2, 3]
+    assert [len(a) for a in features._file_order(np.empty(0, dtype=np.int64))] == [0, 0]

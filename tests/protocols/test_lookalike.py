@@ -399,6 +399,7 @@ def test_message_sizes_are_equal_for_any_labels_with_one_padded_count() -> None:
         {"minimum_seeds": 2},
         {"minimum_level": 2},
         {"l2": 2.0},
+        {"l1": 0.1},
         {"quantisation_bits": 19},
         {"max_rows": 10**6},
         {"max_columns": 100},
