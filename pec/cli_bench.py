@@ -42,6 +42,16 @@ def bench() -> None:
 @click.option("--id", "id_", default="id", show_default=True, help="The files' column of identifiers.")
 @click.option("--kind", default="", help="phone, email, device or opaque; found out if not given.")
 @click.option("--bucket-rows", type=click.IntRange(256), help="Receivers of more people work by bucket.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where buckets are computed; each side has a Ray cluster of its own.",
+)
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, help="With ray: a side's workers; 0: one a core."
+)
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="The fastest one counts.")
 @click.option("--peer-python", type=_FILE, help="A Python that has `spu`: the same files with SecretFlow.")
 @click.option("--job", is_flag=True, help="A whole job between two nodes, consent and ledger included.")
@@ -52,6 +62,9 @@ def align(as_json: bool, job: bool, id_: str, **given: Any) -> None:
     if job:
         from pec.bench import run
 
+        if given["engine"] != "local" or given["malicious"]:
+            what = "--job runs two nodes of its own, in process, with suite --suite and nothing else"
+            raise PecError("pec.usage", what, "leave --job out, or --engine and --malicious")
         with progress("bench align") as bar:
             data = run.align(
                 given["receiver"],

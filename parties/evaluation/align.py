@@ -14,6 +14,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, clock: Clock) -> int:
-    from parties import gate
+    from parties import gate, workers
     from parties.evaluation import link, runs
 
     clock.lap("start")
+    workers.check(options.engine)
+    plan = runs.Plan(options.suite, options.malicious, options.bucket_rows, options.engine, options.workers)
+    if options.engine != workers.LOCAL:
+        # Before the line opens: Ray sets up processes of its own, and the peer must not wait for them.
+        plan = replace(plan, lanes=workers.start_ray(options.workers).width)
+        clock.lap("engine")
     view = gate.assume_file(options.file, options.id, options.kind, reason=options.reason)
     clock.lap("read")
     out: dict[str, Any] = {"rows": view.preflight.read, "items": view.rows, "consent": view.snapshot.document}
-    plan = runs.Plan(options.suite, options.malicious, options.bucket_rows)
 
     def receive(line: link.Line) -> None:
         found = runs.receive(line, view.items, plan, clock)
@@ -73,10 +79,13 @@ def _run(options: argparse.Namespace, clock: Clock) -> int:
         out["asked_at_most"] = runs.send(line, view.items, plan, clock)
         out.update(bytes_sent=line.bytes_sent, bytes_received=line.bytes_received)
 
-    (link.connect if options.role == RECEIVER else link.serve)(
-        options.keys, options.port, receive if options.role == RECEIVER else send
-    )
-    clock.lap("end")
+    try:
+        (link.connect if options.role == RECEIVER else link.serve)(
+            options.keys, options.port, receive if options.role == RECEIVER else send
+        )
+        clock.lap("end")
+    finally:
+        workers.stop_ray()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     out |= {
         "stages": clock.stages,
@@ -108,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--suite", default="vole")
     parser.add_argument("--malicious", action="store_true")
     parser.add_argument("--bucket-rows", type=int, default=BUCKET_ROWS)
+    parser.add_argument("--engine", default="local")
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--reason", required=True)
     parser.add_argument("--keys", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)

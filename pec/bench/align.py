@@ -43,6 +43,8 @@ class Inputs:
     runs: int = 1
     peer_python: Path | None = None
     bucket_rows: int | None = None
+    engine: str = "local"
+    workers: int = 0
 
 
 def run(given: Inputs, show: Show | None = None) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def _once(given: Inputs, paths: dict[str, Path], kind: str, keys: Path, folder: 
         command += ["--keys", str(keys), "--port", str(port), "--out", str(folder), "--began", repr(began)]
         command += ["--malicious"] if given.malicious else []
         command += ["--bucket-rows", str(given.bucket_rows)] if given.bucket_rows else []
+        command += ["--engine", given.engine, "--workers", str(given.workers)]
         processes[role] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     wait_for(processes)
     seconds = time.monotonic() - began
@@ -106,6 +109,7 @@ def _once(given: Inputs, paths: dict[str, Path], kind: str, keys: Path, folder: 
         "cores": os.cpu_count(),
         "suite": given.suite,
         "malicious": given.malicious,
+        "engine": given.engine,
         "sizes": {role: side["items"] for role, side in sides.items()},
         "seconds": round(seconds, 3),
         "matched": mine["matched"],

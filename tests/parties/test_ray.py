@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,8 @@ from test_aligning import SETTINGS, both, items_of, oracle
 
 from parties import lanes, workers
 from parties.errors import NodeError
+from parties.evaluation import runs
+from parties.evaluation.align import Clock
 from parties.kinds import aligning
 
 MINE, THEIRS = range(0, 500), range(300, 800)
@@ -226,6 +230,68 @@ def test_ray_gives_the_same_and_survives_a_killed_worker(
     found = align(tmp_path / "kill", ("ray", "local"))
     assert killed and right_rows(found)
     assert found["brand context"].result["restarted_buckets"] >= 1
+
+
+class _Line:
+    """One end of the line of `pec bench align`, in this process."""
+
+    def __init__(self, outgoing: queue.Queue, incoming: queue.Queue) -> None:
+        self._outgoing, self._incoming = outgoing, incoming
+
+    def send(self, message: bytes) -> None:
+        self._outgoing.put(message)
+
+    def receive(self) -> bytes:
+        message = self._incoming.get(timeout=60)
+        if isinstance(message, BaseException):
+            raise NodeError("transport.lost", "the other party ended")
+        return message
+
+
+def bench(plans: tuple[runs.Plan, runs.Plan]) -> Any:
+    """int64[n] of the receiver by `parties.evaluation.runs`, or the error of whoever failed first."""
+    ways: tuple[queue.Queue, queue.Queue] = (queue.Queue(), queue.Queue())
+    clock = Clock(time.monotonic())
+    failed: list[BaseException] = []
+
+    def half(role: Any, line: _Line, items: np.ndarray, plan: runs.Plan) -> Any:
+        try:
+            return role(line, items, plan, clock)
+        except BaseException as error:
+            failed.append(error)
+            line.send(error)
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(half, runs.send, _Line(ways[1], ways[0]), items_of(*THEIRS), plans[1])
+        rows = half(runs.receive, _Line(ways[0], ways[1]), items_of(*MINE), plans[0])
+        other.result(60)
+    if failed:
+        raise failed[0]
+    return rows
+
+
+@pytest.mark.parametrize("suite", ["vole", "ecdh"])
+def test_the_bench_finds_the_same_in_workers(mortal: Any, suite: str) -> None:
+    plan = runs.Plan(suite, False, 128)
+    plain = bench((plan, plan))
+    made = mortal((3, 9))  # and if some of them are lost
+    ray = replace(plan, engine="ray", lanes=3)
+    assert (bench((ray, ray)) == plain).all() and (plain == oracle(MINE, THEIRS)).all()
+    assert len(made) == 2 and max(m.most for m in made) > 1
+
+
+def test_the_bench_needs_the_same_engine_on_both_sides() -> None:
+    plan = runs.Plan("vole", False, 128)
+    with pytest.raises(NodeError, match=r"transport\.binding"):
+        bench((plan, replace(plan, engine="ray", lanes=2)))
+
+
+@pytest.mark.slow
+def test_the_bench_finds_the_same_in_ray(ray_cluster: None) -> None:
+    plan = runs.Plan("ecdh", False, 256)
+    ray = replace(plan, engine="ray", lanes=2)
+    assert (bench((ray, ray)) == oracle(MINE, THEIRS)).all()
 
 
 @pytest.mark.slow
