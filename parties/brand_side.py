@@ -129,7 +129,7 @@ class BrandSide(Jobs):
         rows, basis = self._peer_rows(request, peer.party, own)
         asked = str(params.get("suite", cost.AUTO))
         allowed = [s for s in cost.SUITES if s in agreement.suites and asked in (s, cost.AUTO)]
-        if params.get("malicious"):
+        if params.get("malicious") or agreement.malicious_security:
             allowed = [s for s in allowed if s == "vole"]
         if not allowed:
             raise NodeError("agreement.suite", f"suite {asked!r} is not in agreement {agreement.id}")

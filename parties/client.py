@@ -96,6 +96,24 @@ class NodeClient:
         """
         return dict(self._call("preflight", timeout=3600.0, name=name))
 
+    def prepare(self, agreement: str, **choice: Any) -> Iterator[dict[str, Any]]:
+        """Prepare the own side of an agreement's `ecdh` alignments, as its provider: progress as {what, done,
+        total}, at last {prepared: {items, until, reused, …}}. `choice`: dataset, purpose, categories where
+        there is one. Ending the iteration early ends the work.
+        """
+        body = json.dumps({"prepare": {"agreement": agreement, **choice}}).encode()
+        request = node_pb2.OperatorRequest(method="watch", body=body)
+        for reply in self._line.stream(self._line.operator.Watch, request, None):
+            yield json.loads(reply.body)
+
+    def preparations(self) -> list[dict[str, Any]]:
+        """What is prepared: agreement, dataset, purpose, items, until, asked_at_most_under_key, bytes, …"""
+        return list(self._call("preparations"))
+
+    def drop_preparations(self, agreement: str) -> list[str]:
+        """Remove what was prepared for an agreement; "" for agreements that are not there any more."""
+        return list(self._call("drop_preparations", agreement=agreement))
+
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def submit(self, request: Mapping[str, Any]) -> str:

@@ -32,6 +32,9 @@ DEFAULT_MBIT = 1000.0
 #: ecdh` on a 2024 server (README of align, section 8): an element at the receiver, one at the sender, a row.
 ECDH_RECEIVER, ECDH_SENDER, ECDH_ROW = 112e-6, 48e-6, 62e-6
 
+#: A row whose output is prepared: hashed at the sender, sorted at the receiver, on one core each.
+PREPARED_ROW = 3.5e-6
+
 #: Bytes of `vole`, counted in runs of 2^8 to 2^20 items a side (within 2 % of each): up a fixed part and one
 #: for each item, down a fixed part, one for each doubling beyond 2^11 items, and the rows' tags.
 VOLE_UP, VOLE_UP_ITEM, VOLE_DOWN, VOLE_DOWN_STEP = 145_000, 10.85, 34_960, 4096
@@ -45,11 +48,14 @@ _SHARES = (ECDH_RECEIVER / ECDH_ROW, ECDH_SENDER / ECDH_ROW)
 
 @dataclass(frozen=True)
 class Work:
-    """One align job. `receiver`, `sender`: items a side (the receiver's rounded up); `buckets`: runs."""
+    """One align job. `receiver`, `sender`: items a side (the receiver's rounded up); `buckets`: runs;
+    `prepared`: the sender has its outputs of suite `ecdh` already.
+    """
 
     receiver: int
     sender: int
     buckets: int = 1
+    prepared: bool = False
 
     @classmethod
     def of(cls, receiver: int, sender: int, bucket_rows: int) -> Work:
@@ -111,7 +117,9 @@ def ecdh(work: Work, rates: Rates) -> Cost:
     received += FRAME * (1 + parts + row_messages)
     unit = rates.ecdh_unit / rates.cores
     # Both sides work at the same time; the slower one decides, and the first chunk is waited for.
-    busy = unit * max(_SHARES[0] * size, _SHARES[1] * size + rows)
+    busy = unit * max(_SHARES[0] * size, _SHARES[1] * size + (0 if work.prepared else rows))
+    if work.prepared:
+        busy += PREPARED_ROW * rates.ecdh_unit / ECDH_ROW * rows
     return Cost(
         "ecdh",
         work.buckets,
@@ -177,6 +185,8 @@ def choose(asked: str, allowed: Iterable[str], work: Work, rates: Rates) -> Choi
         return Choice(asked, "the job asks for it", tuple(costs))
     best = costs[0]
     sizes = f"{work.receiver:,} × {work.sender:,} at {rates.mbit:,.0f} Mbit/s"
+    if work.prepared:
+        sizes += ", the sender's side of ecdh being prepared"
     if len(costs) == 1:
         return Choice(best.suite, f"the only suite that the agreement and both sides have ({sizes})", (best,))
     other = costs[1]

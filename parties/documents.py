@@ -356,10 +356,11 @@ class Agreement(Document):
     columns whose sum over shared people an overlap may give out, as SIDE.COLUMN:LEARNER:BOUND
     (provider.spend:brand:10000): whose column it is, who learns the sum, and the most that one person counts.
     `privacy_total`: budget of all jobs under the agreement together (parties.budget); without it each job's
-    `privacy` is counted and nothing is refused.
+    `privacy` is counted and nothing is refused. `malicious_security`: who is in both is found out by the
+    variant of suite `vole` that holds against a side that deviates, and by nothing else.
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"sums", "privacy_total"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"sums", "privacy_total", "malicious_security"})
 
     id: str
     brand: str
@@ -379,6 +380,7 @@ class Agreement(Document):
     expires_at: str
     sums: tuple[str, ...] = ()
     privacy_total: PrivacyTotal | None = None
+    malicious_security: bool = False
 
     def validate(self) -> None:
         for name in ("id", "brand", "provider"):
@@ -393,6 +395,10 @@ class Agreement(Document):
         self._require(
             self.privacy_total is None or self.privacy is not None,
             "privacy_total without privacy: jobs without noise have no finite epsilon to count",
+        )
+        self._require(
+            not self.malicious_security or "vole" in self.suites,
+            "malicious_security without suite vole, the only one that has such a variant",
         )
         self._require(
             self.minimum_rows >= 1 and self.minimum_seeds >= 1, "the minimum sizes must be at least 1"

@@ -38,6 +38,8 @@ class Operator:
             "datasets": lambda b: [d.to_json() for d in home.datasets()],
             "add_dataset": lambda b: home.add_dataset(Dataset.from_json(_object(b, "dataset"))).to_json(),
             "preflight": self._preflight,
+            "preparations": self._preparations,
+            "drop_preparations": self._drop_preparations,
             "submit": lambda b: {"job_id": engine.submit(_object(b, "request"))},
             "estimate": lambda b: engine.estimate(_object(b, "request")),
             "approve": lambda b: self._view(engine.approve(_text(b, "job_id"), str(b.get("note", "")))),
@@ -59,7 +61,14 @@ class Operator:
         return function(body)
 
     def watch(self, body: dict[str, Any], alive: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-        """The job whenever it, or its progress, has changed; ends with the final state."""
+        """The job whenever it, or its progress, has changed; ends with the final state. With `prepare` in the
+        body: a preparation's progress.
+        """
+        if "prepare" in body:
+            from parties import preparing  # it loads numpy
+
+            yield from preparing.watched(self._home, self._center, _object(body, "prepare"), alive)
+            return
         job_id = _text(body, "job_id")
         seen: tuple[int, str] | None = None
         while alive():
@@ -114,6 +123,16 @@ class Operator:
         from parties.gate import Gate  # the only module that reads rows
 
         return Gate(self._center, self._home).preflight(_text(body, "name")).to_document()
+
+    def _preparations(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        from parties import preparing  # it loads numpy
+
+        return preparing.shown(self._home)
+
+    def _drop_preparations(self, body: Mapping[str, Any]) -> list[str]:
+        from parties import preparing
+
+        return preparing.drop(self._home, str(body.get("agreement", "")))
 
     # -- how a job looks -------------------------------------------------------------------------------------
 

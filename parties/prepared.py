@@ -6,17 +6,20 @@
 
 `protocols/align/README.md`, section 2.2, says when that is safe and what it gives the receiver. The name is a
 hash of agreement, data set, purpose, recipient and data categories. Anything else than the very same set of
-items, the time, or too many questions: the folder is removed and made anew with another key.
+items, the time, or too many questions: the folder is removed and made anew with another key. The first job
+makes it, or the operator before that (`parties.preparing`).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parties import documents, private_files
+from parties.documents import Agreement
 from parties.stage import StageContext
 from protocols.align.sender import Prepared, prepare
 
@@ -49,33 +53,118 @@ class Kept:
     reused: bool
 
 
-def find(ctx: StageContext, items: Bytes, asking: int) -> Kept | None:
-    """The preparation of `items` uint8[q, 32] for this job, in which `asking` items may be asked about.
+def purpose_of(
+    agreement: Agreement, dataset: str, purpose: str, recipient: str, categories: Iterable[str]
+) -> dict[str, Any]:
+    """What a preparation is for, and nothing else may use it; the agreement by its hash and, for people, its
+    id.
+    """
+    return {
+        "agreement": documents.hash_of(agreement.to_json()).hex(),
+        "dataset": dataset,
+        "purpose": purpose,
+        "recipient": recipient,
+        "categories": sorted(categories),
+    }
 
-    None where node.toml does not allow one (`prepared_hours`). Writes the sum of all questions before any of
-    them is answered.
+
+class Shelf:
+    """The place of one preparation in `root`: that of `items` uint8[q, 32] for what `purpose_of` says, for
+    `hours` from when it is made.
+    """
+
+    def __init__(self, root: Path, hours: float, of: dict[str, Any], items: Bytes) -> None:
+        self.root, self.hours, self.of, self.items = root, hours, of, items
+        self.folder = root / documents.hash_of(of).hex()[:32]
+
+    @functools.cached_property
+    def _order(self) -> npt.NDArray[np.int64]:
+        """Items by their bytes. They are hashes, so the first eight decide but for those made to collide."""
+        words = np.ascontiguousarray(self.items).view(">u8")
+        order = np.argsort(words[:, 0].astype(np.uint64), kind="stable")
+        if (np.diff(words[order, 0].astype(np.uint64)) == 0).any():
+            order = np.lexsort(words.T[::-1])
+        return order
+
+    @functools.cached_property
+    def _stamp(self) -> str:
+        return hashlib.sha256(self.items[self._order].tobytes()).hexdigest()
+
+    def asked(self) -> int | None:
+        """How many items were asked about so far under a key that the next job may use; None without one."""
+        with _lock:
+            sweep(self.root)
+            manifest = _manifest(self.folder)
+            # The order of these two matters for time alone: sorting a large set takes some seconds.
+            if manifest is None or manifest["count"] != len(self.items) or manifest["items"] != self._stamp:
+                return None
+            return int(manifest["asked"])
+
+    def find(self, asking: int, progress: Callable[[int], None]) -> Kept:
+        """The preparation, made if it is not there; `asking` items may be asked about in this job. `progress`
+        is told how many items have been evaluated.
+
+        Writes the sum of all questions before any of them is answered.
+        """
+        with _lock:
+            sweep(self.root)
+            held = _load(self.folder, self._stamp, len(self.items))
+            if held is not None:
+                asked = held[1] + asking
+                if asked <= ASKED_MOST:
+                    _note(self.folder, asked)
+                    return Kept(_placed(*held[0], self._order), asked, True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        made = prepare(self.items[self._order], os.urandom, _BLOCK, progress)
+        with _lock:
+            manifest = {
+                "of": self.of,
+                "items": self._stamp,
+                "count": len(self.items),
+                "until": time.time() + 3600 * self.hours,
+                "asked": asking,
+            }
+            _write(self.folder, manifest, made)
+        return Kept(_placed(made.key, made.outputs, self._order), asking, False)
+
+
+def shelf(ctx: StageContext, items: Bytes) -> Shelf | None:
+    """Where the preparation of `items` for this job lies or would lie; None where node.toml allows none
+    (`prepared_hours`).
     """
     hours = float(getattr(ctx.settings, "prepared_hours", 0.0))
     if not hours or ctx.prepared is None or not len(items):
         return None
-    order = np.lexsort(np.ascontiguousarray(items).view(">u8").T[::-1])
-    identity = _identity(ctx)
-    folder = ctx.prepared / identity["name"]
-    stamp = hashlib.sha256(items[order].tobytes()).hexdigest()
+    of = purpose_of(
+        ctx.agreement,
+        ctx.spec.datasets[ctx.role],
+        ctx.spec.purpose,
+        ctx.spec.recipient_of[ctx.role],
+        ctx.spec.categories,
+    )
+    return Shelf(ctx.prepared, hours, of, items)
+
+
+def listed(root: Path) -> list[dict[str, Any]]:
+    """What is kept: `of`, `count`, `asked`, `until` (Unix seconds), `bytes` on disk, `name`."""
     with _lock:
-        sweep(ctx.prepared)
-        held, asked = _load(folder, stamp, len(items)), 0
-        if held is not None:
-            asked = held[1] + asking
-            if asked <= ASKED_MOST:
-                _note(folder, asked)
-                return Kept(_placed(*held[0], order), asked, True)
-        shutil.rmtree(folder, ignore_errors=True)
-    made = prepare(items[order], os.urandom, _BLOCK, lambda n: ctx.channel.progress(n, len(items), "prepare"))
+        sweep(root)
+        out = []
+        for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            manifest = _manifest(folder)
+            if manifest is not None:
+                size = sum(path.stat().st_size for path in folder.iterdir())
+                out.append({**manifest, "name": folder.name, "bytes": size})
+    return out
+
+
+def drop(root: Path, name: str) -> bool:
+    """Remove one of those that `listed` names. A job that has it open goes on with what it has read."""
     with _lock:
-        until = time.time() + 3600 * hours
-        _write(folder, {**identity, "items": stamp, "until": until, "asked": asking}, made)
-    return Kept(_placed(made.key, made.outputs, order), asking, False)
+        known = {folder.name for folder in root.iterdir()} if root.is_dir() else set()
+        if name in known:
+            shutil.rmtree(root / name, ignore_errors=True)
+    return name in known
 
 
 def sweep(root: Path) -> None:
@@ -84,17 +173,6 @@ def sweep(root: Path) -> None:
         manifest = _manifest(folder)
         if manifest is None or not manifest["until"] > time.time():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _identity(ctx: StageContext) -> dict[str, Any]:
-    told = {
-        "agreement": documents.hash_of(ctx.agreement.to_json()).hex(),
-        "dataset": ctx.spec.datasets[ctx.role],
-        "purpose": ctx.spec.purpose,
-        "recipient": ctx.spec.recipient_of[ctx.role],
-        "categories": sorted(ctx.spec.categories),
-    }
-    return {"name": documents.hash_of(told).hex()[:32], "of": told}
 
 
 def _placed(key: Bytes, outputs: Bytes, order: npt.NDArray[np.int64]) -> Prepared:
@@ -106,8 +184,8 @@ def _placed(key: Bytes, outputs: Bytes, order: npt.NDArray[np.int64]) -> Prepare
 def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((folder / "manifest.json").read_text())
-        good = type(found["asked"]) is int and isinstance(found["items"], str)
-        return found if good and isinstance(found["until"], float) else None
+        good = type(found["asked"]) is int and type(found["count"]) is int and isinstance(found["items"], str)
+        return found if good and isinstance(found["until"], float) and isinstance(found["of"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

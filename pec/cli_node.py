@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from pec import plan
-from pec.cli_common import account_rows, emit, json_option, note, table, time_text
+from pec.cli_common import account_rows, emit, json_option, note, progress, table, time_text
 from pec.errors import PecError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -352,6 +352,71 @@ def _preflight(d: dict[str, Any]) -> Any:
     return Group(table(("what", "rows"), whole), table(names, [tuple(i[n] for n in names) for i in by_id]))
 
 
+@node.command()
+@click.argument("agreement_id", metavar="[AGREEMENT]", required=False)
+@click.option("--data", help="Which data set; not needed if there is only one.")
+@click.option("--purpose", help="Which of the agreement's purposes, if it has several.")
+@click.option(
+    "--category", "categories", multiple=True, help="Data categories of the jobs; the agreement's by default."
+)
+@click.option("--list", "listing", is_flag=True, help="Show what is prepared, and prepare nothing.")
+@click.option(
+    "--drop", is_flag=True, help="Remove what is prepared for AGREEMENT; without it, for lost ones."
+)
+@home_option
+@json_option
+def prepare(
+    agreement_id: str | None,
+    data: str | None,
+    purpose: str | None,
+    categories: tuple[str, ...],
+    listing: bool,
+    drop: bool,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """Prepare the own side of AGREEMENT's `ecdh` alignments before the first job; as its provider.
+
+    Needs the running node, and `prepared_hours` in its node.toml. Ctrl-C ends it, and nothing is kept then.
+    """
+    if listing and drop:
+        raise PecError("pec.usage", "--list together with --drop", "give one of them")
+    with client_of(home) as client:
+        if listing:
+            emit([p for p in client.preparations() if agreement_id in (None, p["agreement"])], as_json, _kept)
+            return
+        if drop:
+            gone = client.drop_preparations(agreement_id or "")
+            emit({"dropped": gone}, as_json, lambda d: f"{len(d['dropped'])} preparations dropped")
+            return
+        if not agreement_id:
+            raise PecError("pec.usage", "which agreement?", "pec node prepare AGREEMENT, or --list")
+        asked = {"dataset": data, "purpose": purpose, "categories": list(categories)}
+        made: dict[str, Any] = {}
+        with progress("prepare") as bar:
+            for event in client.prepare(agreement_id, **{k: v for k, v in asked.items() if v}):
+                made = event.get("prepared", made)
+                if not made:
+                    bar.update(event["done"], event["total"], event["what"])
+    emit(made, as_json, _prepared)
+
+
+def _prepared(d: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    lists = {"dropped_when", "categories", "name"}
+    rows = [(k.replace("_", " "), _short(v)) for k, v in d.items() if k not in lists]
+    return Group(
+        table(("what", "value"), [*rows, ("categories", ", ".join(d["categories"]))]),
+        table(("it is dropped when",), [(text,) for text in d["dropped_when"]]),
+    )
+
+
+def _kept(found: list[dict[str, Any]]) -> Any:
+    columns = ("agreement", "dataset", "purpose", "items", "until", "asked_at_most_under_key", "bytes")
+    return table(columns, [tuple(p[c] for c in columns) for p in found])
+
+
 @node.group()
 def agreement() -> None:
     """Agreements: the terms of jobs with a partner, signed by both."""
@@ -397,6 +462,11 @@ def agreement() -> None:
     show_default=True,
     help="Protocol suite that jobs may use; repeat for several.",
 )
+@click.option(
+    "--malicious-security",
+    is_flag=True,
+    help="Jobs must align by the variant of vole that holds against a side that deviates.",
+)
 @click.option("--assessment", default="", help="Where the impact assessment (PIPL 55) is kept.")
 @click.option("--days", type=int, default=365, show_default=True, help="How long it holds.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
@@ -412,6 +482,12 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
             )
     if "enrich" in options["kinds"] and not options["tags"]:
         raise PecError("pec.usage", "enrich without a tag to hand out", "give --tag COLUMN")
+    if options["malicious_security"]:
+        if "vole" not in options["suites"]:
+            raise PecError("pec.usage", "--malicious-security without suite vole", "give --suite vole too")
+        if "enrich" in options["kinds"]:
+            what = "--malicious-security with --kind enrich, which has no such variant"
+            raise PecError("pec.usage", what, "draft an agreement of its own for enrich")
     terms = plan.terms(
         id=options["id_"],
         brand=options["brand"],
@@ -429,6 +505,7 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
         preapproved=options["preapproved"],
         suites=options["suites"],
         sums=options["sums"],
+        malicious_security=options["malicious_security"],
         assessment=options["assessment"],
         holds=timedelta(days=options["days"]),
     )

@@ -86,6 +86,7 @@ def terms(
     preapproved: Iterable[str] = (),
     suites: Iterable[str] = ("ecdh",),
     sums: Iterable[str] = (),
+    malicious_security: bool = False,
     assessment: str = "",
     holds: timedelta = timedelta(days=365),
 ) -> dict[str, Any]:
@@ -108,6 +109,7 @@ def terms(
         preapproved=tuple(preapproved),
         suites=tuple(suites),
         sums=tuple(sums),
+        malicious_security=malicious_security,
         privacy_total=None if total is None else documents.PrivacyTotal(epsilon=total[0], delta=total[1]),
         impact_assessment=assessment,
         created_at=documents.timestamp(created),

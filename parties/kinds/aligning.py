@@ -66,8 +66,8 @@ def allowed_suites(ctx: StageContext) -> list[str]:
 
 
 def _malicious(ctx: StageContext) -> bool:
-    """Whether the job asks for the variant of `vole` that holds against peers that deviate."""
-    return bool(ctx.spec.params.get("malicious", False))
+    """Whether job or agreement asks for the variant of `vole` that holds against peers that deviate."""
+    return bool(ctx.spec.params.get("malicious", False)) or ctx.agreement.malicious_security
 
 
 # -- the two sides -------------------------------------------------------------------------------------------
@@ -151,7 +151,14 @@ def send(
     began, before = time.monotonic(), (ctx.channel.bytes_sent, ctx.channel.bytes_received)
     store = BucketStore(ctx.state or ctx.workdir, "sender")
     theirs = _checked(ctx.channel.receive_json(), "size", 2 * MAX_ITEMS)
+    shelf = prepared.shelf(ctx, items) if reuse and align.suites.ECDH in allowed_suites(ctx) else None
     hello = {"rows": len(items), **_hello(ctx, store)}
+    if shelf is not None:
+        before_this = shelf.asked()
+        # For the receiver's choice of a suite. It says that nobody came or went since an earlier job, which
+        # the time that the tags take would tell as well (protocols/align/README.md, section 2.2).
+        if before_this is not None and before_this + theirs["size"] <= prepared.ASKED_MOST:
+            hello["prepared"] = True
     hello |= {"people": len(items) if owner is None else people, "numbered": owner is not None}
     ctx.channel.send_json(hello)
     if theirs["probe"]:
@@ -161,8 +168,9 @@ def send(
     plan, first = _agreed(ctx, store, message, theirs, hello)
     cap = bucketing.capacity(plan.size, plan.buckets)
     asking = cap * (plan.buckets - first)
-    kept = prepared.find(ctx, items, asking) if reuse and plan.suite == align.suites.ECDH else None
-    if kept is not None:
+    kept = None
+    if shelf is not None and plan.suite == align.suites.ECDH:
+        kept = shelf.find(asking, lambda done: ctx.channel.progress(done, len(items), "prepare"))
         ctx.result["prepared"] = {"reused": kept.reused, "asked_at_most_under_key": kept.asked}
     asked = _asking(ctx, asking, kept)
     limits = align.Limits(max_receiver=2 * MAX_ITEMS, max_sender=2 * MAX_ITEMS)
@@ -375,8 +383,9 @@ def _checked(message: dict[str, Any], name: str, most: int) -> dict[str, Any]:
     names = message.get("suites")
     known = {name, "bucket_rows", "suites", "plan", "done", "lanes"}
     if name == "rows":
-        known |= {"people", "numbered"}
+        known |= {"people", "numbered", "prepared"}
         whole &= type(message.get("people")) is int and type(message.get("numbered")) is bool
+        whole &= type(message.get("prepared", False)) is bool
     else:
         known |= {"probe"}
     if (
@@ -427,7 +436,7 @@ def _plan(
     choice = cost.choose(
         str(ctx.spec.params.get("suite", cost.AUTO)),
         suites,
-        cost.Work(hello["size"], theirs["rows"], count),
+        cost.Work(hello["size"], theirs["rows"], count, bool(theirs.get("prepared"))),
         rates,
     )
     if store.plan is not None and theirs["plan"] == store.plan.to_document() and store.plan.suite in suites:
@@ -476,6 +485,7 @@ def _report(
     found: dict[str, Any] = {
         "role": "sender" if choice is None else "receiver",
         "suite": plan.suite,
+        "malicious": _malicious(ctx),
         "buckets": plan.buckets,
         "receiver_rows": plan.size,
         "sender_rows": plan.rows,

@@ -32,6 +32,7 @@ OWN_BINS = 255
 
 PARAMS = {
     "suite": common.is_text,
+    "malicious": common.is_yes_or_no,
     "trees": common.is_whole(1, 2000),
     "depth": common.is_whole(1, 8),
     "bins": lambda value: value in (2, 4, 8, 16, 32, 64),

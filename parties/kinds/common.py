@@ -50,9 +50,13 @@ def check_params(spec: JobSpec, allowed: Mapping[str, Callable[[Any], bool]]) ->
 def check_suite(spec: JobSpec, agreement: Agreement, runs: tuple[str, ...] = aligning.SUITES) -> None:
     """The protocol suite must be one that this version runs and that the parties agreed to.
 
-    `auto` (also if the job names none) leaves the choice to the receiver, among the agreed ones.
+    `auto` (also if the job names none) leaves the choice to the receiver, among the agreed ones. Where the
+    agreement asks for security against a side that deviates, a job may be silent about it, and not ask for
+    less.
     """
     suite = spec.params.get("suite", AUTO)
+    if aligning.VOLE not in runs or suite == "ecdh" or spec.params.get("malicious") is False:
+        check_security(agreement, f"this {spec.kind}")
     if spec.params.get("malicious") and (suite == "ecdh" or aligning.VOLE not in agreement.suites):
         what = "the malicious variant is one of suite vole, which must be asked for and agreed"
         raise NodeError("agreement.suite", what, share=True)
@@ -63,6 +67,17 @@ def check_suite(spec: JobSpec, agreement: Agreement, runs: tuple[str, ...] = ali
         return
     if suite not in agreement.suites:
         raise NodeError("agreement.suite", f"suite {suite!r} is not in agreement {agreement.id}", share=True)
+
+
+def check_security(agreement: Agreement, what: str) -> None:
+    """`agreement.malicious` if the agreement asks for more than `what` has."""
+    if agreement.malicious_security:
+        raise NodeError(
+            "agreement.malicious",
+            f"agreement {agreement.id} has malicious_security, which {what} has not",
+            "leave suite and malicious out of the job, or sign an agreement of its own for it",
+            share=True,
+        )
 
 
 def check_columns(asked: tuple[str, ...], agreed: tuple[str, ...], what: str, agreement: Agreement) -> None:

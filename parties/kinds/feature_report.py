@@ -33,7 +33,11 @@ SUPPRESS = 10
 #: Half a person is added to either class of a bin: a bin of one class has no logarithm (Good 1965).
 SMOOTHING = 0.5
 
-PARAMS = {"suite": common.is_text, "bins": lambda value: value in (2, 4, 8, 16, 32, 64)}
+PARAMS = {
+    "suite": common.is_text,
+    "malicious": common.is_yes_or_no,
+    "bins": lambda value: value in (2, 4, 8, 16, 32, 64),
+}
 PRIVATE = {
     "label": common.is_text,
     "where": common.is_text,

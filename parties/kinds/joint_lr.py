@@ -42,6 +42,7 @@ NO = {"0", "0.0", "-1", "-1.0", "false", "f", "no", "n", "否"}
 
 PARAMS = {
     "suite": common.is_text,
+    "malicious": common.is_yes_or_no,
     "family": lambda value: value in joint.FAMILIES,
     "l2": common.is_number(1e-6, 1e6),
     "rank": common.is_whole(3, 12),

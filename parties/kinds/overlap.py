@@ -100,6 +100,7 @@ def check_private_join(spec: JobSpec, agreement: Agreement) -> None:
             "ask for what is agreed, or sign a new agreement",
             share=True,
         )
+    common.check_security(agreement, "a private join")
     wanted = asked_sum(spec, agreement)
     if wanted is None:
         common.check_outputs(spec, {"count": "both"})

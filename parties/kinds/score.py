@@ -33,7 +33,12 @@ from protocols.boost.model import ProviderSplit, forest_of
 from protocols.boost.score import Answerer, Scorer
 
 METHODS = ("boost", "joint-lr")
-PARAMS = {"suite": common.is_text, "method": lambda value: value in METHODS, "model": common.is_text}
+PARAMS = {
+    "suite": common.is_text,
+    "malicious": common.is_yes_or_no,
+    "method": lambda value: value in METHODS,
+    "model": common.is_text,
+}
 PRIVATE = {"where": common.is_text}
 
 

@@ -102,8 +102,9 @@ def test_buckets_give_the_rows_of_a_plain_join(tmp_path: Path, mine: range, thei
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("malicious", [False, True])
-def test_the_same_rows_by_vole_in_buckets(tmp_path: Path, malicious: bool) -> None:
+@pytest.mark.parametrize("asked_by", ["nobody", "the job", "the agreement"])
+def test_the_same_rows_by_vole_in_buckets(tmp_path: Path, asked_by: str) -> None:
+    malicious = asked_by != "nobody"
     left, right = items_of(*range(500)), items_of(*range(300, 900))
     usable = np.ones(600, bool)
     usable[::5] = False
@@ -111,14 +112,15 @@ def test_the_same_rows_by_vole_in_buckets(tmp_path: Path, malicious: bool) -> No
         tmp_path,
         lambda ctx: aligning.receive(ctx, left),
         lambda ctx: aligning.send(ctx, right, usable, np.arange(600) // 2, 300),
-        agreement={"suites": ["ecdh", "vole"]},
-        params={"malicious": malicious, **({} if malicious else {"suite": "vole"})},
+        agreement={"suites": ["ecdh", "vole"], "malicious_security": asked_by == "the agreement"},
+        params={"nobody": {"suite": "vole"}, "the job": {"malicious": True}}.get(asked_by, {}),
     )
     due = oracle(range(500), range(300, 900))
     due[np.isin(due, np.flatnonzero(~usable))] = -1
     assert (found["brand"].rows == np.where(due >= 0, due // 2, -1)).all()
     told = found["brand context"].result["alignment"]
     assert told["suite"] == "vole" and told["buckets"] == 4 and found["brand"].sender_rows == 300
+    assert told["malicious"] is malicious
     if not malicious:
         assert 0.85 < told["estimate"]["bytes"] / (told["bytes_sent"] + told["bytes_received"]) < 1.15
 

@@ -382,6 +382,9 @@ def test_records_outside_the_schema_are_refused():
 
 # -- checks of specs -----------------------------------------------------------------------------------------
 
+#: Every job is to align so that a side that deviates gains nothing.
+SECURE = {"suites": ["ecdh", "vole", "private_join"], "malicious_security": True}
+
 PRIVACY = {"epsilon": 2.0, "delta": 1e-6, "clip": 3.0}
 
 
@@ -399,6 +402,11 @@ PRIVACY = {"epsilon": 2.0, "delta": 1e-6, "clip": 3.0}
         (spec("overlap", params={"malicious": True}), {}, "agreement.suite"),
         (spec("overlap", params={"malicious": 1}), {"suites": ["vole"]}, "job.spec"),
         (spec("overlap"), {"suites": ["private_join"]}, "agreement.suite"),
+        (spec("overlap", params={"malicious": False}), SECURE, "agreement.malicious"),
+        (spec("overlap", params={"suite": "ecdh"}), SECURE, "agreement.malicious"),
+        (spec("overlap", **JOIN), SECURE, "agreement.malicious"),
+        (spec("enrich", columns=["city"]), SECURE, "agreement.malicious"),
+        (spec("retarget", params={"suite": "ecdh"}), SECURE, "agreement.malicious"),
         (spec("overlap", params={"surprise": 1}), {}, "job.spec"),
         (spec("overlap", params={"method": "magic"}), {}, "job.spec"),
         (spec("overlap", params={"method": ["private_join"]}), {}, "job.spec"),
