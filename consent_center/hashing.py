@@ -1,16 +1,19 @@
-"""SHA-256 and HMAC-SHA-256 over columns, in numba (FIPS 180-4, RFC 2104); one row is a hashlib call's
-fraction.
+"""SHA-256 and HMAC-SHA-256 over columns (FIPS 180-4, RFC 2104): kernels for many rows, hashlib for few.
 
-Kernels release the GIL and are split over the machine's cores with threads (numba's own thread pool aborts
-the process when two threads of a server use it at once). `tests/consent_center/test_hashing.py` compares
-every function with hashlib and hmac on random lengths. Not constant-time in the lengths; nothing branches on
-data.
+Kernels (`hashing_kernels`) take a fraction of a hashlib call a row, but half a second to load; so a process
+that hashes little never loads them. They release the GIL and are split over the machine's cores with threads
+(numba's own thread pool aborts the process when two threads of a server use it at once).
+`tests/consent_center/test_hashing.py` compares every function, both ways, with hashlib and hmac on random
+lengths.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 Bytes2 = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -26,161 +28,17 @@ Ints = npt.NDArray[np.int64]
 #: Below this many rows one thread is quicker than two.
 _SPLIT = 20_000
 
-# fmt: off
-_K = np.array([
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
-], dtype=np.uint32)
-_H0 = np.array([
-    0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
-], dtype=np.uint32)
-# fmt: on
+#: Below this many rows hashlib does it: with kernels that are loaded already, and without.
+_FEW, _FEW_UNLOADED = 16, 2048
+_KERNELS = "consent_center.hashing_kernels"
 
 
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = njit(cache=True, nogil=True)(function)
-    return compiled
-
-
-@_jit
-def _rotate(x: Any, r: Any) -> Any:
-    return np.uint32((x >> np.uint32(r)) | (x << np.uint32(32 - r)))
-
-
-@_jit
-def _compress(state: Any, block: Any, w: Any) -> None:
-    """One block of 64 bytes into `state` (uint32[8]); `w` is scratch, uint32[64]."""
-    for t in range(16):
-        w[t] = (
-            (np.uint32(block[4 * t]) << np.uint32(24))
-            | (np.uint32(block[4 * t + 1]) << np.uint32(16))
-            | (np.uint32(block[4 * t + 2]) << np.uint32(8))
-            | np.uint32(block[4 * t + 3])
-        )
-    for t in range(16, 64):
-        x, y = w[t - 15], w[t - 2]
-        s0 = _rotate(x, 7) ^ _rotate(x, 18) ^ (x >> np.uint32(3))
-        s1 = _rotate(y, 17) ^ _rotate(y, 19) ^ (y >> np.uint32(10))
-        w[t] = np.uint32(w[t - 16] + s0 + w[t - 7] + s1)
-    a, b, c, d = state[0], state[1], state[2], state[3]
-    e, f, g, h = state[4], state[5], state[6], state[7]
-    for t in range(64):
-        s1 = _rotate(e, 6) ^ _rotate(e, 11) ^ _rotate(e, 25)
-        t1 = np.uint32(h + s1 + ((e & f) ^ (~e & g)) + _K[t] + w[t])
-        s0 = _rotate(a, 2) ^ _rotate(a, 13) ^ _rotate(a, 22)
-        t2 = np.uint32(s0 + ((a & b) ^ (a & c) ^ (b & c)))
-        h, g, f = g, f, e
-        e = np.uint32(d + t1)
-        d, c, b = c, b, a
-        a = np.uint32(t1 + t2)
-    state[0] = np.uint32(state[0] + a)
-    state[1] = np.uint32(state[1] + b)
-    state[2] = np.uint32(state[2] + c)
-    state[3] = np.uint32(state[3] + d)
-    state[4] = np.uint32(state[4] + e)
-    state[5] = np.uint32(state[5] + f)
-    state[6] = np.uint32(state[6] + g)
-    state[7] = np.uint32(state[7] + h)
-
-
-@_jit
-def _absorb(state: Any, message: Any, before: int, block: Any, w: Any) -> None:
-    """Absorb `message`, padding and length; `before` bytes were absorbed already (a multiple of 64)."""
-    size = message.shape[0]
-    full = size // 64
-    for i in range(full):
-        _compress(state, message[64 * i : 64 * i + 64], w)
-    rest = size - 64 * full
-    for i in range(rest):
-        block[i] = message[64 * full + i]
-    block[rest] = 0x80
-    for i in range(rest + 1, 64):
-        block[i] = 0
-    if rest >= 56:
-        _compress(state, block, w)
-        for i in range(64):
-            block[i] = 0
-    bits = np.uint64(before + size) * np.uint64(8)
-    for i in range(8):
-        block[63 - i] = np.uint8((bits >> np.uint64(8 * i)) & np.uint64(255))
-    _compress(state, block, w)
-
-
-@_jit
-def _store(state: Any, out: Any) -> None:
-    for i in range(8):
-        for j in range(4):
-            out[4 * i + j] = np.uint8((state[i] >> np.uint32(24 - 8 * j)) & np.uint32(255))
-
-
-@_jit
-def _sha256_rows(rows: Any, out: Any, lo: int, hi: int) -> None:
-    w, block, state = np.empty(64, np.uint32), np.empty(64, np.uint8), np.empty(8, np.uint32)
-    for i in range(lo, hi):
-        state[:] = _H0
-        _absorb(state, rows[i], 0, block, w)
-        _store(state, out[i])
-
-
-@_jit
-def _hmac_finish(outer: Any, inner: Any, digest: Any, out: Any, block: Any, w: Any) -> None:
-    """The outer hash: `outer` is the state after key ^ opad, `inner` the finished inner state."""
-    _store(inner, digest)
-    inner[:] = outer
-    _absorb(inner, digest, 64, block, w)
-    _store(inner, out)
-
-
-@_jit
-def _hmac_strings(
-    inner: Any, outer: Any, prefix: Any, offsets: Any, data: Any, longest: int, out: Any, lo: int, hi: int
-) -> None:
-    w, block, state = np.empty(64, np.uint32), np.empty(64, np.uint8), np.empty(8, np.uint32)
-    digest, message = np.empty(32, np.uint8), np.empty(prefix.shape[0] + longest, np.uint8)
-    head = prefix.shape[0]
-    message[:head] = prefix
-    for i in range(lo, hi):
-        size = offsets[i + 1] - offsets[i]
-        for j in range(size):
-            message[head + j] = data[offsets[i] + j]
-        state[:] = inner
-        _absorb(state, message[: head + size], 64, block, w)
-        _hmac_finish(outer, state, digest, out[i], block, w)
-
-
-@_jit
-def _hmac_keyed(keys: Any, messages: Any, out: Any, lo: int, hi: int) -> None:
-    w, block, state = np.empty(64, np.uint32), np.empty(64, np.uint8), np.empty(8, np.uint32)
-    outer, digest, pad = np.empty(8, np.uint32), np.empty(32, np.uint8), np.empty(64, np.uint8)
-    size = keys.shape[1]
-    for i in range(lo, hi):
-        pad[:] = 0x5C
-        for j in range(size):
-            pad[j] = keys[i, j] ^ 0x5C
-        outer[:] = _H0
-        _compress(outer, pad, w)
-        for j in range(64):
-            pad[j] ^= 0x5C ^ 0x36
-        state[:] = _H0
-        _compress(state, pad, w)
-        _absorb(state, messages[i], 64, block, w)
-        _hmac_finish(outer, state, digest, out[i], block, w)
-
-
-@_jit
-def _midstate(key: Any, pad_byte: int) -> Any:
-    w, state, block = np.empty(64, np.uint32), _H0.copy(), np.empty(64, np.uint8)
-    block[:] = pad_byte
-    for i in range(key.shape[0]):
-        block[i] = key[i] ^ pad_byte
-    _compress(state, block, w)
-    return state
+def _kernels(rows: int) -> Any:
+    """The module of kernels, or None where `rows` are too few for it."""
+    loaded = sys.modules.get(_KERNELS)
+    if rows < (_FEW_UNLOADED if loaded is None else _FEW):
+        return None
+    return importlib.import_module(_KERNELS)
 
 
 def _split(kernel: Callable[..., Any], rows: int, *arguments: Any) -> None:
@@ -198,8 +56,10 @@ def _split(kernel: Callable[..., Any], rows: int, *arguments: Any) -> None:
 def sha256_rows(rows: Bytes2) -> Bytes2:
     """SHA-256 of each row of uint8[n, k] -> uint8[n, 32]."""
     rows = np.ascontiguousarray(rows, dtype=np.uint8)
+    if (kernels := _kernels(len(rows))) is None:
+        return as_rows([hashlib.sha256(row).digest() for row in rows])
     out = np.empty((len(rows), 32), np.uint8)
-    _split(_sha256_rows, len(rows), rows, out)
+    _split(kernels.sha256_rows, len(rows), rows, out)
     return out
 
 
@@ -219,11 +79,15 @@ def hmac_strings(key: bytes, prefix: bytes, values: pa.Array) -> Bytes2:
     if len(values) == 0:
         return np.empty((0, 32), np.uint8)
     offsets, data = string_buffers(values)
+    if (kernels := _kernels(len(values))) is None:
+        raw, ends = data.tobytes(), offsets.tolist()
+        pairs = zip(ends, ends[1:], strict=False)
+        return as_rows([hmac.digest(key, prefix + raw[a:b], "sha256") for a, b in pairs])
     longest = int(np.diff(offsets).max())
-    inner, outer = _pads(key)
+    inner, outer = _pads(kernels, key)
     out = np.empty((len(values), 32), np.uint8)
     lead = np.frombuffer(prefix, dtype=np.uint8)
-    _split(_hmac_strings, len(values), inner, outer, lead, offsets, data, longest, out)
+    _split(kernels.hmac_strings, len(values), inner, outer, lead, offsets, data, longest, out)
     return out
 
 
@@ -231,25 +95,31 @@ def hmac_rows(key: bytes, rows: Bytes2) -> Bytes2:
     """HMAC-SHA-256(key, row) of each row of uint8[n, k] -> uint8[n, 32]."""
     rows = np.ascontiguousarray(rows, dtype=np.uint8)
     n, width = rows.shape
-    inner, outer = _pads(key)
+    if (kernels := _kernels(n)) is None:
+        return as_rows([hmac.digest(key, row, "sha256") for row in rows])
+    inner, outer = _pads(kernels, key)
     out = np.empty((n, 32), np.uint8)
     offsets = np.arange(n + 1, dtype=np.int64) * width
-    _split(_hmac_strings, n, inner, outer, np.empty(0, np.uint8), offsets, rows.reshape(-1), width, out)
+    _split(
+        kernels.hmac_strings, n, inner, outer, np.empty(0, np.uint8), offsets, rows.reshape(-1), width, out
+    )
     return out
 
 
 def hmac_keyed(keys: Bytes2, messages: Bytes2) -> Bytes2:
     """HMAC-SHA-256(keys[i], messages[i]), keys uint8[n, k <= 64], messages uint8[n, m] -> uint8[n, 32]."""
     keys, messages = np.ascontiguousarray(keys), np.ascontiguousarray(messages)
+    if (kernels := _kernels(len(keys))) is None:
+        return as_rows([hmac.digest(k, m, "sha256") for k, m in zip(blobs(keys), messages, strict=True)])
     out = np.empty((len(keys), 32), np.uint8)
-    _split(_hmac_keyed, len(keys), keys, messages, out)
+    _split(kernels.hmac_keyed, len(keys), keys, messages, out)
     return out
 
 
-def _pads(key: bytes) -> tuple[Any, Any]:
+def _pads(kernels: Any, key: bytes) -> tuple[Any, Any]:
     short = hashlib.sha256(key).digest() if len(key) > 64 else key
     raw = np.frombuffer(short, dtype=np.uint8)
-    return _midstate(raw, 0x36), _midstate(raw, 0x5C)
+    return kernels.midstate(raw, 0x36), kernels.midstate(raw, 0x5C)
 
 
 def as_rows(blobs: list[bytes], width: int = 32) -> Bytes2:

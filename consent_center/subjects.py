@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import sqlalchemy as sa
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from consent_center import database as db
 from consent_center.hashing import blobs, hmac_strings
@@ -171,6 +169,10 @@ def resolve(
     if (np.diff(rows) > 0).all():
         group = identity  # one identifier a row: a person is a pseudonym
     else:
+        # Takes a while to import, and most batches have one identifier a row.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         size = count + len(first)
         graph = coo_array((np.ones(len(rows), np.int8), (rows, count + identity)), shape=(size, size))
         labels = connected_components(graph, directed=False)[1]

@@ -6,6 +6,7 @@ fresh installation as quick as the second. Nothing of a node's home is touched.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import tempfile
@@ -94,6 +95,7 @@ def forests() -> None:
 
 def consent() -> None:
     """A consent center in a scratch directory: assume, decide, snapshot, delta."""
+    importlib.import_module("consent_center.hashing_kernels")  # these rows are too few to load it
     with tempfile.TemporaryDirectory(prefix="pec-warmup-") as scratch:
         Center.create(Path(scratch) / "consent", "warmup").close()
         with Center.open(Path(scratch) / "consent") as center:

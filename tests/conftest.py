@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples on every machine, so that a commit passes or fails for everybody. `explore` draws others
+# at each run: HYPOTHESIS_PROFILE=explore, and --hypothesis-seed=N to have a run again.
+hypothesis.settings.register_profile("fixed", derandomize=True, print_blob=True, database=None)
+hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from scipy import stats
+from statistics import NormalDist
 
 ALPHA, POWER = 0.05, 0.8
 #: Below this expected count in any cell the normal approximation is not used (Cochran 1954).
 _LEAST_EXPECTED = 5.0
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Proportion:
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Wilson's score interval (Wilson 1927); right also near 0 and 1."""
-        z = float(stats.norm.isf(alpha / 2))
+        z = -_NORMAL.inv_cdf(alpha / 2)
         n, p = self.trials, self.rate
         middle = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -57,11 +57,13 @@ def compare(a: Proportion, b: Proportion, alpha: float = ALPHA) -> Comparison:
     least = min(n * p for n in (a.trials, b.trials) for p in (pooled, 1 - pooled))
     difference = b.rate - a.rate
     if least < _LEAST_EXPECTED:
+        from scipy import stats  # takes a second to import, and few comparisons are so small
+
         table = [[one.successes, one.trials - one.successes] for one in (a, b)]
         p_value, test = float(stats.fisher_exact(table).pvalue), "Fisher exact"
     else:
         error = math.sqrt(pooled * (1 - pooled) * (1 / a.trials + 1 / b.trials))
-        p_value, test = float(2 * stats.norm.sf(abs(difference) / error)), "two-proportion z"
+        p_value, test = math.erfc(abs(difference) / error / math.sqrt(2)), "two-proportion z"
     (a_low, a_high), (b_low, b_high) = a.interval(alpha), b.interval(alpha)
     low = difference - math.hypot(b.rate - b_low, a_high - a.rate)
     high = difference + math.hypot(b_high - b.rate, a.rate - a_low)
@@ -76,7 +78,7 @@ def sample_size(base: float, effect: float, alpha: float = ALPHA, power: float =
     if effect == 0 or not 0 < other < 1 or not 0 < base < 1:
         return None
     mean = (base + other) / 2
-    z_alpha, z_power = float(stats.norm.isf(alpha / 2)), float(stats.norm.isf(1 - power))
+    z_alpha, z_power = -_NORMAL.inv_cdf(alpha / 2), _NORMAL.inv_cdf(power)
     spread = z_alpha * math.sqrt(2 * mean * (1 - mean))
     spread += z_power * math.sqrt(base * (1 - base) + other * (1 - other))
     return math.ceil((spread / effect) ** 2)

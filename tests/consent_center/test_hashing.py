@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,16 @@ from hypothesis import strategies as st
 
 from consent_center import hashing
 from consent_center.ledger import tree
+
+
+@pytest.fixture(autouse=True, scope="module", params=["hashlib", "kernels"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test both ways, whatever the number of rows."""
+    least = 0 if request.param == "kernels" else 1 << 60
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "_FEW", least)
+        patch.setattr(hashing, "_FEW_UNLOADED", least)
+        yield
 
 
 @pytest.mark.parametrize("width", [0, 1, 31, 54, 55, 56, 57, 63, 64, 65, 119, 120, 128, 200])
