@@ -77,8 +77,8 @@ OKVS_BIN = 1 << 14
 
 #: Expansion e of the sparse part for n keys, weight 3, failure 2^-b:
 #: b = 2^(OKVS_SLOPE log2 n + OKVS_START) (e - OKVS_THRESHOLD) - 9.2. The authors' fit to their experiments
-#: (the paper's section 3.2 and appendix; `PaxosParam::init` of the same code, whose terms in log2(weight) are
-#: summed up here for weight 3: 0.093 w^3 - 1.01 w^2 + 2.925 w - 0.133 at w = log2 3).
+#: (the paper's section 3.2, equations 2 and 3, there rounded; `PaxosParam::init` of the same code, whose terms
+#: in log2(weight) are summed up here for weight 3: 0.093 w^3 - 1.01 w^2 + 2.925 w - 0.133 at w = log2 3).
 OKVS_THRESHOLD = 1.223
 OKVS_SLOPE = 0.555
 OKVS_START = 2.336
@@ -87,8 +87,8 @@ OKVS_START = 2.336
 
 #: Bits of the subfield in which the store's values lie in the semi-honest variant. A row of the sender's that
 #: the receiver lacks is decoded by accident with 2^-64; over m rows of all runs that is 2^-40 up to m = 2^24,
-#: beyond which the whole field is used. Raghuraman and Rindal, eprint 2022/320 (low communication: the
-#: subfield needs lambda + log2(m) bits); as wide as VOLE's subfield.
+#: beyond which the whole field is used. Raghuraman and Rindal, eprint 2022/320, section 4 (low communication)
+#: ask for lambda + log2(N m) bits; why m alone counts here: the README. As wide as VOLE's subfield.
 VOLE_SUBFIELD_BITS = 64
 
 # OT and VOLE (protocols/ot/README.md, section 4; protocols/vole/README.md, sections 5 and 6).
