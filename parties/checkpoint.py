@@ -63,6 +63,18 @@ class Checkpoints:
         found = [int(p.name[3:]) for p in self.folder.glob("at-*") if (p / "state.json").exists()]
         return max(found, default=-1)
 
+    def buckets(self) -> tuple[int, int] | None:
+        """(buckets that are done, buckets in all) of the stage that works in buckets; None outside of one."""
+        for manifest in self.folder.glob("*/manifest.json"):
+            try:
+                found = json.loads(manifest.read_text())
+                done, count = int(found["done"]), int(found["plan"]["buckets"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # being written or removed at this moment, or not to be trusted
+            if count > 1:
+                return done, count
+        return None
+
     def write_peer(self, snapshots: Mapping[str, Any]) -> None:
         private_files.folder(self.folder)
         with private_files.writing(self.folder / "peer.json") as file:

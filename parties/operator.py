@@ -9,10 +9,11 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from parties import PROTOCOL_VERSION, __version__, documents
+from parties.checkpoint import Checkpoints
 from parties.engine import Engine
 from parties.errors import NodeError
 from parties.home import Dataset, Home
@@ -180,7 +181,7 @@ class Operator:
                 }
                 for s in stages
             ],
-            "progress": None if out["final"] else self._engine.progress(job.job_id),
+            "progress": None if out["final"] else self._progress(job, stages),
             "counts": {"own": job.counts},
             "consent": job.consent,
             "leakage": job.leakage,
@@ -191,6 +192,27 @@ class Operator:
             "audit": str(path / "audit.zip") if done and (path / "audit.zip").exists() else None,
         }
         return out
+
+    def _progress(self, job: Job, stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        """Of a running job as the engine has it; of one that is broken off, the bucket that it goes on with,
+        and the time that the others will take at the pace so far.
+        """
+        running = self._engine.progress(job.job_id)
+        if running is not None or job.state != "interrupted":
+            return running
+        found = Checkpoints(self._home.state(job.job_id)).buckets()
+        if found is None:
+            return None
+        done, count = found
+        what = f"align {done + 1} of {count} is next" if done < count else f"all {count} buckets are done"
+        left = (job.run_seconds or 0.0) * (count - done) / done if done else 0.0
+        return {
+            "stage": stages[-1]["name"] if stages else "",
+            "what": what,
+            "done": done,
+            "total": count,
+            "seconds_left": round(left, 1) if left else None,
+        }
 
     def _privacy(self, job: Job) -> dict[str, Any] | None:
         """What the job has spent here, and how its agreement's account stands; None where nothing counts."""

@@ -77,8 +77,8 @@ OKVS_BIN = 1 << 14
 
 #: Expansion e of the sparse part for n keys, weight 3, failure 2^-b:
 #: b = 2^(OKVS_SLOPE log2 n + OKVS_START) (e - OKVS_THRESHOLD) - 9.2. The authors' fit to their experiments
-#: (the paper's section 3.2, equations 2 and 3, there rounded; `PaxosParam::init` of the same code, whose terms
-#: in log2(weight) are summed up here for weight 3: 0.093 w^3 - 1.01 w^2 + 2.925 w - 0.133 at w = log2 3).
+#: (the paper's section 3.2, equations 2 and 3, there rounded; `PaxosParam::init` of the same code, whose
+#: terms in log2(weight) are summed up here for weight 3: 0.093 w^3 - 1.01 w^2 + 2.925 w - 0.133, w = log2 3).
 OKVS_THRESHOLD = 1.223
 OKVS_SLOPE = 0.555
 OKVS_START = 2.336

@@ -152,6 +152,10 @@ def test_either_side_killed_goes_on_at_its_bucket(pair: Any) -> None:
             assert path.stat().st_mode & 0o077 == 0, path  # nobody else may read what is kept of people
         with pair[1 - victim].client() as other:
             wait_for(lambda other=other: other.job(job_id)["state"] == "interrupted")
+            # Whoever looks sees at which bucket the job stands, and how long the others will take.
+            step = other.job(job_id)["progress"]
+            assert step["stage"] == "align" and 2 <= step["done"] < step["total"] == 16, step
+            assert step["what"] == f"align {step['done'] + 1} of 16 is next" and step["seconds_left"] > 0
         if victim == 1:
             withdraw(pair[1].home, [f"138{n:08d}" for n in range(PEOPLE - 50, PEOPLE)])
         pair[victim].start()
@@ -251,6 +255,18 @@ def test_checkpoints_keep_arrays_tables_and_results(tmp_path: Path) -> None:
     assert kept.latest() == -1 and not can_go_on(KINDS["overlap"], kept)
     kept.remove()
     assert not (tmp_path / "state").exists()
+
+
+def test_buckets_that_are_done_are_counted(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    assert kept.buckets() is None
+    manifest = tmp_path / "align-receiver" / "manifest.json"
+    manifest.parent.mkdir()
+    for text in ("", "[]", "{}", '{"done": 1, "plan": null}', '{"done": 0, "plan": {"buckets": 1}}'):
+        manifest.write_text(text)
+        assert kept.buckets() is None
+    manifest.write_text('{"done": 3, "plan": {"buckets": 8}}')
+    assert kept.buckets() == (3, 8)
 
 
 def test_a_view_is_restored_as_it_was_or_not_at_all(tmp_path: Path) -> None:

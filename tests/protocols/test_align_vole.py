@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -209,6 +210,7 @@ def test_two_sessions_have_nothing_in_common() -> None:
 # -- what is refused -----------------------------------------------------------------------------------------
 
 
+@cache
 def steps(malicious: bool = False, n: int = 300, m: int = 400) -> list[tuple[str, bytes]]:
     return converse(
         receive(items_of(range(n)), malicious=malicious), send(items_of(range(m)), malicious=malicious)
