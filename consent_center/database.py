@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, Index, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
 from consent_center import dialects
+from consent_center.dialects import Prepared as Prepared
 from consent_center.errors import ConsentError
 
 BUSY_SECONDS = 30.0
@@ -250,15 +251,15 @@ def chunks(values: Sequence[Any], size: int = 500) -> Iterable[Sequence[Any]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
-# Statements of the way of a single event are built once: building one costs more than running it.
-_GET_META = sa.select(meta.c.value).where(meta.c.key == sa.bindparam("of"))
-_SET_META = meta.update().where(meta.c.key == sa.bindparam("of")).values(value=sa.bindparam("to"))
+_GET_META = Prepared(sa.select(meta.c.value).where(meta.c.key == sa.bindparam("of")))
+_SET_META = Prepared(meta.update().where(meta.c.key == sa.bindparam("of")).values(value=sa.bindparam("to")))
 
 
 def get_meta(connection: sa.Connection, key: str) -> str | None:
-    return connection.execute(_GET_META, {"of": key}).scalar_one_or_none()
+    row = _GET_META.first(connection, of=key)
+    return None if row is None else str(row[0])
 
 
 def set_meta(connection: sa.Connection, key: str, value: str) -> None:
-    if connection.execute(_SET_META, {"of": key, "to": value}).rowcount == 0:
+    if _SET_META.run(connection, of=key, to=value).rowcount == 0:
         connection.execute(meta.insert().values(key=key, value=value))

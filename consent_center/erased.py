@@ -29,7 +29,7 @@ NOT_ERASED = -1
 LEAF_KIND = "erasure"
 #: From so many identifiers on, the whole list is read instead of looking up each.
 _MANY = 2_000
-_ANY = sa.select(erased_identifiers.c.erased_at).limit(1)  # built once: every event asks
+_ANY = db.Prepared(sa.select(erased_identifiers.c.erased_at).limit(1))  # every event asks
 
 
 def remember(connection: sa.Connection, keys: Keys, subject: int, sequence: int, now: int) -> int:
@@ -66,7 +66,7 @@ def erased_at(connection: sa.Connection, keys: Keys, pseudonyms: Bytes2) -> Ints
     """int64[n]: when each identifier's person was last erased (microseconds), or NOT_ERASED."""
     found = np.full(len(pseudonyms), NOT_ERASED, np.int64)
     table = erased_identifiers
-    if not len(pseudonyms) or connection.execute(_ANY).first() is None:
+    if not len(pseudonyms) or _ANY.first(connection) is None:
         return found
     tags = blobs(hmac_rows(keys.erased, np.ascontiguousarray(pseudonyms)))
     query = sa.select(table.c.tag, table.c.erased_at).order_by(table.c.erased_at)  # the last one counts

@@ -43,9 +43,11 @@ Ints = npt.NDArray[np.int64]
 _NONCE = 12
 _EMPTY = hashlib.sha256(b"").digest()
 ERASURE_CONTEXT = -1
-_LAST = sa.select(sa.func.max(db.events.c.sequence))
-_DESCRIPTOR = sa.select(db.descriptors.c.id, db.descriptors.c.context).where(
-    db.descriptors.c.hash == sa.bindparam("digest")
+_LAST = db.Prepared(sa.select(sa.func.max(db.events.c.sequence)))
+_DESCRIPTOR = db.Prepared(
+    sa.select(db.descriptors.c.id, db.descriptors.c.context).where(
+        db.descriptors.c.hash == sa.bindparam("digest")
+    )
 )
 
 
@@ -210,7 +212,8 @@ def write_known(
 
 
 def _next_sequence(connection: sa.Connection) -> int:
-    return 1 + int(connection.execute(_LAST).scalar_one() or 0)
+    row = _LAST.first(connection)
+    return 1 + int((row and row[0]) or 0)
 
 
 def fold(
@@ -326,13 +329,15 @@ def _intern(connection: sa.Connection, batch: Batch, used: Ints) -> tuple[Ints, 
         descriptor = batch.descriptors[number]
         digest = descriptor_hash(descriptor)
         hashes[number] = np.frombuffer(digest, np.uint8)
-        row = connection.execute(_DESCRIPTOR, {"digest": digest}).first()
+        row = _DESCRIPTOR.first(connection, digest=digest)
         if row is None:
             erased = descriptor["action"] == "erased"
             context = ERASURE_CONTEXT if erased else _context(connection, descriptor)
             text = json.dumps(descriptor, ensure_ascii=False)
             connection.execute(table.insert().values(hash=digest, context=context, body=text))
-            row = connection.execute(_DESCRIPTOR, {"digest": digest}).one()
+            row = _DESCRIPTOR.first(connection, digest=digest)
+        if row is None:
+            raise ConsentError("ledger.corrupt", "a descriptor that was written can't be read; run fsck")
         ids[number], contexts[number] = int(row[0]), int(row[1])
     return ids, hashes, contexts
 

@@ -43,8 +43,9 @@ def _kernels(rows: int) -> Any:
 
 def _split(kernel: Callable[..., Any], rows: int, *arguments: Any) -> None:
     """Run `kernel(*arguments, lo, hi)` over 0..rows, on all cores when that pays."""
-    cores = min(os.cpu_count() or 1, 8)
-    if rows < _SPLIT or cores == 1:
+    # Asking for the cores costs more than a few rows do.
+    cores = 1 if rows < _SPLIT else min(os.cpu_count() or 1, 8)
+    if cores == 1:
         kernel(*arguments, 0, rows)
         return
     edges = [rows * i // cores for i in range(cores + 1)]

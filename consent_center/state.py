@@ -42,10 +42,12 @@ Ints = npt.NDArray[np.int64]
 _MANY = 20_000
 
 #: (last sequence number, version of the registry, restriction.counter): what each decision asks first.
-_PULSE = sa.select(
-    sa.select(sa.func.max(db.events.c.sequence)).scalar_subquery(),
-    sa.select(db.meta.c.value).where(db.meta.c.key == "registry").scalar_subquery(),
-    sa.select(db.meta.c.value).where(db.meta.c.key == restriction.META).scalar_subquery(),
+_PULSE = db.Prepared(
+    sa.select(
+        sa.select(sa.func.max(db.events.c.sequence)).scalar_subquery(),
+        sa.select(db.meta.c.value).where(db.meta.c.key == "registry").scalar_subquery(),
+        sa.select(db.meta.c.value).where(db.meta.c.key == restriction.META).scalar_subquery(),
+    )
 )
 _EMPTY: Ints = np.empty(0, np.int64)
 _LOG = logging.getLogger(__name__)
@@ -113,7 +115,7 @@ class State:
 
     def catch_up(self, connection: sa.Connection) -> None:
         """Read what other transactions have committed, in one consistent view."""
-        newest, version, people = (int(number or 0) for number in connection.execute(_PULSE).one())
+        newest, version, people = (int(number or 0) for number in _PULSE.first(connection) or ())
         if newest < self.sequence:  # the database was put back from a backup: what it lost must not count
             self.reset()
         if people != self.people:  # a restriction, or an identifier that moved to another person

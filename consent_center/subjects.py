@@ -9,6 +9,7 @@ confirmed on all bytes, so two pseudonyms with one prefix can't be mixed up.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from consent_center import database as db
+from consent_center.errors import ConsentError
 from consent_center.hashing import blobs, hmac_strings
 from consent_center.rules.tables import regions
 
@@ -31,14 +33,19 @@ SALTS_A_ROW = 128
 #: From so many subjects on, all salts are read at once instead of one by one.
 _MANY = 5_000
 
-_CHUNK = sa.select(db.salts.c.salts).where(db.salts.c.chunk == sa.bindparam("of"))
-_DROP_CHUNK = db.salts.delete().where(db.salts.c.chunk == sa.bindparam("of"))
-_LAST_CHUNK = (
+_CHUNK = db.Prepared(sa.select(db.salts.c.salts).where(db.salts.c.chunk == sa.bindparam("of")))
+_DROP_CHUNK = db.Prepared(db.salts.delete().where(db.salts.c.chunk == sa.bindparam("of")))
+_LAST_CHUNK = db.Prepared(
     sa.select(db.salts.c.chunk, sa.func.length(db.salts.c.salts)).order_by(db.salts.c.chunk.desc()).limit(1)
 )
-_KNOWN = sa.select(db.identifiers.c.pseudonym, db.identifiers.c.subject).where(
-    db.identifiers.c.pseudonym.in_(sa.bindparam("among", expanding=True))
-)
+
+
+@cache
+def _known(size: int) -> db.Prepared:
+    """Whose so many pseudonyms are."""
+    table = db.identifiers
+    among: list[sa.BindParameter[bytes]] = [sa.bindparam(f"p{i}") for i in range(size)]
+    return db.Prepared(sa.select(table.c.pseudonym, table.c.subject).where(table.c.pseudonym.in_(among)))
 
 
 def pseudonyms(key: bytes, kind: str, values: pa.Array) -> Bytes2:
@@ -124,7 +131,9 @@ def sql_lookup(connection: sa.Connection, rows: Bytes2) -> Ints:
     wanted = blobs(rows)
     known: dict[bytes, int] = {}
     for part in db.chunks(sorted(set(wanted))):
-        known.update((row[0], int(row[1])) for row in connection.execute(_KNOWN, {"among": part}))
+        size = 1 << (len(part) - 1).bit_length()  # few statements: the last is asked for repeatedly
+        told = {f"p{i}": part[min(i, len(part) - 1)] for i in range(size)}
+        known.update((row[0], int(row[1])) for row in _known(size).run(connection, **told))
     return np.array([known.get(key, -1) for key in wanted], np.int64)
 
 
@@ -236,7 +245,7 @@ def store(connection: sa.Connection, resolved: Resolved, salts: Bytes2, tags: By
 
 def count(connection: sa.Connection) -> int:
     """Number of subjects ever made: the next ordinal."""
-    row = connection.execute(_LAST_CHUNK).first()
+    row = _LAST_CHUNK.first(connection)
     return 0 if row is None else int(row[0]) * SALTS_A_ROW + int(row[1]) // SALT_SIZE
 
 
@@ -246,14 +255,17 @@ def _append_salts(connection: sa.Connection, first: int, salts: Bytes2) -> None:
     chunk, held = divmod(first, SALTS_A_ROW)
     if held:
         salts = np.concatenate([_rows(_chunk(connection, chunk)), salts])
-        connection.execute(_DROP_CHUNK, {"of": chunk})
+        _DROP_CHUNK.run(connection, of=chunk)
     pieces = range(0, len(salts), SALTS_A_ROW)
     rows = [(chunk + i, salts[start : start + SALTS_A_ROW].tobytes()) for i, start in enumerate(pieces)]
     db.insert_many(connection, db.salts, rows)
 
 
 def _chunk(connection: sa.Connection, chunk: int) -> bytes:
-    found: bytes = connection.execute(_CHUNK, {"of": chunk}).scalar_one()
+    row = _CHUNK.first(connection, of=chunk)
+    if row is None:
+        raise ConsentError("ledger.corrupt", f"the salts of chunk {chunk} are missing; run fsck")
+    found: bytes = row[0]
     return found
 
 

@@ -8,20 +8,23 @@ from typing import Any
 import sqlalchemy as sa
 
 from consent_center.collection.tables import settings
+from consent_center.dialects import Prepared
 from consent_center.ledger.log import append_entries
 from consent_center.ledger.verify import canonical
 from consent_center.model import Finding
 
 LEAF_KIND = "collection.setting"
 
-# Built once: every decision asks for the rules in force, and building a statement costs more than running it.
-_NEWEST = (
-    sa.select(settings)
+# Prepared: every decision asks for the rules in force.
+_FIELDS = (settings.c.body, settings.c.version, settings.c.leaf)
+_QUERY = (
+    sa.select(*_FIELDS)
     .where(settings.c.kind == sa.bindparam("of_kind"), settings.c.id == sa.bindparam("of_id"))
     .order_by(settings.c.version.desc())
     .limit(1)
 )
-_VERSION = _NEWEST.where(settings.c.version == sa.bindparam("of_version"))
+_NEWEST = Prepared(_QUERY)
+_VERSION = Prepared(_QUERY.where(settings.c.version == sa.bindparam("of_version")))
 
 
 def put(connection: sa.Connection, kind: str, id: str, body: dict[str, Any], actor: str) -> dict[str, Any]:
@@ -41,10 +44,10 @@ def get(connection: sa.Connection, kind: str, id: str, version: int | None = Non
     """The newest version of a document, or a given one; None if there is none."""
     of: dict[str, Any] = {"of_kind": kind, "of_id": id}
     if version is None:
-        row = connection.execute(_NEWEST, of).first()
+        row = _NEWEST.first(connection, **of)
     else:
-        row = connection.execute(_VERSION, of | {"of_version": version}).first()
-    return None if row is None else _document(row)
+        row = _VERSION.first(connection, **of, of_version=version)
+    return None if row is None else _document(*row)
 
 
 def everything(connection: sa.Connection, kind: str) -> list[dict[str, Any]]:
@@ -52,12 +55,12 @@ def everything(connection: sa.Connection, kind: str) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     query = sa.select(settings).where(settings.c.kind == kind).order_by(settings.c.id, settings.c.version)
     for row in connection.execute(query):
-        found[row.id] = _document(row)
+        found[row.id] = _document(row.body, row.version, row.leaf)
     return list(found.values())
 
 
-def _document(row: Any) -> dict[str, Any]:
-    return {**json.loads(row.body), "version": int(row.version), "leaf": int(row.leaf)}
+def _document(body: str, version: int, leaf: int) -> dict[str, Any]:
+    return {**json.loads(body), "version": int(version), "leaf": int(leaf)}
 
 
 def fsck(connection: sa.Connection, entries: sa.Table) -> Finding | None:

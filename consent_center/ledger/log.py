@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from consent_center.database import chunks, entries, insert_many, tiles
+from consent_center.database import Prepared, chunks, entries, insert_many, tiles
 from consent_center.errors import ConsentError
 from consent_center.hashing import as_rows, blobs, sha256_rows
 from consent_center.ledger import tree
@@ -43,20 +43,27 @@ OWN_KINDS = frozenset(
 )
 
 
-_LAST_TILE = (
+_LAST_TILE = Prepared(
     sa.select(tiles.c.number, sa.func.length(tiles.c.hashes))
     .where(tiles.c.level == 0)
     .order_by(tiles.c.number.desc())
     .limit(1)
 )
 _AT = sa.and_(tiles.c.level == sa.bindparam("at_level"), tiles.c.number == sa.bindparam("at_number"))
-_TILE, _DROP_TILE = sa.select(tiles.c.hashes).where(_AT), tiles.delete().where(_AT)
+_TILE, _DROP_TILE = Prepared(sa.select(tiles.c.hashes).where(_AT)), Prepared(tiles.delete().where(_AT))
 
 
 def size(connection: sa.Connection) -> int:
     """Number of leaves."""
-    row = connection.execute(_LAST_TILE).first()
+    row = _LAST_TILE.first(connection)
     return 0 if row is None else int(row[0]) * tree.TILE_WIDTH + int(row[1]) // 32
+
+
+def _tile(connection: sa.Connection, level: int, number: int) -> bytes:
+    """The hashes of a tile, empty if there is none."""
+    row = _TILE.first(connection, at_level=level, at_number=number)
+    found: bytes = b"" if row is None else row[0]
+    return found
 
 
 def append_hashes(connection: sa.Connection, hashes: Bytes2) -> int:
@@ -66,10 +73,9 @@ def append_hashes(connection: sa.Connection, hashes: Bytes2) -> int:
     while len(hashes):
         number, held = divmod(start, tree.TILE_WIDTH)
         if held:
-            place = {"at_level": level, "at_number": number}
-            blob = connection.execute(_TILE, place).scalar_one()
+            blob = _tile(connection, level, number)
             hashes = np.concatenate([np.frombuffer(blob, np.uint8).reshape(-1, 32), hashes])
-            connection.execute(_DROP_TILE, place)
+            _DROP_TILE.run(connection, at_level=level, at_number=number)
         full = len(hashes) // tree.TILE_WIDTH
         cut = [
             (level, number + i, hashes[i * tree.TILE_WIDTH : (i + 1) * tree.TILE_WIDTH].tobytes())
@@ -148,8 +154,7 @@ def reader(connection: sa.Connection, nodes: Nodes | None = None) -> tree.NodeRe
         start = index << inside
         number, offset = divmod(start, tree.TILE_WIDTH)
         if (level, number) not in held:
-            blob = connection.execute(_TILE, {"at_level": level, "at_number": number}).scalar_one_or_none()
-            held[level, number] = np.frombuffer(blob or b"", np.uint8).reshape(-1, 32)
+            held[level, number] = np.frombuffer(_tile(connection, level, number), np.uint8).reshape(-1, 32)
         hashes = held[level, number][offset : offset + (1 << inside)]
         if len(hashes) != 1 << inside:
             raise ConsentError("ledger.corrupt", f"tile {level}/{number} is missing or too short")

@@ -51,7 +51,9 @@ KINDS = (
 )
 DEFAULT_KINDS = tuple(kind for kind in KINDS if kind not in ("consent.granted", "record.reminder"))
 PENDING, DELIVERED, DEAD = "pending", "delivered", "dead"
-_ACTIVE = sa.select(webhooks).where(webhooks.c.active == 1)  # built once: every event asks
+_ACTIVE = db.Prepared(  # every event asks
+    sa.select(webhooks.c.id, webhooks.c.body, webhooks.c.salt).where(webhooks.c.active == 1)
+)
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,13 @@ class Webhook:
 
 def active(connection: sa.Connection) -> list[Webhook]:
     """The receivers that are switched on."""
-    rows = connection.execute(_ACTIVE)
-    return sorted((_hook(row) for row in rows), key=lambda hook: hook.id)
+    rows = _ACTIVE.run(connection).fetchall()
+    return sorted((_hook(*row) for row in rows), key=lambda hook: hook.id)
 
 
-def _hook(row: Any) -> Webhook:
-    told = json.loads(row.body)
-    return Webhook(
-        row.id, told["url"], told["recipient"], tuple(told["kinds"]), bool(told["private"]), bytes(row.salt)
-    )
+def _hook(id: str, body: str, salt: bytes) -> Webhook:
+    told = json.loads(body)
+    return Webhook(id, told["url"], told["recipient"], tuple(told["kinds"]), bool(told["private"]), salt)
 
 
 def persons(keys: Keys, hook: str, salts: Bytes2) -> list[str]:
