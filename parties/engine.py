@@ -46,8 +46,12 @@ class Engine(BrandSide, ProviderSide):
                     self.log("node.interrupted", f"removing what {leftover.name} left behind", level="warn")
                     shutil.rmtree(leftover, ignore_errors=True)
         prepared.sweep(self.home.path / "prepared")
-        # The first job must not wait for imports of a second or two.
-        threading.Thread(target=lambda: self.kinds, name="load kinds", daemon=True).start()
+        threading.Thread(target=self._load, name="load kinds", daemon=True).start()
+
+    def _load(self) -> None:
+        """Import the kinds that agreements allow: the first job must not wait for a second or two of it."""
+        for name in {name for agreement in self.home.agreements() for name in agreement.kinds}:
+            self.kinds.get(name)
 
     def _can_go_on(self, job: Job) -> bool:
         checkpoints = Checkpoints(self.home.state(job.job_id))

@@ -47,7 +47,7 @@ class Jobs:
     @property
     def kinds(self) -> Mapping[str, JobKind]:
         if self._kinds is None:
-            from parties.kinds import KINDS  # compiles kernels: only a node that runs jobs needs them
+            from parties.kinds import KINDS
 
             self._kinds = KINDS
         return self._kinds
