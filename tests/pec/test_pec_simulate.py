@@ -17,6 +17,7 @@ import pytest
 from pec_command import ROOT, pec
 
 from pec import jobs, plan
+from pec import simulate as run
 from pec.errors import PecError
 from pec.network import LocalNetwork
 
@@ -81,9 +82,12 @@ def test_overlap_and_enrich(two_files: tuple[Path, Path]) -> None:
     assert (report["method"], report["noise_scale"]) == ("private_join", 0.5)
     assert set(report["stages"]) == {"join"} and report["audit_verified"]
     assert any("noise" in english for _, english in report["jobs"][0]["learned"]["provider"])
-    everything = simulate("enrich", two_files)
-    assert everything["wrong"] == 0 and {"score", "城市"} <= set(everything["tags"])
-    report = simulate("enrich", two_files, "--tags", "score, 城市")
+    # Without --tags all columns but the id are tags; so these are the same request, and one run shows it.
+    brand, provider = two_files
+    everything = run.prepare(run.Inputs("enrich", brand, provider, "phone", "a test")).inputs.tags
+    assert everything == ("score", "城市", "constant")
+    report = simulate("enrich", two_files, "--tags", "score, 城市,constant")
+    assert report["tags"] == list(everything)
     assert (report["asked"], report["found"], report["wrong"], report["missed"]) == (500, 400, 0, 0)
 
 
