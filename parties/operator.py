@@ -204,10 +204,11 @@ class Operator:
         if found is None:
             return None
         done, count = found
-        what = f"align {done + 1} of {count} is next" if done < count else f"all {count} buckets are done"
+        stage = str(stages[-1]["name"]) if stages else ""
+        what = f"{stage} {done + 1} of {count} is next" if done < count else f"all {count} buckets are done"
         left = (job.run_seconds or 0.0) * (count - done) / done if done else 0.0
         return {
-            "stage": stages[-1]["name"] if stages else "",
+            "stage": stage,
             "what": what,
             "done": done,
             "total": count,

@@ -93,7 +93,7 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
     ctx.channel.send_json({"plan": plan.to_document(), "first": first})
     limits = align.Limits(max_receiver=2 * MAX_ITEMS, max_sender=2 * MAX_ITEMS)
     if plan.buckets == 1:
-        items = _replaced(items, usable)
+        items = replaced(items, usable)
         session = ctx.channel.session("align")
         machine = align.Receiver(
             items,
@@ -116,7 +116,7 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
 
         def ask(bucket: int, attempt: int) -> Work:
             held, places[bucket] = store.bucket(bucket)
-            held = _replaced(held, None if usable is None else usable[places[bucket]])
+            held = replaced(held, None if usable is None else usable[places[bucket]])
             held = bucketing.fill(held, cap, os.urandom)
             return _work(ctx, plan, "receiver", bucket, attempt, limits, held)
 
@@ -167,17 +167,17 @@ def send(
     message = ctx.channel.receive_json()
     plan, first = _agreed(ctx, store, message, theirs, hello)
     cap = bucketing.capacity(plan.size, plan.buckets)
-    asking = cap * (plan.buckets - first)
+    due = cap * (plan.buckets - first)
     kept = None
     if shelf is not None and plan.suite == align.suites.ECDH:
-        kept = shelf.find(asking, lambda done: ctx.channel.progress(done, len(items), "prepare"))
+        kept = shelf.find(due, lambda done: ctx.channel.progress(done, len(items), "prepare"))
         ctx.result["prepared"] = {"reused": kept.reused, "asked_at_most_under_key": kept.asked}
-    asked = _asking(ctx, asking, kept)
+    asked = asking(ctx, due, kept)
     limits = align.Limits(max_receiver=2 * MAX_ITEMS, max_sender=2 * MAX_ITEMS)
     if plan.buckets == 1:
         session = ctx.channel.session("align")
         machine = align.Sender(
-            _replaced(items, usable),
+            replaced(items, usable),
             session,
             limits,
             os.urandom,
@@ -186,7 +186,7 @@ def send(
             numbers=owner,
             prepared=_outputs(kept, np.arange(len(items)), usable, len(items)),
         )
-        _same_size(ctx.channel.run(machine, "align").padded_receiver_size, cap)
+        same_size(ctx.channel.run(machine, "align").padded_receiver_size, cap)
     else:
         store.split(plan, items)
         store.back_to(first)
@@ -194,7 +194,7 @@ def send(
 
         def answer(bucket: int, attempt: int) -> Work:
             held, index = store.bucket(bucket)
-            held = bucketing.fill(_replaced(held, usable[index]), own_cap, os.urandom)
+            held = bucketing.fill(replaced(held, usable[index]), own_cap, os.urandom)
             # Rows in a bucket stand in view order, the filling behind; the order is secret, but the boundary
             # would tell the bucket's size.
             order = np.argsort(np.frombuffer(os.urandom(8 * own_cap), dtype=np.uint64), kind="stable")
@@ -207,18 +207,18 @@ def send(
             return _work(ctx, plan, "sender", bucket, attempt, limits, held, numbers[order], known)
 
         def ended(bucket: int, result: align.SenderResult) -> None:
-            _same_size(result.padded_receiver_size, cap)
+            same_size(result.padded_receiver_size, cap)
             store.finish(bucket)
 
         lanes = _lanes(hello, theirs)
-        _run_buckets(ctx, (first, plan.buckets), lanes, answer, ended, lambda bucket: _asking(ctx, cap))
+        _run_buckets(ctx, (first, plan.buckets), lanes, answer, ended, lambda bucket: asking(ctx, cap))
         asked = int(ctx.result["asked_at_most"])
     store.remove()
     _report(ctx, plan, None, time.monotonic() - began, before)
     return asked
 
 
-def _same_size(asked: int, due: int) -> None:
+def same_size(asked: int, due: int) -> None:
     # A bucket of another size could ask about more people than were announced, and than the ledger has.
     if asked != due:
         raise NodeError("kind.message", f"{asked} items were asked about, {due} were announced", share=True)
@@ -238,7 +238,7 @@ def _outputs(
     return align.Prepared(kept.value.key, outputs)
 
 
-def _asking(ctx: StageContext, count: int, kept: prepared.Kept | None = None) -> int:
+def asking(ctx: StageContext, count: int, kept: prepared.Kept | None = None) -> int:
     """Into ledger, bundle and result, before any answer is given: how many items may be asked about.
 
     Nothing in the protocols ties them to the receiver's snapshot; this number is what an auditor can compare.
@@ -339,7 +339,7 @@ def _workers(ctx: StageContext) -> Workers:
     )
 
 
-def _replaced(items: Bytes, usable: npt.NDArray[np.bool_] | None) -> Bytes:
+def replaced(items: Bytes, usable: npt.NDArray[np.bool_] | None) -> Bytes:
     """Items with those that are not usable replaced by random bytes, so that rows keep their numbers."""
     if usable is None or usable.all():
         return items

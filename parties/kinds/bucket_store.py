@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,8 @@ class BucketStore:
     `plan` and `done` (finished buckets, from 0) are those of an earlier attempt, or None and 0.
     """
 
-    def __init__(self, folder: Path, what: str) -> None:
-        self.path = folder / f"align-{what}"
+    def __init__(self, folder: Path, what: str, stage: str = "align") -> None:
+        self.path = folder / f"{stage}-{what}"
         self.plan: Plan | None = None
         self.done = 0
         self._finished: set[int] = set()  # beyond `done`: lost if the node is killed
@@ -95,8 +96,11 @@ class BucketStore:
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def split(self, plan: Plan, items: Bytes) -> None:
-        """One Parquet file a bucket (`item`, `index`: where it stands in `items`), unless they are there."""
+    def split(self, plan: Plan, items: Bytes, records: Callable[[Ints], Bytes] | None = None) -> None:
+        """One Parquet file a bucket (`item`, `index`: where it stands in `items`), unless they are there.
+
+        `records(index)` gives the uint8[k, width] that belong to items, kept beside them.
+        """
         if self.plan == plan:
             return
         self.remove()
@@ -109,6 +113,8 @@ class BucketStore:
             )
             with private_files.writing(self._file("bucket", bucket, "parquet")) as file:
                 pq.write_table(pa.table({"item": column, "index": pa.array(index)}), file, compression="none")
+            if records is not None:
+                self._keep("records", bucket, records(index))
         self.plan, self.done = plan, 0
         self._write()
 
@@ -120,14 +126,17 @@ class BucketStore:
         raw = np.frombuffer(chunk.buffers()[1], dtype=np.uint8)[ITEM * chunk.offset :]
         return raw[: ITEM * len(table)].reshape(len(table), ITEM), table.column("index").to_numpy()
 
+    def records(self, number: int) -> Bytes:
+        """uint8[k, width]: what `split` kept beside the items of a bucket."""
+        return self._kept("records", number)
+
     def finish(self, number: int, index: Ints | None = None, rows: Ints | None = None) -> None:
         """Bucket `number` is done, in any order; the receiver keeps what it learned: (index, row) of the
         matches.
         """
         if index is not None and rows is not None:
             hit = np.flatnonzero(rows >= 0)
-            with private_files.writing(self._file("rows", number, "npy")) as file:
-                np.save(file, np.stack([index[hit], rows[hit]]), allow_pickle=False)
+            self._keep("rows", number, np.stack([index[hit], rows[hit]]))
         self._finished.add(number)
         if number != self.done:
             return
@@ -145,9 +154,31 @@ class BucketStore:
         """int64[count]: the rows of all buckets."""
         out = np.full(count, -1, dtype=np.int64)
         for number in range(self.done):
-            index, rows = np.load(self._file("rows", number, "npy"), allow_pickle=False)
+            index, rows = self._kept("rows", number)
             out[index] = rows
         return out
+
+    def finish_records(self, number: int, index: Ints, records: Bytes) -> None:
+        """Bucket `number` is done; the receiver keeps the records that it opened, and of which items."""
+        self._keep("index", number, index)
+        self._keep("opened", number, records)
+        self.finish(number)
+
+    def opened(self, width: int) -> tuple[Ints, Bytes]:
+        """(int64[k] rising, uint8[k, width]): the items whose records were opened, and these records."""
+        parts = [(self._kept("index", n), self._kept("opened", n)) for n in range(self.done)]
+        index = np.concatenate([np.empty(0, np.int64), *(i for i, _ in parts)])
+        records = np.concatenate([np.empty((0, width), np.uint8), *(r for _, r in parts)])
+        order = np.argsort(index)
+        return index[order], records[order]
+
+    def _keep(self, what: str, number: int, array: npt.NDArray[Any]) -> None:
+        with private_files.writing(self._file(what, number, "npy")) as file:
+            np.save(file, array, allow_pickle=False)
+
+    def _kept(self, what: str, number: int) -> npt.NDArray[Any]:
+        kept: npt.NDArray[Any] = np.load(self._file(what, number, "npy"), allow_pickle=False)
+        return kept
 
     def _file(self, what: str, number: int, ending: str) -> Path:
         return self.path / f"{what}-{number:05d}.{ending}"

@@ -31,7 +31,7 @@ PRIVATE_JOIN = "private_join"
 #: Largest set that one job aligns.
 MAX_ROWS = bucket_store.MAX_ROWS
 
-#: Largest set of the protocols that run in one piece, in memory: `enrich` and `private_join`.
+#: Largest set of the protocol that runs in one piece, in memory: `private_join` (its README, section 4).
 MEMORY_ROWS = 1 << 24
 
 

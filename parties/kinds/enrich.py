@@ -14,8 +14,6 @@ that it never opened, so the list tells it nothing about anybody else.
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -25,19 +23,13 @@ from parties import tags
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
-from parties.kinds import common
+from parties.kinds import common, enriching
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
-from protocols import enrich
 
 PRIVATE = {"where": common.is_text, "label": common.is_text}
 
 #: Name of the column with the brand's own line number (0 is the first line below the header).
 ROW = "row"
-
-
-def limits() -> enrich.Limits:
-    most = common.MEMORY_ROWS
-    return enrich.Limits(max_receiver=most, max_sender=most, max_width=1 << 14)
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
@@ -57,38 +49,43 @@ def open_view(request: ViewRequest) -> ConsentedView:
 
 
 def enrich_provider(ctx: StageContext) -> None:
-    rows = np.flatnonzero(common.alive(ctx))
+    rows = common.same_people(ctx, np.flatnonzero(common.alive(ctx)))
     schema, records = tags.encode(ctx.view.read(ctx.spec.columns, rows), len(rows), ctx.spec.columns)
     # Handles are row numbers of the whole view, so that they name the same person in the next stage.
     records[:, : tags.HANDLE] = rows.astype("<u4").view(np.uint8).reshape(len(rows), tags.HANDLE)
-    ctx.channel.send_json({"tags": schema.to_document(), "rows": ctx.view.rows})
-    session = ctx.channel.session("enrich")
     # With several identifiers a person's record stands under each of them.
     items, who = ctx.view.items_of(rows)
-    machine = enrich.Sender(items, records[who], session, limits(), os.urandom)
-    learned = ctx.channel.run(machine, "enrich")
-    common.record_asked(ctx, learned.padded_receiver_size)
+    usable = common.alive(ctx)[rows][who]
+    hello = {"tags": schema.to_document(), "rows": ctx.view.rows}
+    table = [records]
+    del records  # all people's records: nobody needs them any more when the buckets are on disk
+
+    def of(index: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(table[0][who[index]])
+
+    enriching.send(ctx, hello, items, usable, schema.width, of, table.clear)
     ctx.result.update(rows=len(rows))
 
 
 def enrich_brand(ctx: StageContext) -> None:
     message = ctx.channel.receive_json()
     total = message.get("rows")
-    if set(message) != {"tags", "rows"} or not common.is_whole(0, common.MEMORY_ROWS)(total):
+    if (
+        set(message) != {"tags", "rows"} | enriching.HELLO
+        or not common.is_whole(0, common.MAX_ROWS)(total)
+        or not enriching.is_hello(message)
+    ):
         raise NodeError("kind.message", "the provider's schema message is malformed", share=True)
     schema = tags.Schema.from_document(message["tags"], ctx.spec.columns)
-    people = common.chosen_people(ctx)
-    # The schema fixes the width: a wider table would only take this side's memory.
-    agreed = replace(limits(), max_width=min(limits().max_width, schema.width))
+    people = common.same_people(ctx, common.chosen_people(ctx))
     items, who = ctx.view.items_of(people)
-    machine = enrich.Receiver(items, ctx.channel.session("enrich"), agreed, os.urandom)
-    found = ctx.channel.run(machine, "enrich")
-    _, by = common.first_match(np.where(found.found, 0, -1), who, len(people))
-    hit = np.flatnonzero(by >= 0)
-    handles, table = tags.decode(schema, found.records[by[hit]])
+    index, records = enriching.receive(ctx, message, items, common.alive(ctx)[people][who], schema.width)
+    # The first of each one's identifiers that has a record counts; both rise.
+    first = np.diff(who[index], prepend=-1) > 0
+    handles, table = tags.decode(schema, records[first])
     if len(handles) and int(handles.max()) >= int(message["rows"]):
         raise NodeError("tags.record", "a record's handle is outside the provider's rows")
-    ctx.carry.update(people=people[hit], rows=handles, sender_rows=total, table=table)
+    ctx.carry.update(people=people[who[index[first]]], rows=handles, sender_rows=total, table=table)
     ctx.result.update(asked=len(people))
 
 

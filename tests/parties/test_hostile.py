@@ -24,8 +24,7 @@ from parties import bundle, documents
 from parties.documents import JobSpec
 from parties.errors import NodeError
 from parties.home import Dataset
-from parties.kinds import common, transfer
-from parties.kinds import enrich as enrich_kind
+from parties.kinds import common, enriching, transfer
 from parties.runner import Runner, error_record
 from parties.store import Job
 from parties.transport import frames, node_pb2, server
@@ -203,11 +202,11 @@ def test_a_compressed_bundle_is_refused_before_it_is_unpacked():
 
 
 def test_a_table_wider_than_its_schema_is_refused(tmp_path, monkeypatch):
-    class _Wide(enrich_kind.enrich.Sender):
+    class _Wide(enriching.enrich.Sender):
         def __init__(self, items, records, *rest):
             super().__init__(items, np.pad(records, ((0, 0), (0, 4000))), *rest)
 
-    monkeypatch.setattr(enrich_kind.enrich, "Sender", _Wide)
+    monkeypatch.setattr(enriching.enrich, "Sender", _Wide)
     sides = {}
     for role in ("brand", "provider"):
         file = tmp_path / f"{role}.csv"

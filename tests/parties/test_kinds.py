@@ -19,7 +19,7 @@ from parties.documents import Agreement
 from parties.errors import NodeError
 from parties.gate import Column
 from parties.home import Dataset
-from parties.kinds import KINDS, enrich, lookalike, overlap
+from parties.kinds import KINDS, aligning, enrich, lookalike, overlap
 from parties.kinds.metrics import measure
 from parties.kinds.transfer import Receiver, Sender
 from protocols.errors import PeerError, ProtocolError
@@ -279,7 +279,9 @@ def test_small_seed_sets_are_fitted_and_notmeasured(files, tmp_path):
 # -- enrich --------------------------------------------------------------------------------------------------
 
 
-def test_enrich_gives_the_right_tags_to_the_right_lines(files, tmp_path):
+@pytest.mark.parametrize("bucket_rows", [1 << 20, 200])
+def test_enrich_gives_the_right_tags_to_the_right_lines(files, tmp_path, monkeypatch, bucket_rows):
+    monkeypatch.setattr(aligning, "BUCKET_ROWS", bucket_rows)
     job = spec("enrich", columns=["city", "x1", "name"])
     done = run_job(job, agreement(), sides(files, {"where": "loyal = 'no'"}), tmp_path)
     assert not done.errors
@@ -294,6 +296,7 @@ def test_enrich_gives_the_right_tags_to_the_right_lines(files, tmp_path):
     result = done.brand.result
     assert result["found"] == len(expected) and result["asked"] == int((~truth.loyal[: N - CUT]).sum())
     assert done.provider.result["asked_at_most"] >= result["asked"]
+    assert (result["buckets"] > 1) == (bucket_rows == 200)
 
 
 def test_enrich_deletes_who_withdrew_after_the_table_was_built(files, tmp_path):
