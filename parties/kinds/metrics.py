@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 RECALL_AT = (1, 2, 5, 10, 20)
 
@@ -34,8 +33,9 @@ def measure(scores: np.ndarray, positives: np.ndarray) -> dict[str, Any]:
     out: dict[str, Any] = {"held_out": hits, "unlabelled": n - hits}
     if not hits or hits == n:
         return {**out, "auc": None, "auc_interval": None, "ks": None, "recall_at": None, "lift_at_5pct": None}
-    ranks = rankdata(scores)
-    auc = float((ranks[positives].sum() - hits * (hits + 1) / 2) / (hits * (n - hits)))
+    known, rest = scores[positives], np.sort(scores[~positives])
+    below = np.searchsorted(rest, known, side="left") + np.searchsorted(rest, known, side="right")
+    auc = float(below.sum() / (2 * hits * (n - hits)))
     q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
     spread = auc * (1 - auc) + (hits - 1) * (q1 - auc * auc) + (n - hits - 1) * (q2 - auc * auc)
     half = 1.96 * float(np.sqrt(max(spread, 0.0) / (hits * (n - hits))))

@@ -9,19 +9,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import LocalError, PeerError
 from protocols.joint import expansion as means
-from protocols.joint import kernels, messages
+from protocols.joint import kernels, local, messages
 from protocols.joint.exchange import Held, Rng, WaitScale, hold
 from protocols.joint.kernels import F32, F64
 from protocols.joint.messages import CURVATURE, END, GRADIENT, TO_BRAND, TO_PROVIDER
 from protocols.joint.metric import Metric, second_moments
 from protocols.joint.mixing import History, Mix, Mixer
-from protocols.joint.terms import Terms, padded, query_session, scales, terms_digest
+from protocols.joint.terms import (
+    LEVEL_EVENTS_PER_COLUMN,
+    LEVEL_NEAR,
+    LEVEL_ROWS,
+    LEVEL_STEPS,
+    Scales,
+    Terms,
+    levels,
+    padded,
+    query_session,
+    scales,
+    terms_digest,
+)
 from protocols.machine import Done, Machine, Step
 from protocols.security import ROWS_PER_COLUMN
 
@@ -117,24 +130,28 @@ class _Run:
             self.offset, self.scale = float(labels.mean()), float(labels.std())
         self.labels = (labels - self.offset) / self.scale
         average = float(self.labels.mean())
-        start = np.zeros(len(self.columns))
+        at = np.zeros(len(self.columns))
         if terms.family == "logistic":
-            start[-1], self.curvature = math.log(average / (1 - average)), average * (1 - average)
+            at[-1] = math.log(average / (1 - average))
         elif terms.family == "poisson":
-            start[-1], self.curvature = math.log(average), average
-        else:
-            self.curvature = 1.0
+            at[-1] = math.log(average)
         penalty = np.full(len(self.columns), terms.l2)
         penalty[-1] = 0.0
         self.penalty = penalty
-        self.metric = Metric(self.curvature * n * second_moments(self.columns), penalty)
-        self.history, self.mixer = History(start), Mixer()
-        self.theirs = 0
-        self.taken = 0
+        at = local.start(self.columns, self.labels, terms.family, penalty, at)
+        found = means.mean(terms.family)(kernels.scores(self.columns, at, n))
+        self.curvature = local.floored(local.slope(found, terms.family))
+        self.metric = Metric(n * second_moments(self.columns, self.curvature), penalty)
+        self.largest = kernels.largest_of(self.columns)
+        self.history, self.mixer = History(at), Mixer()
+        self.theirs, self.taken = 0, 0
         self.padded = padded(n)
-        self.nonzero = min(self.padded, held.total)
         self.most_steps = terms.steps_for(held.total)
         self.rank = terms.rank_for(held.total)
+        #: Gradients are taken over the first rows of the provider's, more of them level after level.
+        self.levels: tuple[int, ...] = (held.total,)
+        self.level, self.taken_here, self.again = 0, 0, False
+        self.here = held
 
     def opening(self) -> Step[BrandResult]:
         own = len(self.columns) - 1
@@ -148,38 +165,68 @@ class _Run:
 
     def begin(self, columns: int) -> Step[BrandResult]:
         self.theirs = columns
+        wider = max(columns, len(self.columns))
         # No more sums than unknown labels, however many steps are agreed (README 6).
-        self.most_steps = max(2, min(self.most_steps, len(self.labels) // max(columns, len(self.columns))))
-        weights = np.full((1, len(self.labels)), self.curvature)
-        point = TO_PROVIDER.encode(messages.Point(CURVATURE, b"", 0, 0))  # type: ignore[arg-type]
+        self.most_steps = max(2, min(self.most_steps, len(self.labels) // wider))
+        self.mixer = Mixer(self.terms.size_for(self.held.total) * self.weights)
+        self.levels = levels(self.held.total, self.padded, wider)
+        self.enter(next(k for k in range(len(self.levels)) if self.enough(k)))
+        point = messages.Point(CURVATURE, self.level, b"", 0, 0)  # type: ignore[arg-type]
         return hold(
-            point,
+            TO_PROVIDER.encode(point),
             True,
-            scales(1, self.held.total, columns, self.nonzero),
-            weights,
-            self.held,
+            self.scales(1, columns),
+            self.curvature[None, : len(self.here.rows)],
+            self.here,
             query_session(self.session, "curvature", 0),
             self.rng,
             self._with_curvature,
         )
 
+    @property
+    def weights(self) -> int:
+        """Number of weights of both sides together, with the intercept."""
+        return self.theirs + len(self.columns)
+
+    def enough(self, level: int) -> bool:
+        """Whether the training rows of a level, and what happens in them, are enough to begin with."""
+        if level == len(self.levels) - 1:
+            return True
+        y = self.labels[: len(self.held.first(self.levels[level]).rows)]
+        events = len(y)
+        if self.terms.family != "linear":
+            events = int(np.count_nonzero(y))
+        if self.terms.family == "logistic":
+            events = min(events, len(y) - events)
+        return 2 * len(y) >= LEVEL_ROWS and events >= LEVEL_EVENTS_PER_COLUMN * self.weights
+
+    def enter(self, level: int) -> None:
+        self.level, self.taken_here = level, 0
+        self.here = self.held.first(self.levels[level])
+
+    def scales(self, vectors: int, queries: int) -> Scales:
+        return scales(vectors, self.here.total, queries, min(self.padded, self.here.total))
+
     def _with_curvature(self, masked: bytes) -> Step[BrandResult]:
         following = self.next_point(None)
-        return Step((masked, *following.send), following.then, following.progress)
+        return Step(chain((masked,), following.send), following.then, following.progress)
 
     def next_point(self, mix: Mix | None) -> Step[BrandResult]:
-        """Say where the next gradient is taken, or that this was the last one."""
+        """Say where the next gradient is taken, or that this was the last one; None: where it was."""
         said = b"" if mix is None else messages.pack(np.append(mix.weights, mix.length))
         if mix is not None:
             self.history.move(mix)
-        done = mix is not None and (self.taken >= self.most_steps or self.mixer.converged)
-        if done:
-            end = messages.Point(END, said, 0, 0)  # type: ignore[arg-type]
+        last = self.level == len(self.levels) - 1
+        if mix is not None and last and (self.taken_here >= self.most_steps or self.mixer.converged):
+            end = messages.Point(END, self.level, said, 0, 0)  # type: ignore[arg-type]
             return Step((TO_PROVIDER.encode(end),), Done(self.result()))
-        scores = kernels.scores(self.columns, self.history.at)
+        self.again = mix is None and self.taken > 0
+        scores = kernels.scores(self.columns, self.history.at, len(self.here.rows))
+        if not self.taken:
+            return self.first_gradient(scores)
         middle = means.location_index(float(scores.mean()))
         wide = means.spread_index(scores - means.location(middle))
-        point = messages.Point(GRADIENT, said, middle, wide)  # type: ignore[arg-type]
+        point = messages.Point(GRADIENT, self.level, said, middle, wide)  # type: ignore[arg-type]
         return Step((TO_PROVIDER.encode(point),), WaitSpread(self, scores, middle, wide))
 
     def result(self) -> BrandResult:
@@ -194,42 +241,73 @@ class _Run:
             columns=self.theirs,
         )
 
+    def first_gradient(self, scores: F64) -> Step[BrandResult]:
+        """The provider's part is still 0: one vector gives its gradient, and the own one needs no query."""
+        residual = means.mean(self.terms.family)(scores) - self.labels[: len(scores)]
+        point = messages.Point(GRADIENT, self.level, b"", 0, 0)  # type: ignore[arg-type]
+
+        def then(masked: bytes) -> Step[BrandResult]:
+            return Step((masked,), WaitProducts(self, kernels.dots(self.columns, residual)))
+
+        return hold(
+            TO_PROVIDER.encode(point),
+            True,
+            self.scales(1, self.theirs),
+            residual[None, :],
+            self.here,
+            query_session(self.session, "provider's gradient", 0),
+            self.rng,
+            then,
+        )
+
     def gradient(self, scores: F64, middle: int, wide: int, theirs: int) -> Step[BrandResult]:
         """Hold phi_k (the label taken off the first one), then ask with phi_k times the own columns."""
         found = means.expansion(self.terms.family, self.rank, middle, wide, theirs)
         phi = found.of_brand(scores)
         use = query_session(self.session, "provider's gradient", self.taken)
-        wanted = scales(self.rank, self.held.total, self.theirs, self.nonzero)
         vectors = phi.copy()
-        vectors[0] -= self.labels
+        vectors[0] -= self.labels[: len(scores)]
 
         def then(masked: bytes) -> Step[BrandResult]:
-            own = scales(self.rank - 1, self.held.total, len(self.columns), self.nonzero)
             # psi_1 = 1: its part, and the labels', the brand sums on its own.
-            known = self.columns.astype(np.float64) @ vectors[0]
+            known = kernels.dots(self.columns, vectors[0])
 
             def asked(sums: F64) -> Step[BrandResult]:
                 return Step((), WaitProducts(self, sums + known))
 
             state = WaitScale(
                 False,
-                own,
+                self.scales(self.rank - 1, len(self.columns)),
                 phi[1:],
                 self.columns,
-                self.held,
+                self.largest,
+                self.here,
                 query_session(self.session, "brand's gradient", self.taken),
                 self.rng,
                 asked,
             )
             return Step((masked,), state)
 
-        return hold(None, True, wanted, vectors, self.held, use, self.rng, then)
+        return hold(None, True, self.scales(self.rank, self.theirs), vectors, self.here, use, self.rng, then)
 
     def add(self, sums: F64, products: Callable[[int], F64]) -> Step[BrandResult]:
-        gradient = sums + self.penalty * self.history.at
-        own = self.history.add(gradient, self.metric.step(gradient))
-        self.taken += 1
-        return self.next_point(self.mixer.choose(own + products(len(own))))
+        part = self.held.total / self.here.total
+        gradient = part * sums + self.penalty * self.history.at
+        step = self.metric.step(gradient)
+        self.taken, self.taken_here = self.taken + 1, self.taken_here + 1
+        if self.again:
+            own = self.history.again(gradient, step)
+            mix = self.mixer.choose_among(own + products(own.size).reshape(own.shape))
+        else:
+            own = self.history.add(gradient, step)
+            mix = self.mixer.choose(own + products(len(own)))
+        if self.level < len(self.levels) - 1:
+            # Nearer than the sample is to all rows: the rest is for the next level.
+            near = self.mixer.sizes[-1] <= LEVEL_NEAR * self.weights * part
+            if near or self.taken_here >= LEVEL_STEPS:
+                self.enter(self.level + 1)
+                return self.next_point(None)
+        return self.next_point(mix)
 
 
 class WaitShape:

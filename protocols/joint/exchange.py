@@ -40,6 +40,12 @@ class Held:
     rows: I64
     total: int
 
+    def first(self, total: int) -> Held:
+        """Those among the first `total` rows."""
+        if total == self.total:
+            return self
+        return Held(self.rows[: int(np.searchsorted(self.rows, total))], total)
+
     def within(self, start: int, stop: int) -> tuple[int, I64]:
         """(index of the first held row in [start, stop), its and the following ones' places from start)."""
         low, high = (int(i) for i in np.searchsorted(self.rows, (start, stop)))
@@ -91,8 +97,9 @@ def hold(
 
 
 class WaitScale(Generic[R]):
-    """Takes the Scale, then asks: `factors` float64[v, n] times `columns` float32[d, n], or the columns'
-    squares where factors is None. `then` gets the sums, float64[d].
+    """Takes the Scale, then asks: `factors` float64[v, n] times `columns` float32[d, n or more], or the
+    columns' squares where factors is None. `largest` float64[d] bounds the columns. `then` gets the sums,
+    float64[d].
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class WaitScale(Generic[R]):
         scales: Scales,
         factors: F64 | None,
         columns: F32,
+        largest: F64,
         held: Held,
         session: bytes,
         rng: Rng,
@@ -109,7 +117,6 @@ class WaitScale(Generic[R]):
         self._codec = TO_PROVIDER if from_brand else TO_BRAND
         self._scales, self._factors, self._columns, self._held = scales, factors, columns, held
         self._session, self._rng, self._then = session, rng, then
-        largest = kernels.largest_of(columns)
         each = largest * largest if factors is None else largest * float(np.abs(factors).max(initial=0.0))
         #: What one unit of a query's integers stands for; a column of zeros has any.
         self._units = np.where(each > 0, each, 1.0) / scales.query

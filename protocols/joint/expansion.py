@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from protocols.errors import LocalError
-
-F64 = npt.NDArray[np.float64]
+from protocols.joint import kernels
+from protocols.joint.kernels import F64
 
 #: Spreads are powers of sqrt(2) from 1/4 to 64, by index; locations are halves from -20 to 20, by index.
 SPREADS = 17
@@ -27,17 +26,17 @@ LOCATIONS = 81
 REACH = 6.0
 #: Points of the grid on which the functions are held; between them they are linear.
 GRID = 769
-#: The density of b: a normal one, wider than the spread, above a floor that keeps the tails in sight.
-WIDER, FLOOR = 1.3, 0.02
-#: Nodes in a, relative to those of Gauss and Hermite.
-NODES_WIDER = 1.2
+#: The densities of a and b: normal with the announced spread, above a floor that keeps the tails in sight.
+FLOOR = 0.01
+#: Every so many points of the grid the singular vectors are taken from.
+COARSE = 16
 #: exp is not followed beyond this, so that a sum over all rows stays finite.
 MOST_EXPONENT = 20.0
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """phi, psi: float64[rank, GRID] on the grids; `location` is taken off the brand's scores."""
+    """phi, psi: float64[rank, GRID] on even grids; `location` is taken off the brand's scores."""
 
     location: float
     brand_grid: F64
@@ -47,11 +46,11 @@ class Expansion:
 
     def of_brand(self, scores: F64) -> F64:
         """phi_k of each score (with location), float64[rank, n]; scores beyond the grid count as its end."""
-        return np.stack([np.interp(scores - self.location, self.brand_grid, row) for row in self.phi])
+        return kernels.between(scores, self.location, float(self.brand_grid[-1]), self.phi)
 
     def of_provider(self, scores: F64) -> F64:
         """psi_k of each score, float64[rank, n]."""
-        return np.stack([np.interp(scores, self.provider_grid, row) for row in self.psi])
+        return kernels.between(scores, 0.0, float(self.provider_grid[-1]), self.psi)
 
 
 def spread_index(scores: F64) -> int:
@@ -92,6 +91,11 @@ def _exponential(x: F64) -> F64:
     return np.asarray(np.exp(np.minimum(x, MOST_EXPONENT)))
 
 
+def _density(grid: F64, size: float) -> F64:
+    density = np.exp(-0.5 * (grid / size) ** 2) + FLOOR
+    return np.asarray(density / density.sum())
+
+
 @lru_cache(maxsize=32)
 def expansion(family: str, rank: int, at: int, brand_spread: int, provider_spread: int) -> Expansion:
     """The expansion for these indices of location and spreads."""
@@ -102,14 +106,22 @@ def expansion(family: str, rank: int, at: int, brand_spread: int, provider_sprea
     if family == "poisson":
         left, right = _exponential(start + a), _exponential(b)
         return Expansion(start, a, b, np.stack([np.zeros(GRID), left]), np.stack([np.ones(GRID), right]))
-    density = np.exp(-0.5 * (b / (WIDER * other)) ** 2) + FLOOR
-    density /= density.sum()
-    nodes = np.polynomial.hermite_e.hermegauss(rank - 1)[0] * NODES_WIDER * own
-    columns = np.stack([np.ones(GRID), *(_logistic(start + node + b) for node in nodes)], axis=1)
-    root = np.sqrt(density)[:, None]
+    outer, inner = _density(a, own), _density(b, other)
+    weights = np.sqrt(outer[::COARSE])[:, None] * np.sqrt(inner[::COARSE])
+    values = _logistic(start + a[:, None] + b)
+    # What the constant 1 leaves: its singular vectors are the best functions of their number (README 4).
+    rest = values[::COARSE, ::COARSE]
+    rest = rest - (rest * inner[::COARSE]).sum(axis=1, keepdims=True) / inner[::COARSE].sum()
+    left = np.linalg.svd(weights * rest, full_matrices=False)[0][:, : rank - 1]
+    # Their signs are arbitrary, and both sides must choose alike: the first large entry is positive.
+    first = np.argmax(np.abs(left) > 0.5 * np.abs(left).max(axis=0), axis=0)
+    left = left * np.sign(left[first, np.arange(rank - 1)])
+    made = (np.sqrt(outer[::COARSE])[:, None] * left).T @ values[::COARSE]
+    columns = np.concatenate([np.ones((1, GRID)), made]).T
+    root = np.sqrt(inner)[:, None]
     # Orthonormal under the density, so that the best phi is a projection. What is numerically dependent on
     # the columns before it becomes an arbitrary direction here, and its phi is then zero to rounding.
     q, r = np.linalg.qr(root * columns)
     psi = (q * np.where(np.diag(r) < 0, -1.0, 1.0) / root).T
-    phi = (psi * density) @ _logistic(start + a[None, :] + b[:, None])
+    phi = (psi * inner) @ values.T
     return Expansion(start, a, b, phi, np.ascontiguousarray(psi))

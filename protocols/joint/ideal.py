@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from protocols.joint.expansion import F64, mean
+from protocols.joint.expansion import mean
+from protocols.joint.kernels import F64
 
 
 def joint(brand: F64, provider: F64, labels: F64, family: str, l2: float) -> tuple[F64, F64, float]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import prange
 
-from protocols.parallel import parallel, parallel_reordering
+from protocols.parallel import compiled, parallel, parallel_reordering
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -21,9 +21,9 @@ BLOCK = 4096
 
 
 @parallel
-def scores(columns: F32, weights: F64) -> F64:
-    """columns^T weights, float64[n]."""
-    d, n = columns.shape
+def scores(columns: F32, weights: F64, n: int) -> F64:
+    """columns^T weights of the first n rows, float64[n]."""
+    d = columns.shape[0]
     out = np.zeros(n, np.float64)
     for block in prange((n + BLOCK - 1) // BLOCK):
         start = block * BLOCK
@@ -37,47 +37,109 @@ def scores(columns: F32, weights: F64) -> F64:
 
 
 @parallel
+def between(scores: F64, middle: float, end: float, table: F64) -> F64:
+    """float64[k, n]: functions float64[k, g] on an even grid from -end to end, at scores - middle; linear
+    between its points, and beyond its ends as at them.
+    """
+    k, g = table.shape
+    n = scores.shape[0]
+    out = np.empty((k, n), np.float64)
+    scale = (g - 1) / (2.0 * end)
+    for block in prange((n + BLOCK - 1) // BLOCK):
+        start = block * BLOCK
+        stop = min(n, start + BLOCK)
+        place = np.empty(stop - start, np.int64)
+        share = np.empty(stop - start, np.float64)
+        for i in range(stop - start):
+            x = min(max((scores[start + i] - middle + end) * scale, 0.0), g - 1.0)
+            at = min(np.int64(x), g - 2)
+            place[i], share[i] = at, x - at
+        for j in range(k):
+            row, part = table[j], out[j, start:stop]
+            for i in range(stop - start):
+                low = row[place[i]]
+                part[i] = low + share[i] * (row[place[i] + 1] - low)
+    return out
+
+
+@parallel
 def weighted(
     columns: F32, factor: F64, inverse: F64, largest: int, low: int, positions: I64, out: I32
 ) -> None:
     """out[j, positions[i]] = round(factor[low + i] * columns[j, low + i] * inverse[j]), |.| <= largest.
 
-    Other entries of out: int32[d, width] are left. Rounds to nearest.
+    Other entries of out: int32[d, width] are left. Rounds to nearest. In two loops, as one that computes and
+    scatters isn't vectorised.
     """
-    d = columns.shape[0]
+    d, n, top = columns.shape[0], positions.shape[0], np.float64(largest)
     for j in prange(d):
-        values, target, scale = columns[j], out[j], inverse[j]
-        for i in range(positions.shape[0]):
-            q = np.int64(np.rint(factor[low + i] * np.float64(values[low + i]) * scale))
-            target[positions[i]] = largest if q > largest else -largest if q < -largest else q
+        part = np.empty(BLOCK, np.int32)
+        for start in range(0, n, BLOCK):
+            stop = min(n, start + BLOCK)
+            a, v = factor[low + start : low + stop], columns[j, low + start : low + stop]
+            for i in range(stop - start):
+                part[i] = np.int32(min(max(np.rint(a[i] * np.float64(v[i]) * inverse[j]), -top), top))
+            _put(part, positions[start:stop], out[j])
 
 
 @parallel
 def squared(columns: F32, inverse: F64, largest: int, low: int, positions: I64, out: I32) -> None:
     """The same with the column itself as the factor."""
-    d = columns.shape[0]
+    d, n, top = columns.shape[0], positions.shape[0], np.float64(largest)
     for j in prange(d):
-        values, target, scale = columns[j], out[j], inverse[j]
-        for i in range(positions.shape[0]):
-            v = np.float64(values[low + i])
-            q = np.int64(np.rint(v * v * scale))
-            target[positions[i]] = largest if q > largest else q
+        part = np.empty(BLOCK, np.int32)
+        for start in range(0, n, BLOCK):
+            stop = min(n, start + BLOCK)
+            v = columns[j, low + start : low + stop]
+            for i in range(stop - start):
+                part[i] = np.int32(min(np.rint(np.float64(v[i]) * np.float64(v[i]) * inverse[j]), top))
+            _put(part, positions[start:stop], out[j])
+
+
+@compiled
+def _put(part: I32, positions: I64, target: I32) -> None:
+    """target[positions[i]] = part[i]; positions rise."""
+    n = positions.shape[0]
+    if n and positions[n - 1] - positions[0] == n - 1:
+        target[positions[0] : positions[0] + n] = part[:n]
+    else:
+        for i in range(n):
+            target[positions[i]] = part[i]
 
 
 @parallel_reordering
-def gram(columns: F32) -> F64:
-    """Lower half of columns columns^T, float64[d, d]. A loop of its own and not BLAS, whose threads come to a
-    standstill on a busy machine.
+def gram(columns: F32, factor: F64) -> F64:
+    """Lower half of columns diag(factor) columns^T, float64[d, d]. A loop of its own and not BLAS, whose
+    threads come to a standstill on a busy machine.
     """
     d, n = columns.shape
     out = np.zeros((d, d), np.float64)
     for j in prange(d):
-        left = columns[j]
+        left = factor * columns[j]
         for k in range(j + 1):
             right, total = columns[k], 0.0
             for i in range(n):
-                total += np.float64(left[i]) * np.float64(right[i])
+                total += left[i] * np.float64(right[i])
             out[j, k] = total
+    return out
+
+
+def moments(columns: F32, factor: F64) -> F64:
+    """columns diag(factor) columns^T, float64[d, d]."""
+    half = gram(columns, factor)
+    return half + np.tril(half, -1).T
+
+
+@parallel_reordering
+def dots(columns: F32, vector: F64) -> F64:
+    """columns vector, float64[d]: the sum of each column's first n rows, weighted by a float64[n]."""
+    d, n = columns.shape[0], vector.shape[0]
+    out = np.zeros(d, np.float64)
+    for j in prange(d):
+        values, total = columns[j], 0.0
+        for i in range(n):
+            total += vector[i] * np.float64(values[i])
+        out[j] = total
     return out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from protocols.codec import B32, U8, U32, U64, Codec, array_of
 from protocols.errors import PeerError
-from protocols.joint.expansion import F64
+from protocols.joint.kernels import F64
 
 #: What a Point asks for.
 CURVATURE, GRADIENT, END = 0, 1, 2
@@ -34,9 +34,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Point:
-    """Brand: what comes next and where. `mix`: float64 weights, then the length; empty for the start."""
+    """Brand: what comes next, where, and over which level of the rows.
+
+    `mix`: float64 weights, then the length; empty for the start and for a point again, at the next level.
+    """
 
     what: U8
+    level: U8
     mix: bytes
     location: U8
     spread: U8
@@ -58,7 +62,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Products:
-    """Provider: inner products of its newest step with the kept ones, float64."""
+    """Provider: inner products of its newest step with the kept ones, float64; of all when a level begins."""
 
     values: bytes
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from protocols.errors import LocalError
 from protocols.joint import kernels
@@ -13,12 +12,12 @@ from protocols.joint.kernels import F32, F64
 SAMPLE_ROWS = 1 << 16
 
 
-def second_moments(columns: F32) -> F64:
-    """Mean of x x^T over (a regular sample of) the rows, float64[d, d]."""
-    n = columns.shape[1]
-    sample = np.ascontiguousarray(columns[:, :: max(1, n // SAMPLE_ROWS)])
-    half = kernels.gram(sample)
-    return np.asarray((half + np.tril(half, -1).T) / max(1, sample.shape[1]))
+def second_moments(columns: F32, factor: F64 | None = None) -> F64:
+    """Mean of factor x x^T over (a regular sample of) the rows, float64[d, d]; factor float64[n], or 1."""
+    stride = max(1, columns.shape[1] // SAMPLE_ROWS)
+    sample = np.ascontiguousarray(columns[:, ::stride])
+    used = np.ones(sample.shape[1]) if factor is None else factor[::stride]
+    return np.asarray(kernels.moments(sample, used) / max(1, sample.shape[1]))
 
 
 def with_diagonal(moments: F64, diagonal: F64) -> F64:
@@ -29,7 +28,7 @@ def with_diagonal(moments: F64, diagonal: F64) -> F64:
 
 
 class Metric:
-    """H as a Cholesky factor; `step(g)` is -H^-1 g."""
+    """H as the inverse of its Cholesky factor; `step(g)` is -H^-1 g."""
 
     def __init__(self, curvature: F64, penalty: F64) -> None:
         matrix = curvature + np.diag(penalty)
@@ -39,8 +38,9 @@ class Metric:
             raise LocalError("joint.fit", "the columns are not finite; check them for extreme values")
         # The correlations come from other rows than the diagonal, and of collinear columns rounding is all
         # that is left: a little more of the diagonal keeps H positive.
-        self._factor = cho_factor(unit + 1e-9 * np.eye(len(unit)))
+        identity = np.eye(len(unit))
+        self._root = np.linalg.solve(np.linalg.cholesky(unit + 1e-9 * identity), identity)
         self._scale = scale
 
     def step(self, gradient: F64) -> F64:
-        return np.asarray(-self._scale * cho_solve(self._factor, self._scale * gradient))
+        return np.asarray(-self._scale * (self._root.T @ (self._root @ (self._scale * gradient))))

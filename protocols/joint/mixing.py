@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import LocalError
-from protocols.joint.expansion import F64
+from protocols.joint.kernels import F64
 
 #: Points that are kept.
 HISTORY = 6
@@ -55,6 +55,16 @@ class History:
         self._gradients.append(gradient)
         return np.array([-float(step @ other) for other in self._gradients])
 
+    def again(self, gradient: F64, step: F64) -> F64:
+        """The newest point once more, over more rows; all products, float64[len, len].
+
+        The other points would differ by about as much, so theirs are moved by the difference.
+        """
+        difference, moved = gradient - self._gradients[-1], step - self._steps[-1]
+        self._gradients = [other + difference for other in self._gradients]
+        self._steps = [other + moved for other in self._steps]
+        return -np.array(self._steps) @ np.array(self._gradients).T
+
     def move(self, mix: Mix) -> None:
         if len(mix.weights) != len(self._points):
             raise LocalError("joint.fit", "a combination of another number of points")
@@ -69,9 +79,10 @@ class History:
 
 
 class Mixer:
-    """The brand's choice of combinations."""
+    """The brand's choice of combinations. `small` is a squared step at which it ends in any case."""
 
-    def __init__(self) -> None:
+    def __init__(self, small: float = 0.0) -> None:
+        self._small = small
         self._gram: npt.NDArray[np.float64] = np.zeros((0, 0))
         self.sizes: list[float] = []
 
@@ -81,6 +92,11 @@ class Mixer:
         gram = np.zeros((n, n))
         gram[:-1, :-1] = self._gram
         gram[-1, :] = gram[:, -1] = products
+        return self.choose_among(gram)
+
+    def choose_among(self, gram: npt.NDArray[np.float64]) -> Mix:
+        """The same from all products, float64[n, n], newest last."""
+        n, gram = len(gram), (gram + gram.T) / 2
         own = np.maximum(np.diag(gram), 0.0)
         self.sizes.append(float(own[-1]))
         if not np.isfinite(gram).all():
@@ -97,7 +113,7 @@ class Mixer:
 
     @property
     def converged(self) -> bool:
-        return self.sizes[-1] <= CONVERGED * self.sizes[0]
+        return self.sizes[-1] <= max(CONVERGED * self.sizes[0], self._small)
 
 
 def _combine(gram: F64) -> F64:

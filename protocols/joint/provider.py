@@ -5,7 +5,7 @@ States: WaitOpening, WaitPoint, and between two points those of the linear queri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,16 @@ from protocols.joint.kernels import F32, F64
 from protocols.joint.messages import CURVATURE, END, GRADIENT, TO_BRAND, TO_PROVIDER
 from protocols.joint.metric import Metric, second_moments, with_diagonal
 from protocols.joint.mixing import History, Mix
-from protocols.joint.terms import Terms, padded, query_session, scales, terms_digest
+from protocols.joint.terms import (
+    LEVEL_STEPS,
+    Scales,
+    Terms,
+    levels,
+    padded,
+    query_session,
+    scales,
+    terms_digest,
+)
 from protocols.lookalike.features import refuse_rare
 from protocols.machine import Done, Machine, Step
 from protocols.security import ROWS_PER_COLUMN
@@ -40,7 +49,7 @@ class ProviderResult:
 
     def part(self, columns: npt.NDArray[np.float32]) -> F64:
         """The provider's part of the linear predictor of rows: columns float32[m, d] to float64[m]."""
-        return kernels.scores(np.ascontiguousarray(columns.T), self.weights)
+        return kernels.scores(np.ascontiguousarray(columns.T), self.weights, len(columns))
 
 
 class Provider(Machine[ProviderResult]):
@@ -86,71 +95,90 @@ class _Run:
         self.columns, self.session, self.terms, self.rng = columns, session, terms, rng
         d, m = columns.shape
         self.held = Held(np.arange(m, dtype=np.int64), m)
+        self.here = self.held
+        self.largest = kernels.largest_of(columns)
         self.penalty = np.full(d, terms.l2)
         self.history = History(np.zeros(d))
         self.metric: Metric | None = None
         self.rank, self.most_steps = terms.rank_for(m), terms.steps_for(m)
         self.padded, self.theirs, self.taken = 0, 0, 0
+        self.levels: tuple[int, ...] = (m,)
+        self.level, self.taken_here = 0, 0
 
-    @property
-    def nonzero(self) -> int:
-        return min(self.padded, self.held.total)
+    def begin(self, padded_rows: int, theirs: int) -> None:
+        self.padded, self.theirs = padded_rows, theirs
+        self.levels = levels(self.held.total, padded_rows, max(len(self.columns), theirs + 1))
+
+    def enter(self, level: int) -> None:
+        self.level, self.taken_here = level, 0
+        self.here = self.held.first(self.levels[level])
+
+    def scales(self, vectors: int, queries: int) -> Scales:
+        return scales(vectors, self.here.total, queries, min(self.padded, self.here.total))
 
     def curvature(self) -> Step[ProviderResult]:
         """Learn each column's curvature over the training rows; correlations are those of all rows."""
 
         def then(diagonal: F64) -> Step[ProviderResult]:
-            self.metric = Metric(with_diagonal(second_moments(self.columns), diagonal), self.penalty)
+            whole = diagonal * (self.held.total / self.here.total)
+            self.metric = Metric(with_diagonal(second_moments(self.columns), whole), self.penalty)
             return Step((), WaitPoint(self))
 
-        state = WaitScale(
-            True,
-            scales(1, self.held.total, len(self.columns), self.nonzero),
-            None,
-            self.columns,
-            self.held,
-            query_session(self.session, "curvature", 0),
-            self.rng,
-            then,
-        )
-        return Step((), state)
+        return Step((), self._ask(1, None, query_session(self.session, "curvature", 0), then))
 
-    def gradient(self, metric: Metric, point: messages.Point) -> Step[ProviderResult]:
+    def _ask(
+        self,
+        vectors: int,
+        factors: F64 | None,
+        session: bytes,
+        then: Callable[[F64], Step[ProviderResult]],
+    ) -> WaitScale[ProviderResult]:
+        agreed = self.scales(vectors, len(self.columns))
+        return WaitScale(
+            True, agreed, factors, self.columns, self.largest, self.here, session, self.rng, then
+        )
+
+    def add(self, metric: Metric, sums: F64, again: bool) -> bytes:
+        """Take a gradient; the message with the products of its step."""
+        gradient = sums * (self.held.total / self.here.total) + self.penalty * self.history.at
+        step = metric.step(gradient)
+        products = self.history.again(gradient, step) if again else self.history.add(gradient, step)
+        self.taken, self.taken_here = self.taken + 1, self.taken_here + 1
+        return TO_BRAND.encode(messages.Products(messages.pack(products)))
+
+    def first_gradient(self, metric: Metric) -> Step[ProviderResult]:
+        """All own scores are still 0: the brand's vector times the own columns is the gradient."""
+
+        def asked(sums: F64) -> Step[ProviderResult]:
+            return Step((self.add(metric, sums, again=False),), WaitPoint(self))
+
+        ones = np.ones((1, self.here.total))
+        use = query_session(self.session, "provider's gradient", 0)
+        return Step((), self._ask(1, ones, use, asked))
+
+    def gradient(self, metric: Metric, point: messages.Point, again: bool) -> Step[ProviderResult]:
         """Announce the spread, ask with psi_k times the own columns, then hold psi_2, psi_3, …"""
-        scores = kernels.scores(self.columns, self.history.at)
+        scores = kernels.scores(self.columns, self.history.at, self.here.total)
         own = means.spread_index(scores)
         found = means.expansion(self.terms.family, self.rank, point.location, point.spread, own)
         psi = found.of_provider(scores)
+        back = query_session(self.session, "brand's gradient", self.taken)
 
         def asked(sums: F64) -> Step[ProviderResult]:
-            gradient = sums + self.penalty * self.history.at
-            products = self.history.add(gradient, metric.step(gradient))
+            said = self.add(metric, sums, again)
             return hold(
                 None,
                 False,
-                scales(self.rank - 1, self.held.total, self.theirs + 1, self.nonzero),
+                self.scales(self.rank - 1, self.theirs + 1),
                 psi[1:],
-                self.held,
-                query_session(self.session, "brand's gradient", self.taken),
+                self.here,
+                back,
                 self.rng,
-                lambda masked: answered(masked, products),
+                lambda masked: Step((masked, said), WaitPoint(self)),
             )
 
-        def answered(masked: bytes, products: F64) -> Step[ProviderResult]:
-            self.taken += 1
-            said = TO_BRAND.encode(messages.Products(messages.pack(products)))
-            return Step((masked, said), WaitPoint(self))
-
-        state = WaitScale(
-            True,
-            scales(self.rank, self.held.total, len(self.columns), self.nonzero),
-            psi,
-            self.columns,
-            self.held,
-            query_session(self.session, "provider's gradient", self.taken),
-            self.rng,
-            asked,
-        )
+        use = query_session(self.session, "provider's gradient", self.taken)
+        state = self._ask(self.rank, psi, use, asked)
         return Step((TO_BRAND.encode(messages.Spread(own)),), state)  # type: ignore[arg-type]
 
 
@@ -181,7 +209,7 @@ class WaitOpening:
                 f"at most {opening.padded_rows} training rows; {run.terms.minimum_rows} are agreed and "
                 f"{ROWS_PER_COLUMN} for each of {d} columns are needed",
             )
-        run.padded, run.theirs = opening.padded_rows, opening.columns
+        run.begin(opening.padded_rows, opening.columns)
         shape = messages.Shape(digest, d)  # type: ignore[arg-type]
         return Step((TO_BRAND.encode(shape),), WaitPoint(run))
 
@@ -195,16 +223,22 @@ class WaitPoint:
     def receive(self, message: bytes) -> Step[ProviderResult]:
         run = self._run
         point = TO_PROVIDER.decode(message, messages.Point)
+        if point.level >= len(run.levels):
+            raise PeerError("protocol.malformed", f"level {point.level} of {len(run.levels)}")
         if run.metric is None:
             if point.what != CURVATURE or point.mix:
                 raise PeerError("protocol.unexpected", "the curvature comes before any gradient")
+            run.enter(point.level)
             return run.curvature()
         if point.what not in (GRADIENT, END):
             raise PeerError("protocol.unexpected", f"point {point.what} is not due")
         if point.location >= means.LOCATIONS or point.spread >= means.SPREADS:
             raise PeerError("protocol.malformed", "the point's location or spread is out of range")
+        again = point.level == run.level + 1 and bool(run.taken)
+        if point.level != run.level and not again:
+            raise PeerError("protocol.unexpected", f"level {point.level} after level {run.level}")
         kept = len(run.history)
-        if kept:
+        if kept and not again:
             values = messages.floats(point.mix, kept + 1, largest=1e3)
             if not 0 < values[-1] <= 1:
                 raise PeerError("protocol.malformed", f"a step's length of {values[-1]}")
@@ -214,7 +248,12 @@ class WaitPoint:
         if point.what == END:
             weights = run.history.at.copy()
             return Step((), Done(ProviderResult(weights, run.taken, run.padded)))
-        if run.taken >= run.most_steps:
+        if again:
+            run.enter(point.level)
+        most = run.most_steps if run.level == len(run.levels) - 1 else LEVEL_STEPS
+        if run.taken_here >= most:
             # Each gradient is a set of sums over the training rows; more than agreed are not asked for.
-            raise PeerError("protocol.unexpected", f"more than the agreed {run.most_steps} steps")
-        return run.gradient(run.metric, point)
+            raise PeerError("protocol.unexpected", f"more than the agreed {most} steps")
+        if not run.taken:
+            return run.first_gradient(run.metric)
+        return run.gradient(run.metric, point, again)

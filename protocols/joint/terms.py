@@ -18,9 +18,17 @@ FAMILIES = ("logistic", "linear", "poisson")
 LEAST_BITS = 8
 MOST_VALUE_BITS, MOST_QUERY_BITS = 16, 16
 
-#: (chunks of a vector up to which it holds, rank, steps) where the terms name none: small runs can afford
-#: more of both, large ones have a smoother distribution of scores and need less.
-LADDER = ((4, 10, 16), (8, 8, 12), (1 << 40, 5, 8))
+#: (chunks of a vector up to which it holds, rank, steps, size a column of the last step) where the terms name
+#: none: small runs can afford more of all, large ones have a smoother distribution of scores and need less.
+LADDER = ((4, 10, 16, 1e-4), (8, 8, 12, 1e-3), (1 << 40, 5, 8, 1e-1))
+
+#: The first level has about so many training rows, and so many a column of the wider side; each level has
+#: GROWTH times the rows of the one before, and one that has not 1/LARGEST_PART of the next is left out.
+LEVEL_ROWS, LEVEL_ROWS_PER_COLUMN, GROWTH, LARGEST_PART = 1 << 14, 200, 8, 4
+#: Gradients of a level at the most, but for the last one, which has those of the terms.
+LEVEL_STEPS = 6
+#: A level ends at a squared step of this part of its sampling error; it needs so many events for a weight.
+LEVEL_NEAR, LEVEL_EVENTS_PER_COLUMN = 0.3, 5
 
 
 @dataclass(frozen=True)
@@ -67,10 +75,36 @@ class Terms:
         """Number of products, the first of which is with the constant 1."""
         if self.family != "logistic":
             return 2
-        return self.rank or next(rank for most, rank, _ in LADDER if chunks(rows) <= most)
+        return self.rank or _rung(rows)[1]
 
     def steps_for(self, rows: int) -> int:
-        return self.steps or next(steps for most, _, steps in LADDER if chunks(rows) <= most)
+        return self.steps or _rung(rows)[2]
+
+    def size_for(self, rows: int) -> float:
+        """Squared step in the metric, a column of both sides, at which the brand ends; 1: a standard error.
+
+        0 for a linear model, whose metric knows nothing of the residual's variance.
+        """
+        return 0.0 if self.family == "linear" else _rung(rows)[3]
+
+
+def _rung(rows: int) -> tuple[int, int, int, float]:
+    return next(rung for rung in LADDER if chunks(rows) <= rung[0])
+
+
+def levels(total: int, padded_rows: int, columns: int) -> tuple[int, ...]:
+    """Over how many of the provider's first rows gradients are taken, level after level; the last: all.
+
+    `columns` of the wider side. Sums over a part of the rows are as safe as those over all: a level has 200
+    training rows a column, and LEVEL_STEPS gradients at the most.
+    """
+    wanted = max(LEVEL_ROWS, LEVEL_ROWS_PER_COLUMN * columns)
+    every = chunks(total)
+    at, found = -(-every * wanted // padded_rows), list[int]()
+    while at * LARGEST_PART <= every:
+        found.append(at * N)
+        at *= GROWTH
+    return (*found, total)
 
 
 def chunks(rows: int) -> int:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numba import prange
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from protocols.errors import LocalError
 from protocols.lookalike.rows import BLOCK, F32, F64
@@ -203,6 +202,8 @@ class _Objective:
 
 def _direction(hessian: F64, gradient: F64) -> F64:
     """-H^-1 g by Cholesky, in units that make H's diagonal one; the least jitter that makes H positive."""
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve  # 0.2 s, and not every process fits
+
     scale = 1 / np.sqrt(np.maximum(np.diag(hessian), 1e-12))
     unit = hessian * scale[:, None] * scale[None, :]
     for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):

@@ -81,6 +81,37 @@ def test_equals_the_ideal_functionality_in_many_small_runs() -> None:
     assert worst < 0.1, worst
 
 
+def test_levels_of_rows_lead_to_the_same_minimum() -> None:
+    """Gradients over a part of the rows first; it ends within a part of a standard error."""
+    rng = np.random.default_rng(4)
+    m, n = 107_000, 90_000
+    rows = np.sort(rng.permutation(m)[:n])
+    z = rng.standard_normal((m, 2)).astype(np.float32)
+    x = (rng.standard_normal((n, 1)) + 0.5 * z[rows, :1]).astype(np.float32)
+    eta = 0.8 * x[:, 0] - z[rows, 0] + 0.3 * z[rows, 1] - 1
+    y = (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(float)
+    assert joint.terms.levels(m, joint.padded(n), 3) == (3 * 8192, m)
+    terms = joint.Terms(rank=8)
+    b, p = fit(rows, x, y, z, terms)
+    beta, gamma, _start = pooled(x.astype(float), z[rows].astype(float), y, "logistic", 1.0)
+    pool = np.column_stack([x, z[rows]]).astype(float)
+    w = y.mean() * (1 - y.mean())
+    error = np.sqrt(np.diag(np.linalg.inv(w * pool.T @ pool)))
+    off = np.abs(np.concatenate([b.weights - beta, p.weights - gamma])) / error
+    assert off.max() < 0.3 and 3 <= b.steps <= 12, (off, b.steps)
+
+
+def test_levels_grow_until_a_quarter() -> None:
+    assert joint.terms.levels(50_000, 50_000, 20) == (50_000,)
+    found = joint.terms.levels(10_000_000, 8_000_000, 20)
+    assert found == (3 * 8192, 24 * 8192, 192 * 8192, 10_000_000)
+    # A level has enough rows for its gradients, however wide a side is.
+    for columns in (1, 100, 1000):
+        for total in (100_000, 3_000_000):
+            for level in joint.terms.levels(total, total // 2, columns)[:-1]:
+                assert level / 2 >= 200 * columns
+
+
 def auc(scores: np.ndarray, positives: np.ndarray) -> float:
     return float((scores[positives][:, None] > scores[~positives]).mean())
 
