@@ -103,14 +103,21 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def columns(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """[{side, column, gain or weight}] as far as the brand knows them, the largest first."""
+    """[{side, column, gain or weight}] as far as the brand knows them, the largest first.
+
+    With standard errors `error` and `p_value` stand beside the weight.
+    """
     out = []
     for name, gain in (result.get("gains") or {}).items():
         side, _, column = name.partition(":")
         out.append({"side": "brand" if side == "own" else "provider", "column": column, "gain": gain})
     weights = result.get("weights") or {}
+    errors, chances = result.get("errors") or {}, result.get("p_values") or {}
     for column, weight in sorted(weights.items(), key=lambda item: -abs(item[1])):
-        out.append({"side": "brand", "column": column, "weight": weight})
+        line = {"side": "brand", "column": column, "weight": weight}
+        if column in errors:
+            line |= {"error": errors[column], "p_value": chances[column]}
+        out.append(line)
     return out
 
 

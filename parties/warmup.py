@@ -67,6 +67,8 @@ def protocols() -> None:
     provider = joint.Provider(phi, names, session, regression, os.urandom)
     pump(joint.Brand(rows, phi, labels, ROWS, session, regression, os.urandom), provider)
     provider.result.part(phi)
+    brand_errors = joint.Weights(rows, phi, np.ones(ROWS), ROWS, 1.0, session, regression, os.urandom)
+    pump(brand_errors, joint.Columns(phi, session, regression, os.urandom))
 
 
 def columns() -> None:

@@ -148,9 +148,10 @@ def boost(**given: Any) -> int:
     show_default=True,
     help="logistic: a yes/no label; linear: a number; poisson: a count.",
 )
+@click.option("--errors", is_flag=True, help="Also standard errors and p-values of each side's weights.")
 def joint_lr(**given: Any) -> int:
     """A regression on the columns of both files, for the brand's people. Lines without a label are scored."""
-    return _run("joint-lr", given)
+    return _run("joint-lr", given, {"errors": True} if given.pop("errors") else {})
 
 
 @simulate.command("lead-score")

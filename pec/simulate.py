@@ -366,7 +366,16 @@ def _joint_figures(
         right = right.iloc[ready.pairs.provider].set_index(ready.pairs.brand)
         frame = left.join(right)
     out = outcome.joint_lr(network[BRAND].home.job(job_id), result, frame, labels)
-    out["notes"] = [*(result.get("notes") or []), *(network[PROVIDER].client.job(job_id)["result"]["notes"])]
+    learned = network[PROVIDER].client.job(job_id)["result"]
+    out["notes"] = [*(result.get("notes") or []), *learned["notes"]]
+    if "errors" in result:
+        out["weights"] = {
+            side: {
+                name: {"weight": weight, "error": found["errors"][name], "p_value": found["p_values"][name]}
+                for name, weight in found["weights"].items()
+            }
+            for side, found in ((BRAND, result), (PROVIDER, learned))
+        }
     return {**out, "wrong": int(out["people_matched"] != ready.pairs.size)}
 
 

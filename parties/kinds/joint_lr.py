@@ -3,7 +3,7 @@
     align    the brand learns the provider's row of each of its people
     fit      provider: who is still in; brand: how many columns its labelled rows allow; both: the joint fit
     score    the brand gets the provider's part of the score of its own people, and of nobody else
-    (protocols/select)
+             (protocols/select); with `errors`, both get the standard errors of their own weights
     release  provider: who is still in; brand: scores of its own people, figures on those held out, files
 
 Rows of the results are lines of the brand's own file. Who withdraws between two stages is out of the later
@@ -47,6 +47,7 @@ PARAMS = {
     "l2": common.is_number(1e-6, 1e6),
     "rank": common.is_whole(3, 12),
     "steps": common.is_whole(2, 40),
+    "errors": common.is_yes_or_no,
 }
 PRIVATE = {
     "where": common.is_text,
@@ -78,6 +79,7 @@ def terms_of(spec: JobSpec, agreement: Agreement) -> joint.Terms:
     chosen = {name: spec.params[name] for name in ("family", "rank", "steps") if name in spec.params}
     return joint.Terms(
         l2=float(spec.params.get("l2", 1.0)),
+        exact=bool(spec.params.get("errors", False)),
         minimum_rows=agreement.minimum_seeds,
         max_rows=common.MAX_ROWS,
         **chosen,
@@ -173,6 +175,8 @@ def fit_brand(ctx: StageContext) -> None:
     role = np.zeros(len(people), dtype=np.int8)  # 0 unlabelled, 1 in the fit, 2 held out
     role[train], role[held] = 1, 2
     ctx.carry.update(people=people, rows=rows, labels=labels, role=role, fit=fit, own=own)
+    if ctx.spec.params.get("errors"):
+        ctx.carry.update(phi=phi, numbers=number[rows], fit_rows=int(provider_alive.sum()))
     weights = dict(zip(names, fit.weights.tolist(), strict=True))
     ctx.result.update(
         family=terms.family,
@@ -274,6 +278,8 @@ def fit_provider(ctx: StageContext) -> None:
     machine = joint.Provider(phi, plan.names, ctx.channel.session("fit"), terms, os.urandom)
     fit = ctx.channel.run(machine, "fit")
     ctx.carry.update(part=fit.part(phi), phi_rows=rows)
+    if ctx.spec.params.get("errors"):
+        ctx.carry.update(phi=phi)
     weights = dict(zip(plan.names, fit.weights.tolist(), strict=True))
     ctx.result.update(
         family=terms.family,
@@ -305,6 +311,23 @@ def score_provider(ctx: StageContext) -> None:
     values = part.astype("<f4").view(np.uint8).reshape(-1, 4)
     # By oblivious transfer: the brand gets the parts of its own people and of nobody else.
     ctx.channel.run(select.Holder(values, ctx.channel.session("parts"), os.urandom), "parts")
+    if ctx.spec.params.get("errors"):
+        terms = terms_of(ctx.spec, ctx.agreement)
+        machine = joint.Columns(ctx.carry.pop("phi"), ctx.channel.session("errors"), terms, os.urandom)
+        _keep_errors(ctx, ctx.channel.run(machine, "errors").errors)
+
+
+def _keep_errors(ctx: StageContext, errors: np.ndarray) -> None:
+    """Standard errors, in the order of the weights, and two-sided p-values into the result and the model."""
+    weights = ctx.result["weights"]
+    chances = joint.p_values(np.array(list(weights.values())), errors)
+    found = {
+        "errors": dict(zip(weights, errors.tolist(), strict=True)),
+        "p_values": dict(zip(weights, chances.tolist(), strict=True)),
+    }
+    ctx.result.update(found)
+    model = json.loads((ctx.workdir / "model.json").read_text(encoding="utf-8"))
+    _write_json(ctx, "model.json", {**model, **found})
 
 
 def score_brand(ctx: StageContext) -> None:
@@ -317,6 +340,37 @@ def score_brand(ctx: StageContext) -> None:
         raise NodeError("kind.message", "the provider sent infinite scores", share=True)
     fit = ctx.carry["fit"]
     ctx.carry["scores"] = fit.offset + fit.scale * (ctx.carry["own"] + parts)
+    if ctx.spec.params.get("errors"):
+        _errors_brand(ctx, ctx.carry["own"] + parts)
+
+
+def _errors_brand(ctx: StageContext, eta: np.ndarray) -> None:
+    """Standard errors from those of the fit who are still in on both sides; `eta` as the fit has it."""
+    fit, family = ctx.carry["fit"], ctx.result["family"]
+    phi, numbers = ctx.carry.pop("phi"), ctx.carry.pop("numbers")
+    used = (ctx.carry["role"] == 1) & ~np.isnan(eta) & common.alive(ctx)[ctx.carry["people"]]
+    expected, dispersion = mean(eta[used], family), 1.0
+    curvature = expected if family == "poisson" else expected * (1 - expected)
+    if family == "linear":
+        residual = (ctx.carry["labels"][used] - fit.offset) / fit.scale - expected
+        free = int(used.sum()) - fit.columns - phi.shape[1] - 1
+        curvature, dispersion = np.ones(len(expected)), float(residual @ residual) / max(free, 1)
+    machine = joint.Weights(
+        numbers[used],
+        np.ascontiguousarray(phi[used]),
+        curvature,
+        ctx.carry.pop("fit_rows"),
+        dispersion,
+        ctx.channel.session("errors"),
+        terms_of(ctx.spec, ctx.agreement),
+        os.urandom,
+    )
+    found = ctx.channel.run(machine, "errors").errors
+    _keep_errors(ctx, found[:-1])
+    ctx.result.update(
+        intercept_error=float(found[-1]),
+        intercept_p_value=float(joint.p_values(np.array([ctx.result["intercept"]]), found[-1:])[0]),
+    )
 
 
 # -- release -------------------------------------------------------------------------------------------------
@@ -401,6 +455,8 @@ JOINT_LR = JobKind(
             "the score of its own people; as it knows its own part, also the provider's part of these scores",
             "how many columns and eligible people the provider has, the spread of its part of the scores, "
             "and inner products of its steps",
+            "with standard errors: the covariance of its own weights, and so how well the provider's columns "
+            "together explain each of its own",
         ),
         "provider": (
             "the weights of its own columns, and the gradient of each step with respect to them: exact sums "
@@ -408,6 +464,8 @@ JOINT_LR = JobKind(
             "for each of its columns a sum that says how much it varies among the people of the fit",
             "how many people are asked about and how many are in the fit, padded; how many columns the brand "
             "has; location and spread of the brand's part of the scores, in coarse steps",
+            "with standard errors: the covariance of its own weights, and sums of products of its columns "
+            "over the people of the fit, weighted by the curvature of their scores",
             "not who was in the fit, nor any label",
         ),
         "brand.zh": (
@@ -415,11 +473,13 @@ JOINT_LR = JobKind(
             "本方各列的权重，以及每一步对这些权重的梯度",
             "本方人群的得分；因知道自己的部分，也就知道提供方在这些得分中的部分",
             "提供方的列数、合格人数、其得分部分的离散程度及各步的内积",
+            "若计算标准误：本方权重的协方差，即提供方各列合起来对本方每一列的解释程度",
         ),
         "provider.zh": (
             "己方各列的权重，以及每一步对这些权重的梯度：对参与拟合人群的精确求和",
             "己方每一列在参与拟合人群中变化程度的一个总和",
             "被询问人数和参与拟合人数（填充后）、品牌方列数、品牌方得分部分的位置与离散程度（粗粒度）",
+            "若计算标准误：己方权重的协方差，以及己方各列乘积对参与拟合人群的加权求和",
             "不知道谁参与了拟合，也不知道任何标签",
         ),
     },

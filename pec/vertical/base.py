@@ -160,7 +160,8 @@ class VerticalLogisticRegression(_VerticalClassifier):
     provider        path or table of the provider's file (evaluation), or a `ConnectedProvider`
     id, provider_id the column that identifies people in X, and in the provider's file if named otherwise
     assume_consent  with a file: why consent may be assumed; stands in both ledgers
-    l2, rank, steps penalty, terms of the expansion and steps of the fit, as both sides sign them
+    l2, rank, steps penalty, terms of the expansion and steps of the fit at the most, as both sides sign them;
+                    None: by the number of the provider's rows (protocols/joint/README.md, 3.4 and 8)
     holdout         share of the labelled people that is kept from the fit to measure `auc_`
     random_state    who is held out, as a function of the order of X
     unmatched       what `predict_proba` says of people who are not at the provider: prior, nan, raise
@@ -177,8 +178,8 @@ class VerticalLogisticRegression(_VerticalClassifier):
         id_kind: str = "auto",
         assume_consent: str | None = None,
         l2: float = 1.0,
-        rank: int = 5,
-        steps: int = 20,
+        rank: int | None = None,
+        steps: int | None = None,
         holdout: float = 0.0,
         random_state: int | None = None,
         unmatched: str = "prior",
@@ -196,8 +197,9 @@ class VerticalLogisticRegression(_VerticalClassifier):
         self.unmatched = unmatched
 
     def _params(self) -> dict[str, Any]:
-        fixed = {"l2": float(self.l2), "rank": int(self.rank), "steps": int(self.steps)}
-        return {"family": "logistic", **fixed}
+        chosen = {"rank": self.rank, "steps": self.steps}
+        fixed = {name: int(value) for name, value in chosen.items() if value is not None}
+        return {"family": "logistic", "l2": float(self.l2), **fixed}
 
 
 class VerticalGradientBoosting(_VerticalClassifier):

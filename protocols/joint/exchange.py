@@ -98,8 +98,8 @@ def hold(
 
 class WaitScale(Generic[R]):
     """Takes the Scale, then asks: `factors` float64[v, n] times `columns` float32[d, n or more], or the
-    columns' squares where factors is None. `largest` float64[d] bounds the columns. `then` gets the sums,
-    float64[d].
+    columns' products, those of `pairs` (by default each with itself), where factors is None. `largest`
+    float64[d] bounds the columns. `then` gets the sums, float64 one a query.
     """
 
     def __init__(
@@ -113,11 +113,15 @@ class WaitScale(Generic[R]):
         session: bytes,
         rng: Rng,
         then: Callable[[F64], Step[R]],
+        pairs: tuple[I64, I64] | None = None,
     ) -> None:
         self._codec = TO_PROVIDER if from_brand else TO_BRAND
         self._scales, self._factors, self._columns, self._held = scales, factors, columns, held
         self._session, self._rng, self._then = session, rng, then
-        each = largest * largest if factors is None else largest * float(np.abs(factors).max(initial=0.0))
+        every = np.arange(len(columns))
+        self._left, self._right = (every, every) if pairs is None else pairs
+        products = largest[self._left] * largest[self._right]
+        each = products if factors is None else largest * float(np.abs(factors).max(initial=0.0))
         #: What one unit of a query's integers stands for; a column of zeros has any.
         self._units = np.where(each > 0, each, 1.0) / scales.query
 
@@ -137,7 +141,7 @@ class WaitScale(Generic[R]):
     def _rows(self, start: int, stop: int) -> I32:
         """Rows [start, stop) of the long vector's queries; they may belong to two vectors."""
         width = chunks(self._held.total) * N
-        out = np.zeros((len(self._columns), stop - start), np.int32)
+        out = np.zeros((len(self._units), stop - start), np.int32)
         inverse, at = 1.0 / self._units, start
         while at < stop:
             vector, low = divmod(at, width)
@@ -145,7 +149,9 @@ class WaitScale(Generic[R]):
             first, places = self._held.within(low, low + end - at)
             part = places + (at - start)
             if self._factors is None:
-                kernels.squared(self._columns, inverse, self._scales.query, first, part, out)
+                kernels.products(
+                    self._columns, self._left, self._right, inverse, self._scales.query, first, part, out
+                )
             else:
                 factor = self._factors[vector]
                 kernels.weighted(self._columns, factor, inverse, self._scales.query, first, part, out)

@@ -83,16 +83,19 @@ def weighted(
 
 
 @parallel
-def squared(columns: F32, inverse: F64, largest: int, low: int, positions: I64, out: I32) -> None:
-    """The same with the column itself as the factor."""
-    d, n, top = columns.shape[0], positions.shape[0], np.float64(largest)
-    for j in prange(d):
+def products(
+    columns: F32, left: I64, right: I64, inverse: F64, largest: int, low: int, positions: I64, out: I32
+) -> None:
+    """The same of the product of two columns: out[j] is of columns left[j] and right[j]."""
+    n, top = positions.shape[0], np.float64(largest)
+    for j in prange(left.shape[0]):
         part = np.empty(BLOCK, np.int32)
         for start in range(0, n, BLOCK):
             stop = min(n, start + BLOCK)
-            v = columns[j, low + start : low + stop]
+            v, w = columns[left[j], low + start : low + stop], columns[right[j], low + start : low + stop]
             for i in range(stop - start):
-                part[i] = np.int32(min(np.rint(np.float64(v[i]) * np.float64(v[i]) * inverse[j]), top))
+                q = np.rint(np.float64(v[i]) * np.float64(w[i]) * inverse[j])
+                part[i] = np.int32(min(max(q, -top), top))
             _put(part, positions[start:stop], out[j])
 
 

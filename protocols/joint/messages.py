@@ -67,8 +67,26 @@ class Products:
     values: bytes
 
 
-TO_PROVIDER = Codec(Opening, Point, Scale)
-TO_BRAND = Codec(Shape, Spread, Scale, Products)
+@dataclass(frozen=True)
+class Inquiry:
+    """Brand, after a fit: as `Opening`, columns with the intercept, and the dispersion, a float64."""
+
+    digest: B32
+    rows: U64
+    padded_rows: U64
+    columns: U32
+    dispersion: bytes
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Provider: how much of the brand's orthonormal columns its own ones explain, float64[d, d]."""
+
+    values: bytes
+
+
+TO_PROVIDER = Codec(Opening, Point, Scale, Inquiry)
+TO_BRAND = Codec(Shape, Spread, Scale, Products, Explained)
 
 
 def floats(data: bytes, count: int, largest: float = 1e300) -> F64:

@@ -22,6 +22,9 @@ MOST_VALUE_BITS, MOST_QUERY_BITS = 16, 16
 #: none: small runs can afford more of all, large ones have a smoother distribution of scores and need less.
 LADDER = ((4, 10, 16, 1e-4), (8, 8, 12, 1e-3), (1 << 40, 5, 8, 1e-1))
 
+#: (rank and steps at the least, size at the most) of a fit whose weights are compared with standard errors.
+EXACT = (8, 20, 1e-3)
+
 #: The first level has about so many training rows, and so many a column of the wider side; each level has
 #: GROWTH times the rows of the one before, and one that has not 1/LARGEST_PART of the next is left out.
 LEVEL_ROWS, LEVEL_ROWS_PER_COLUMN, GROWTH, LARGEST_PART = 1 << 14, 200, 8, 4
@@ -39,6 +42,7 @@ class Terms:
     l2            penalty (l2/2)|w|^2 of standardised columns, 1/C of scikit-learn; not on the intercept
     rank          products in the expansion of a logistic mean, 3 to 12; None: by the number of rows
     steps         gradients at the most, 2 to 40; None: by the number of rows. The brand may stop earlier
+    exact         for standard errors: rank, steps and the end of the fit as those need them
     minimum_rows  the brand stops below this many labelled rows that both sides have
     minimum_level a column in which fewer of the provider's rows than this differ from all others is refused
     max_rows, max_columns  what this side accepts from the other
@@ -48,6 +52,7 @@ class Terms:
     l2: float = 1.0
     rank: int | None = None
     steps: int | None = None
+    exact: bool = False
     minimum_rows: int = 100
     minimum_level: int = 10
     max_rows: int = 1 << 31
@@ -75,17 +80,19 @@ class Terms:
         """Number of products, the first of which is with the constant 1."""
         if self.family != "logistic":
             return 2
-        return self.rank or _rung(rows)[1]
+        return self.rank or max(_rung(rows)[1], EXACT[0] if self.exact else 0)
 
     def steps_for(self, rows: int) -> int:
-        return self.steps or _rung(rows)[2]
+        return self.steps or max(_rung(rows)[2], EXACT[1] if self.exact else 0)
 
     def size_for(self, rows: int) -> float:
         """Squared step in the metric, a column of both sides, at which the brand ends; 1: a standard error.
 
         0 for a linear model, whose metric knows nothing of the residual's variance.
         """
-        return 0.0 if self.family == "linear" else _rung(rows)[3]
+        if self.family == "linear":
+            return 0.0
+        return min(_rung(rows)[3], EXACT[2]) if self.exact else _rung(rows)[3]
 
 
 def _rung(rows: int) -> tuple[int, int, int, float]:

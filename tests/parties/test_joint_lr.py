@@ -238,3 +238,31 @@ def test_figures_of_each_family() -> None:
     assert joint_lr.figures(x, np.exp(x), "poisson")["deviance_explained"] == pytest.approx(1.0)
     assert joint_lr.figures(x[:1], x[:1], "linear")["r2"] is None
     assert joint_lr.figures(x, (x > 0).astype(float), "logistic")["auc"] == 1.0
+
+
+def test_standard_errors_are_those_of_the_pooled_table(tmp_path: Path) -> None:
+    """Real data: scikit-learn's diabetes, a linear model without a penalty worth the name."""
+    from sklearn.datasets import load_diabetes
+
+    table = load_diabetes(as_frame=True, scaled=False).frame
+    own = ["age", "bmi", "s1"]
+    params = {"family": "linear", "errors": True, "l2": 1e-6}
+    done = run(table, "target", own, tmp_path, params=params, private={"holdout": 0.0})
+    lines = pq.read_table(tmp_path / "work" / "brand" / "scores.parquet")["row"].to_numpy()
+    whole = pooled_table(tmp_path).iloc[lines]
+    names = [c for c in table.columns if c != "target"]
+    x = np.column_stack([whole[names].to_numpy(float), np.ones(len(whole))])
+    y = whole["target"].to_numpy(float)
+    found = np.linalg.lstsq(x, y, rcond=None)[0]
+    variance = float(((y - x @ found) ** 2).sum()) / (len(y) - x.shape[1])
+    errors = dict(zip(names, np.sqrt(variance * np.diag(np.linalg.inv(x.T @ x))), strict=False))
+    weights = dict(zip(names, found, strict=False))
+    for side, columns in (("brand", own), ("provider", [c for c in names if c not in own])):
+        model = json.loads((tmp_path / "work" / side / "model.json").read_text())
+        result = getattr(done, side).result
+        for name in columns:
+            # Weights are of standardised columns and labels; divided by the errors they are as the raw ones.
+            ratio = result["weights"][name] / result["errors"][name]
+            assert ratio == pytest.approx(weights[name] / errors[name], rel=0.02, abs=0.02), name
+            assert 0 <= result["p_values"][name] <= 1
+        assert set(result["errors"]) == set(columns) and model["errors"] == result["errors"]

@@ -101,6 +101,61 @@ def test_levels_of_rows_lead_to_the_same_minimum() -> None:
     assert off.max() < 0.3 and 3 <= b.steps <= 12, (off, b.steps)
 
 
+def covariance(x: np.ndarray, weight: np.ndarray, l2: float, dispersion: float) -> np.ndarray:
+    """Of all pooled weights, the intercept last: the inverse of the penalised information."""
+    x = np.column_stack([x, np.ones(len(x))]).astype(float)
+    penalty = np.append(np.full(x.shape[1] - 1, l2), 0.0)
+    return np.linalg.inv(((x * weight[:, None]).T @ x + np.diag(penalty)) / dispersion)
+
+
+@pytest.mark.parametrize("family", joint.FAMILIES)
+def test_standard_errors_equal_the_pooled_ones(family: str) -> None:
+    rows, x, y, z = data(family, n=500, extra=90)
+    terms = joint.Terms(family=family)
+    beta, gamma, start = pooled(x.astype(float), z[rows].astype(float), y, family, 1.0)
+    eta = x @ beta + z[rows] @ gamma + start
+    mu = means.mean(family)(eta)
+    dispersion = float(np.sum((y - mu) ** 2) / (len(y) - 6)) if family == "linear" else 1.0
+    weight = mu * (1 - mu) if family == "logistic" else mu if family == "poisson" else np.ones(len(y))
+    brand = joint.Weights(rows, x, weight, len(z), dispersion, SESSION, terms, os.urandom)
+    provider = joint.Columns(z, SESSION, terms, os.urandom)
+    pump(brand, provider)
+    whole = covariance(np.column_stack([x, z[rows]]), weight, 1.0, dispersion)
+    wanted = np.sqrt(np.diag(whole))
+    assert brand.result.errors == pytest.approx(np.append(wanted[:2], wanted[-1]), rel=2e-3)
+    assert provider.result.errors == pytest.approx(wanted[2:-1], rel=2e-3)
+    own = np.ix_([0, 1, 5], [0, 1, 5])
+    assert np.abs(brand.result.covariance - whole[own]).max() < 3e-3 * whole[own].max()
+    p = joint.p_values(beta, brand.result.errors[:2])
+    assert ((p >= 0) & (p <= 1)).all()
+
+
+def test_standard_errors_of_collinear_columns_are_large_and_finite() -> None:
+    rows, x, _y, z = data("logistic", n=500, extra=90)
+    z[rows, 0] = x[:, 0]  # the same column at both sides
+    z[:, 2] = z[:, 1]
+    brand = joint.Weights(rows, x, np.full(500, 0.2), len(z), 1.0, SESSION, joint.Terms(), os.urandom)
+    provider = joint.Columns(z, SESSION, joint.Terms(), os.urandom)
+    pump(brand, provider)
+    wanted = np.sqrt(np.diag(covariance(np.column_stack([x, z[rows]]), np.full(500, 0.2), 1.0, 1.0)))
+    assert brand.result.errors[0] == pytest.approx(wanted[0], rel=0.05)
+    assert provider.result.errors == pytest.approx(wanted[2:-1], rel=0.05)
+
+
+def test_standard_errors_are_refused_where_they_would_say_too_much() -> None:
+    rows, x, _y, z = data("logistic", n=60, extra=20, d=2, e=6)
+    terms = joint.Terms(minimum_rows=20)
+    for curvature, dispersion in ((np.zeros(60), 1.0), (np.full(60, -1.0), 1.0), (np.ones(60), 0.0)):
+        with pytest.raises(LocalError):
+            joint.Weights(rows, x, curvature, len(z), dispersion, SESSION, terms, os.urandom)
+    brand = joint.Weights(rows, x, np.ones(60), len(z), 1.0, SESSION, terms, os.urandom)
+    with pytest.raises(LocalError, match=r"joint\.rows.*39 sums"):
+        pump(brand, joint.Columns(z, SESSION, terms, os.urandom))
+    with pytest.raises(PeerError, match=r"protocol\.binding"):
+        brand = joint.Weights(rows, x, np.ones(60), len(z), 1.0, bytes(32), terms, os.urandom)
+        pump(brand, joint.Columns(z, SESSION, terms, os.urandom))
+
+
 def test_levels_grow_until_a_quarter() -> None:
     assert joint.terms.levels(50_000, 50_000, 20) == (50_000,)
     found = joint.terms.levels(10_000_000, 8_000_000, 20)
