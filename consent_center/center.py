@@ -19,7 +19,7 @@ from consent_center.accounts.service import Accounts
 from consent_center.analytics.service import Analytics
 from consent_center.collection.public import PublicCollection
 from consent_center.collection.service import Collection
-from consent_center.database import Database, get_meta
+from consent_center.database import Database, get_meta, set_meta
 from consent_center.embedded.base import KEYS, Clock, utc_now
 from consent_center.embedded.decisions import Deciding
 from consent_center.embedded.proving import Proving
@@ -89,8 +89,9 @@ class Center(Registering, Recording, Deciding, Proving):
             raise
         center = cls(home, made, keys, controller, clock, rules)
         with made.write() as connection:
-            payload = {"controller": controller, "keys": checks(keys)}
+            payload = {"controller": controller, "keys": checks(keys), registry.REQUIRED_META: True}
             log.append_entries(connection, [("center", payload)])
+            set_meta(connection, registry.REQUIRED_META, "1")  # PIPL 55: no assessment, no job for others
             head = center._head.due(connection, now=True)
         center._head.keep(head)
         return center

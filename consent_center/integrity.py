@@ -113,7 +113,8 @@ def _registry(connection: sa.Connection, _keys: Keys) -> Finding | None:
         "assessments": {},
         "recipients": {},
     }
-    required: str | None = None
+    first = _entries(connection, "center")
+    required = "1" if first and first[0][2].get(registry.REQUIRED_META) is True else None
     for _, kind, payload in _entries(connection, *registry.LEAF_KINDS):
         body = {name: value for name, value in payload.items() if name != "actor"}
         if kind == "purpose":

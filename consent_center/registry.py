@@ -32,8 +32,18 @@ LEAF_KINDS = (
     *("purpose", "purpose.switch", "notice", "assessment", "recipient.switch"),
     "assessment.required",
 )
-#: Whether a job for another organisation needs an assessment in force.
+#: Whether a job for another organisation needs an assessment in force: "1" in every new center (its first
+#: leaf says so), absent in one from before that was the default, until somebody decides.
 REQUIRED_META = "assessments_required"
+_REQUIRED = {"1": True, "0": False}
+#: By what `Registry.assessments_required` is, if not True.
+UNASSESSED = {
+    False: "jobs for other organisations run without an impact assessment (PIPL 55): that was switched off; "
+    "on again: pec consent assessment require",
+    None: "this center is from before impact assessments were asked for by default, so jobs for other "
+    "organisations run without one (PIPL 55): file them (pec consent assessment put), then run "
+    "pec consent assessment require",
+}
 _LATER_ASSESSMENT = {"recipient": "", "valid_until": "", "status": "in_force"}
 
 
@@ -61,7 +71,7 @@ class Registry:
     notices: dict[tuple[str, int], Notice]
     assessments: dict[str, Assessment]
     off: frozenset[str] = frozenset()  # recipients that are switched off
-    assessments_required: bool = False
+    assessments_required: bool | None = None  # None: nobody has decided, a center from before the default
 
     def assessment(self, purpose: str, recipient: str, day: str) -> Assessment | None:
         """The assessment in force on a day (ISO date); one for the recipient alone before one for all."""
@@ -110,7 +120,7 @@ def load(connection: sa.Connection) -> Registry:
         {(notice.id, notice.version): notice for notice in sorted(notices, key=lambda n: (n.id, n.version))},
         {assessment.id: assessment for assessment in found},
         frozenset(name for name, active in switched_recipients(connection).items() if not active),
-        db.get_meta(connection, REQUIRED_META) == "1",
+        assessments_required(connection),
     )
 
 
@@ -299,8 +309,13 @@ def _day(name: str, text: str) -> None:
         raise ConsentError("registry.assessment", f"{name} {text[:40]!r} is no date like 2026-03-01")
 
 
+def assessments_required(connection: sa.Connection) -> bool | None:
+    """Whether jobs for other organisations need an assessment in force; None: nobody ever decided."""
+    return _REQUIRED.get(db.get_meta(connection, REQUIRED_META) or "")
+
+
 def require_assessments(connection: sa.Connection, required: bool, actor: str) -> None:
     """Whether jobs for other organisations need an assessment in force from now on (PIPL 55)."""
-    if (db.get_meta(connection, REQUIRED_META) == "1") != required:
+    if assessments_required(connection) is not required:
         db.set_meta(connection, REQUIRED_META, "1" if required else "0")
         _changed(connection, "assessment.required", {"required": required}, actor)

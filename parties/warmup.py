@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from consent_center.center import Center
 from consent_center.model import DecisionRequest, Notice, Purpose
+from consent_center.records.assess import file_assessment
 from parties import column_kernels as kernels
 from parties import persons
 from protocols import align, boost, enrich, joint, lookalike, ot, packs, vole
@@ -103,6 +104,7 @@ def consent() -> None:
         with Center.open(Path(scratch) / "consent") as center:
             center.put_purpose(Purpose("warmup", 1, {"en": "warm-up"}, ("none",)), actor="warmup")
             center.put_notice(Notice("warmup", 1, "warmup", 1, {"en": "warm-up"}), actor="warmup")
+            file_assessment(center, "warmup", "nobody", "none: made-up rows in a scratch directory", "warmup")
             people = pa.array([f"138{n:08d}" for n in range(ROWS)])
             center.assume(people, "phone", "warmup", "nobody", ["none"], "warm-up", "warmup")
             request = DecisionRequest("warmup", "nobody", ("none",), datetime.now(UTC))

@@ -83,6 +83,7 @@ def init(location: str | None, controller: str, database: str | None, as_json: b
 def migrate(location: str | None, revision: str, down: str | None, only_check: bool, as_json: bool) -> int:
     """Bring a center's database to this program's schema. Make a backup first; nobody can write meanwhile."""
     from consent_center import schema
+    from consent_center.registry import UNASSESSED, assessments_required
     from consent_center.storage import open_database
 
     database = open_database(directory(location))
@@ -92,9 +93,12 @@ def migrate(location: str | None, revision: str, down: str | None, only_check: b
                 before = after = schema.current(connection)
             else:
                 before, after = schema.migrate(connection, down or revision)
+            required = assessments_required(connection) if after == schema.head() else True
     finally:
         database.close()
     data = {"database": database.dialect, "before": before, "now": after, "newest": schema.head()}
+    if required is not True:
+        data["warning"] = UNASSESSED[required]
     emit(data, as_json, facts)
     return EXIT_FAILED if only_check and after != schema.head() else 0
 
@@ -115,8 +119,14 @@ def serve(location: str | None, host: str, port: int, workers: int, threads: int
 
     The first lines of output say where: the calls (/docs describes them), the console, the token file.
     """
+    from consent_center.registry import UNASSESSED
     from consent_center.rest.server import Address
     from consent_center.rest.workers import serve as run_server
+
+    with open_at(location) as center:
+        required = center.assessments_required()
+    if required is not True:
+        note(f"warning: {UNASSESSED[required]}")
 
     def ready(address: Address) -> None:
         data = {

@@ -12,6 +12,7 @@ from consent_center.model import Assessment
 from consent_center.records import export as exports
 from consent_center.records.client import records_of
 from consent_center.records.model import FIELDS, KINDS, REMIND_DAYS
+from consent_center.registry import UNASSESSED
 from pec.cli_common import CliError, emit, json_option, table
 from pec.consent_options import actor, document, facts, open_at, short, where
 from pec.errors import EXIT_FAILED
@@ -104,9 +105,20 @@ def assessment_put(
 @click.option("--off", is_flag=True, help="Jobs need none any more.")
 @json_option
 def require(location: str | None, off: bool, as_json: bool) -> None:
-    """From now on a job for another organisation needs an assessment in force; without one it is refused."""
+    """A job for another organisation needs an assessment in force; so it is in every new center."""
     with open_at(location) as center:
         emit({"required": center.require_assessments(not off, actor())}, as_json, facts)
+
+
+@assessment.command("status")
+@where
+@json_option
+def status(location: str | None, as_json: bool) -> int:
+    """Whether a job for another organisation needs an assessment. Exit code 1 when it does not."""
+    with open_at(location) as center:
+        required = center.assessments_required()
+    emit({"required": required, "warning": UNASSESSED.get(required, "")}, as_json, facts)
+    return 0 if required else EXIT_FAILED
 
 
 @click.command()

@@ -20,12 +20,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from consent_center.records.assess import file_assessment
 from pec import __version__, audits, leads, oracle, outcome, plan, supervised, tables
 from pec.errors import PecError
 from pec.network import LocalNetwork, Party
 
 BRAND, PROVIDER = "brand", "provider"
 CATEGORY = "evaluation"
+#: What stands where an impact assessment is asked for.
+ASSESSMENT = "none: a simulation"
 AGREEMENT = "simulation"
 DELTA = 1e-6
 ID_KINDS = ("auto", "phone", "email", "device", "opaque")
@@ -219,7 +222,7 @@ def _set_up(network: LocalNetwork, ready: Prepared) -> None:
             minimum_rows=1,
             preapproved=[inputs.kind],
             suites=("ecdh", "vole", "private_join"),
-            assessment="none: a simulation",
+            assessment=ASSESSMENT,
         )
     )
 
@@ -231,6 +234,7 @@ def assume(party: Party, recipient: str, values: pd.Series, kind: str, purpose: 
     with party.home.center() as center:
         plan.register_purposes(center, [CATEGORY])
         text = pa.array(values.dropna().astype("string"), pa.string())
+        file_assessment(center, purpose, recipient, ASSESSMENT, "pec simulate")
         done = center.assume(text, kind, purpose, recipient, [CATEGORY], reason, "pec simulate")
     return int(done.count)
 

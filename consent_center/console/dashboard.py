@@ -41,6 +41,7 @@ def dashboard() -> Response:
     standing = center.rights.deadlines()["counts"]
     return page(
         "dashboard.html",
+        required=center.assessments_required(),
         people=asked.people(),
         in_force=asked.in_force(),
         names=names,

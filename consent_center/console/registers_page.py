@@ -54,6 +54,7 @@ def _registers(kind: str, status: int = 200, **values: Any) -> Response:
         reminders=records.reminders(_WITHIN),
         within=_WITHIN,
         named=named,
+        required=embedded().assessments_required(),
         **values,
     )
 
@@ -104,6 +105,20 @@ def register_put(kind: str) -> Response:
         return page("register_new.html", status, form=request.form, problem=error, **shown)
     say(_("Entered: %(id)s.", id=id))
     return redirect(url_for("console.registers", kind=kind), 303)  # type: ignore[return-value]
+
+
+@bp.post("/registers/require")
+def register_require() -> Response:
+    """Whether jobs for other organisations need an impact assessment: `required` is 1 or 0."""
+    wanted = field("required", 1)
+    if wanted not in ("0", "1"):
+        raise ConsentError("request.invalid", "required is 1 or 0")
+    embedded().require_assessments(wanted == "1", who().name)
+    if wanted == "1":
+        say(_("From now on a job for another organisation needs an impact assessment in force."))
+    else:
+        say(_("Jobs for other organisations run without an impact assessment now."), "note")
+    return redirect(url_for("console.registers", kind="assessment"), 303)  # type: ignore[return-value]
 
 
 @bp.post("/registers/remind")

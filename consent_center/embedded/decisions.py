@@ -167,7 +167,8 @@ class Deciding(Base):
         if known.assessments_required and assessed is None and request.recipient != self._controller:
             raise ConsentError(
                 "assessment.missing",
-                f"no assessment (PIPL 55) for {request.purpose!r} and {request.recipient!r} is in force",
+                f"no impact assessment for {request.purpose!r} and {request.recipient!r} is in force; a job "
+                "for another organisation needs one (PIPL 55): pec consent assessment put",
             )
         disclosure = {
             "counts": decisions.counts(),

@@ -30,6 +30,11 @@ class Registering(Base):
         with self._write() as connection:
             return registry.put_assessment(connection, assessment, actor)
 
+    def assessments_required(self) -> bool | None:
+        """Whether such a job needs one: True in a new center; None in an old one where nobody decided."""
+        with self._read() as connection:
+            return registry.assessments_required(connection)
+
     def require_assessments(self, required: bool, actor: str) -> bool:
         """Whether a job for another organisation needs an impact assessment in force (PIPL 55)."""
         with self._write() as connection:

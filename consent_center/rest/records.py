@@ -10,6 +10,7 @@ from marshmallow import fields, validate
 
 from consent_center.records import export, model
 from consent_center.records.client import RecordsClient, records_of
+from consent_center.registry import UNASSESSED
 from consent_center.rest import schemas
 from consent_center.rest.context import answer, center
 from consent_center.rest.roles import actor
@@ -78,6 +79,13 @@ def list_reminders(query_data: dict[str, Any]) -> Any:
 def send_reminders(json_data: dict[str, Any]) -> Any:
     """Queue a message for each reminder, for webhooks that subscribe to `record.reminder`."""
     return answer(_records().remind(json_data.get("within_days", model.REMIND_DAYS)))
+
+
+@bp.get("/assessments/required")
+def assessments_required() -> Any:
+    """Whether a job for another organisation needs an assessment; null: an old center, nobody decided."""
+    required = center().assessments_required()
+    return answer({"required": required, "warning": UNASSESSED.get(required, "")})
 
 
 @bp.post("/assessments/required")

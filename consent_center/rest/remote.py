@@ -192,6 +192,10 @@ class RemoteCenter:
         body = {"required": required, "actor": actor}
         return bool(self._json("POST", "/v1/assessments/required", body)["required"])
 
+    def assessments_required(self) -> bool | None:
+        found = self._json("GET", "/v1/assessments/required")["required"]
+        return None if found is None else bool(found)
+
     def recipients(self) -> dict[str, bool]:
         return dict(self._json("GET", "/v1/recipients"))
 

@@ -135,6 +135,7 @@ ENDPOINTS: dict[str, str] = {
     "records.export_records": "viewer",
     "records.list_reminders": "viewer|service",
     "records.send_reminders": "officer|service",
+    "records.assessments_required": "viewer|service",
     "records.require_assessments": "admin",
     # witnesses: whoever sends a checkpoint proves by its signature whose it is
     "witness.add_checkpoint": "public",
@@ -199,6 +200,7 @@ ENDPOINTS: dict[str, str] = {
     "console.registers": "viewer",
     "console.register_export": "viewer",
     "console.register_put": "officer",
+    "console.register_require": "admin",
     "console.register_remind": "officer",
     "console.jobs": "viewer",
     "console.job": "viewer",

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from consent_center.records.assess import file_assessment
 from pec import __version__, outcome, plan, usage
 from pec.bench import data
 from pec.errors import PecError
@@ -188,6 +189,7 @@ def _consent(network: LocalNetwork, name: str, recipient: str, path: Path, purpo
     ids = pq.read_table(path, columns=["phone"])["phone"].combine_chunks()
     with network[name].home.center() as center:
         plan.register_purposes(center, [CATEGORY])
+        file_assessment(center, purpose, recipient, "none: a measurement on made-up rows", "pec bench")
         for start in range(0, len(ids), data.BLOCK):
             block = pa.array(ids[start : start + data.BLOCK])
             center.assume(block, "phone", purpose, recipient, [CATEGORY], REASON, "pec bench")

@@ -9,6 +9,7 @@ never to make them.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from consent_center.client import open_center
+from consent_center.records.assess import file_assessment
 from pec import __version__, audits, jobs, oracle, outcome, plan, tables
 from pec.demo import checks, data
 from pec.demo.data import BRAND, PARTIES, PROVIDER_A, PROVIDER_B, DemoData
@@ -33,6 +35,8 @@ AUDIENCE = 500
 KINDS = ("overlap", "lookalike", "enrich")
 EPSILON = {PROVIDER_A: 2.0, PROVIDER_B: None}
 DELTA = 1e-6
+#: The impact assessment (PIPL 55) that the agreements name and that is filed in each consent center.
+ASSESSMENT = "PIA-2026-017"
 CATEGORIES = {PROVIDER_A: ("household", "payment"), PROVIDER_B: ("services",)}
 CATEGORY_OF = {
     **dict.fromkeys(["female", "senior_citizen", "partner", "dependents"], "household"),
@@ -120,6 +124,9 @@ def _agreements(demo: Demo) -> None:
         demo.rest[party] = ConsentRest(node.rest, token)
         with open_center(f"{node.rest}#{token}") as center:
             plan.register_purposes(center, ALL_CATEGORIES, titles)
+            others = (PROVIDER_A, PROVIDER_B) if party == BRAND else (BRAND,)
+            for purpose, other in itertools.product(titles, others):
+                file_assessment(center, purpose, other, ASSESSMENT, "pec demo")
     for provider in (PROVIDER_A, PROVIDER_B):
         demo.network.agree(
             plan.terms(
@@ -133,7 +140,7 @@ def _agreements(demo: Demo) -> None:
                 delta=DELTA,
                 # The first provider's operator approves every job, the second agreed to all kinds in advance.
                 preapproved=() if provider == PROVIDER_A else KINDS,
-                assessment="PIA-2026-017",
+                assessment=ASSESSMENT,
             )
         )
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from consent_center.center import Center
 from consent_center.model import REASONS, ConsentEvent, DecisionRequest, Notice, Purpose
+from consent_center.records.assess import file_assessment
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 REQUEST = DecisionRequest("ads", "provider", ("contact",))
@@ -72,6 +73,7 @@ def make(home: Path, clock: Clock | None = None, rules: tuple[Any, ...] = ()) ->
     center = Center.create(home, "brand", clock or Clock(), rules, storage())
     center.put_purpose(ads())
     center.put_notice(notice())
+    file_assessment(center, "ads", "provider", "none: a test", "")
     return center
 
 

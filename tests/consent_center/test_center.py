@@ -129,7 +129,8 @@ def test_notices_need_their_purpose_and_assessments_are_kept(center: Center) -> 
     with pytest.raises(ConsentError, match="registry.unknown"):
         center.switch_purpose("none", False, "me")
     center.put_assessment(Assessment("pia-1", "ads", "dms://pia/1"), "dpo")
-    assert center.assessments()[0].reference == "dms://pia/1"
+    assert center.assessments()[-1].reference == "dms://pia/1"
+    center.put_assessment(replace(center.assessments()[0], status="withdrawn"))
     shot = center.snapshot(REQUEST, pa.array([], pa.string()), "phone", "job")
     assert shot.document["assessment"] == "dms://pia/1"
 

@@ -25,6 +25,7 @@ from consent_center.console.login import safe_next
 from consent_center.console.registry_pages import compare
 from consent_center.ledger import verify
 from consent_center.model import ConsentEvent, DecisionRequest, Notice, Purpose
+from consent_center.records.assess import file_assessment
 from consent_center.rest.app import create_app
 
 NUMBER = "13800138000"
@@ -57,6 +58,7 @@ def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Center]:
         seen = {"notice": "text", "notice_version": 1, "actor": "shop 12", "evidence": "form 8"}
         made.record(ConsentEvent((("phone", NUMBER),), action="granted", occurred_at=now, **common, **seen))
         values = pa.array([f"138{n:08d}" for n in range(40)] + [NUMBER])
+        file_assessment(made, "ads", "partner", "none: a test", "")
         made.snapshot(DecisionRequest("ads", "partner", ("contact",)), values, "phone", "job-1")
         for state in ("running", "succeeded"):
             made.append("job.state", {"job": "job-1", "state": state, "role": "brand", "peer": "partner"})
@@ -537,6 +539,16 @@ def test_registers_are_kept_and_exported(clients: dict[str, FlaskClient], center
     import hashlib
 
     assert hashlib.sha256(paper.data).hexdigest() in acts(center)
+    page, switch = "/console/registers?kind=assessment", "/console/registers/require"
+    assert "Ask for none" not in officer.get(page).text
+    assert post(officer, switch, {"required": "0"}, page=page).status_code == 403
+    admin = clients["admin"]
+    assert post(admin, switch, {"required": "x"}, page=page).status_code == 400
+    assert post(admin, switch, {"required": "0"}, page=page).status_code == 303
+    assert center.assessments_required() is False
+    assert "run without an impact assessment" in clients["viewer"].get("/console/").text
+    assert post(admin, switch, {"required": "1"}, page=page).status_code == 303
+    assert "run without an impact assessment" not in clients["viewer"].get("/console/").text
     for wrong in ("agreement.pdf", "keys.csv", "keys/new"):
         assert officer.get(f"/console/registers/{wrong}").status_code == 404
     assert officer.get(f"{new}?from=none").status_code == 404

@@ -18,6 +18,7 @@ from console_helpers import PASSWORD, TOKEN, add, cheap_passwords, login
 
 from consent_center.center import Center
 from consent_center.model import Assessment, ConsentEvent, DecisionRequest, Notice, Purpose
+from consent_center.records.assess import file_assessment
 from consent_center.rest import server
 from consent_center.rest.app import create_app
 
@@ -56,6 +57,7 @@ def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Center]:
             }
             made.record(ConsentEvent(**{**event.__dict__, **seen}))
         values = pa.array([NUMBER, "13800138001"])
+        file_assessment(made, "ads", "partner", "none: a test", "")
         made.snapshot(DecisionRequest("ads", "partner", ("contact",)), values, "phone", "job-1")
         _naughty(made)
         yield made

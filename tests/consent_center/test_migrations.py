@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import consent_helpers
@@ -11,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from consent_helpers import REQUEST, event, make, phone, reason
+from consent_helpers import REQUEST, Clock, event, make, phone, reason
 
-from consent_center import schema, storage
+from consent_center import registry, schema, storage
 from consent_center.center import Center
 from consent_center.errors import ConsentError
+from consent_center.ledger import log
 from pec.cli_common import run
 from pec.cli_consent import consent
 
@@ -107,6 +109,37 @@ def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:
     database.close()
     with Center.open(tmp_path / "c") as center:
         assert center.fsck(note) is None
+
+
+def test_a_center_from_before_assessments_were_the_default_goes_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its first leaf and its `meta` say nothing of them: jobs run as before, and every migration says so."""
+    with monkeypatch.context() as old:
+        append = log.append_entries
+        old.setattr(registry, "REQUIRED_META", "not yet thought of")
+        old.setattr(log, "append_entries", lambda c, told: append(c, [(k, _older(p)) for k, p in told]))
+        make(tmp_path / "c").close()
+    with Center.open(tmp_path / "c", Clock()) as center:
+        assert center.assessments_required() is None and center.fsck() is None
+        center.put_assessment(replace(center.assessments()[0], status="withdrawn"))
+        center.record(event(1))
+        assert center.snapshot(REQUEST, pa.array([phone(1)]), "phone", "job").decisions.eligible.all()
+    assert run(consent, ["migrate", "--center", str(tmp_path / "c")]) == 0
+    assert "run without one (PIPL 55)" in " ".join(capsys.readouterr().out.split())
+    with Center.open(tmp_path / "c", Clock()) as center:
+        center.require_assessments(False, "dpo")  # a decision, not the same as none
+        assert center.assessments_required() is False and center.fsck() is None
+        center.require_assessments(True, "dpo")
+        with pytest.raises(ConsentError, match="assessment.missing"):
+            center.snapshot(REQUEST, pa.array([phone(1)]), "phone", "job")
+        assert center.fsck() is None
+    assert run(consent, ["migrate", "--center", str(tmp_path / "c"), "--json"]) == 0
+    assert "warning" not in json.loads(capsys.readouterr().out)
+
+
+def _older(payload: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in payload.items() if name != "not yet thought of"}
 
 
 @pytest.mark.sqlite

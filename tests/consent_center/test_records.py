@@ -7,6 +7,7 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,8 @@ def test_reminders_before_anything_lapses(center: Center, clock: Clock) -> None:
 def test_no_assessment_no_job(center: Center, clock: Clock) -> None:
     """PIPL 55: with none on file for the purpose and recipient, no snapshot is issued, so no job can run."""
     values = pa.array([phone(1)])
-    assert center.snapshot(REQUEST, values, "phone", "job-0").document["assessment"] == ""
-    center.require_assessments(True, "dpo")
+    center.put_assessment(replace(center.assessments()[0], status="withdrawn"))
+    assert center.assessments_required() is True, "so is every new center"
     detail = refused("assessment.missing", center.snapshot, REQUEST, values, "phone", "job-1")
     assert "'ads'" in detail and "'provider'" in detail
     assert reason(center, 1) == "eligible", "the organisation's own decisions go on"
@@ -150,7 +151,8 @@ def test_no_assessment_no_job(center: Center, clock: Clock) -> None:
     center.put_assessment(Assessment("own", "ads", "dms://3", recipient="provider", status="withdrawn"))
     refused("assessment.missing", center.snapshot, REQUEST, values, "phone", "job-4")
     center.require_assessments(False, "dpo")
-    center.snapshot(REQUEST, values, "phone", "job-5")
+    assert center.assessments_required() is False
+    assert center.snapshot(REQUEST, values, "phone", "job-5").document["assessment"] == ""
     for wrong in ({"valid_until": "soon"}, {"status": "maybe"}, {"recipient": "a,b"}):
         refused("registry.assessment", center.put_assessment, Assessment("x", "ads", "d", **wrong))
     assert center.fsck() is None
@@ -165,7 +167,8 @@ def test_by_a_remote_client_and_naughty_strings(tmp_path: Path) -> None:
         assert records.listing("agreement")[0]["party"] == "provider"
         assert "DPA" in records.export("agreement", "html", "en")
         assert records.reminders(3_000)[0]["id"] == "dpa" and records.remind()["queued"] == 0
-        assert far.require_assessments(True, "dpo") is True
+        assert far.assessments_required() is True
+        assert far.require_assessments(False, "dpo") is False and far.assessments_required() is False
         for text in (
             "\0",
             "\ud800",
@@ -196,7 +199,6 @@ def test_fsck_finds_a_changed_record(tmp_path: Path, change: str, where: str) ->
     with make(tmp_path / "c") as center:
         center.records.put("agreement", "dpa", CONTRACT)
         center.put_assessment(Assessment("pia", "ads", "dms://1"))
-        center.require_assessments(True, "dpo")
     with sqlite3.connect(tmp_path / "c" / "center.db") as raw:
         raw.execute(change)
     raw.close()

@@ -18,6 +18,7 @@ from pyroaring import BitMap
 from consent_center.center import Center
 from consent_center.errors import ConsentError
 from consent_center.model import DecisionRequest
+from consent_center.records.assess import file_assessment
 from consent_center.rest.app import create_app
 from consent_center.rules.document import DAYS, parse
 from consent_center.rules.house import House
@@ -227,6 +228,7 @@ def test_limits_hold(center: Center, clock: Clock) -> None:
         center.snapshot(REQUEST, values, "phone", "job-3")
     assert len(center.delta(first.id).withdrawn) == 0  # a job that runs goes on
     media = DecisionRequest("ads", "media", ("contact",))
+    file_assessment(center, "ads", "media", "none: a test", "")
     assert center.snapshot(media, values, "phone", "job-4").id  # another recipient's own account
     clock.forward(hours=23)
     assert center.snapshot(REQUEST, values, "phone", "job-5").id  # the first has left the window

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from consent_center.model import Purpose
+from consent_center.records.assess import file_assessment
 from parties import documents
 from parties.client import NodeClient
 from parties.documents import Agreement, JobSpec
@@ -143,6 +144,7 @@ def make_home(
         for peer in peers:
             values = pa.array(phones(0, people))
             center.assume(values, "phone", PURPOSE, peer, (CATEGORY,), "test", "test")
+            file_assessment(center, PURPOSE, peer, "none: a test", "test")
     return Home.open(home.path)
 
 

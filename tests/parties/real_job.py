@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from consent_center.model import Purpose
+from consent_center.records.assess import file_assessment
 from parties import documents
 from parties.documents import JobSpec
 from parties.errors import NodeError
@@ -40,6 +41,7 @@ def make_home(path: Path, party: str, other: str, table: pd.DataFrame, id_column
         center.put_purpose(purpose, "test")
         values = pa.array(table[id_column].astype(str))
         center.assume(values, "phone", "ads", other, CATEGORIES, "made for a test", "test")
+        file_assessment(center, "ads", other, "none: a test", "test")
     return home
 
 

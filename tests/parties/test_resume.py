@@ -63,6 +63,7 @@ def make_home(folder: Path, party: str, peer: str, people: list[str], settings: 
     with home.center() as center:
         center.put_purpose(nodes.Purpose(nodes.PURPOSE, 1, {"en": "advertising"}, (nodes.CATEGORY,)))
         center.assume(pa.array(people), "phone", nodes.PURPOSE, peer, (nodes.CATEGORY,), "test", "test")
+        nodes.file_assessment(center, nodes.PURPOSE, peer, "none: a test", "test")
     return Home.open(home.path)
 
 

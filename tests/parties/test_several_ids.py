@@ -16,6 +16,7 @@ from pair import ScriptedCenter, Side, agreement, run_job, spec
 
 from consent_center.center import Center
 from consent_center.model import CODE, ConsentEvent, DecisionRequest, Notice, Purpose
+from consent_center.records.assess import file_assessment
 from parties import persons
 from parties.errors import NodeError
 from parties.gate import Gate
@@ -213,6 +214,7 @@ def test_a_real_center_decides_by_identifiers_of_several_kinds(tmp_path: Path) -
         center.put_notice(Notice("text", 1, "ads", 1, {"en": "we compare"}))
         center.record(ConsentEvent((phone, mail), "ads", 1, "granted", "acme", ("profile",), now, "text", 1))
         center.assume(pa.array(["13800000002"]), "phone", "ads", "acme", ["profile"], "test", "test")
+        file_assessment(center, "ads", "acme", "none: a test", "test")
         request = DecisionRequest("ads", "acme", ("profile",))
         values = pa.array(["one@example.com", "13800000002", "two@example.com", None])
         kinds = pa.array(["email", "phone", "email", "email"])
@@ -248,6 +250,7 @@ def test_a_withdrawal_by_an_identifier_that_was_unknown_ends_the_row(tmp_path: P
         center.put_notice(Notice("text", 1, "ads", 1, {"en": "we compare"}))
         people = pa.array(["13800000001", "13800000002", "13800000003"])
         center.assume(people, "phone", "ads", "acme", ["profile"], "test", "test")
+        file_assessment(center, "ads", "acme", "none: a test", "test")
         text = "tel,mail,n\n"
         text += "".join(f"1380000000{i},p{i}@example.com,{i}\n" for i in (1, 2, 3))
         entry = dataset(tmp_path / "p.csv", text, ("tel", "phone"), ("mail", "email"))

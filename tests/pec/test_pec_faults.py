@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from consent_center.records.assess import file_assessment
 from parties.home import Dataset
 from pec import plan
 from pec.network import LocalNetwork
@@ -32,6 +33,7 @@ def test_faulty_data_ends_a_job_on_both_sides(tmp_path: Path) -> None:
                 plan.register_purposes(center, ["profile"])
                 for purpose in ("overlap", "lookalike"):
                     center.assume(pa.array(phones), "phone", purpose, other, ["profile"], "test", "test")
+                    file_assessment(center, purpose, other, "none: a test", "test")
         network.agree(
             plan.terms(id="a1", brand="shop", provider="bank", categories=["profile"], preapproved=plan.KINDS)
         )

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from pec_command import ROOT, pec
 
+from consent_center.records.assess import file_assessment
 from pec import jobs, plan
 from pec import simulate as run
 from pec.errors import PecError
@@ -107,6 +108,7 @@ def test_a_network_runs_holds_refuses_and_stops(two_files: tuple[Path, Path], tm
             with home.center() as center:
                 plan.register_purposes(center, ["profile"])
                 center.assume(pa.array(numbers), "phone", "overlap", other, ["profile"], "test", "test")
+                file_assessment(center, "overlap", other, "none: a test", "test")
         network.agree(plan.terms(id="a1", brand="shop", provider="bank", categories=["profile"]))
         network.start()
         pids = [p.process.pid for p in network.parties.values() if p.process]
