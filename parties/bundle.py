@@ -25,7 +25,7 @@ import io
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,13 @@ _WRONG = (NodeError, ConsentError, ProtocolError, KeyError, TypeError, ValueErro
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """`checks`: (name, whether it holds, what was found), in order; `ok` if every one holds."""
+    """`checks`: (name, whether it holds, what was found), in order; `ok` if every one holds. `keys`: of each
+    party the certificate's fingerprint, the identity key's id and the ledger's verifier key, as in its card.
+    """
 
     ok: bool
     checks: list[tuple[str, bool, str]]
+    keys: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 class Mismatch(ValueError):
@@ -184,7 +187,7 @@ def verify_bytes(
             checks.append((name, False, text))
             if name in ("form", "parties", "manifest"):
                 break  # what follows would judge bytes that nobody vouches for
-    return VerifyReport(all(ok for _, ok, _ in checks), checks)
+    return VerifyReport(all(ok for _, ok, _ in checks), checks, story.keys())
 
 
 class _Story:
@@ -192,6 +195,7 @@ class _Story:
 
     def __init__(self, trusted: Sequence[Mapping[str, Any]] | None, results: Path | None) -> None:
         self._trusted, self._results = trusted, results
+        self._peers: dict[str, identity.Peer] = {}
 
     def checks(self, data: bytes) -> list[tuple[str, Callable[[], str]]]:
         """Names and checks, in the order in which they build on each other."""
@@ -212,6 +216,17 @@ class _Story:
         if self._results is not None:
             found.append(("results", self._result_files))
         return found
+
+    def keys(self) -> dict[str, dict[str, str]]:
+        """What a party reads out to say that the keys are its own; empty if the cards could not be read."""
+        return {
+            party: {
+                "fingerprint": peer.fingerprint,
+                "identity_key": documents.key_id(peer.identity_key),
+                "verifier_key": peer.verifier_key,
+            }
+            for party, peer in sorted(self._peers.items())
+        }
 
     def _form(self, data: bytes) -> str:
         names = ["manifest.json", *(f"{name}.json" for name in MEMBERS)]
@@ -426,8 +441,8 @@ class _Story:
         _require(list(last) == names or resumed > 0, "the ledger's stages are out of order")
         stages = [last[name] for name in names]
         for entry, leaf in zip(log["stages"], stages, strict=True):
-            for field in ("bytes_sent", "bytes_received"):
-                _require(entry[field] == leaf[field], f"{entry['name']}: {field} differs from the ledger")
+            for name in ("bytes_sent", "bytes_received"):
+                _require(entry[name] == leaf[name], f"{entry['name']}: {name} differs from the ledger")
         again = f", taken up again {resumed} times" if resumed else ""
         return f"{len(names)} stages in order, {len(checks)} lease checks, one at every boundary{again}"
 

@@ -1,4 +1,4 @@
-"""`pec audit`: verify a job's bundle offline; checkpoints, proofs and self-check of the own ledger."""
+"""`pec audit`: verify a job's bundle offline; checkpoints, proofs and self-check of a center's ledger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from pec.cli_common import emit, json_option, table
-from pec.cli_node import home_option, read_json
+from pec.cli_node import read_json
+from pec.consent_options import checkpoint_of, here_if_unsaid, open_at, where
 from pec.errors import EXIT_FAILED, EXIT_REFUSED
 
 CONSISTENT = (
@@ -18,7 +19,7 @@ CONSISTENT = (
 
 @click.group()
 def audit() -> None:
-    """Verify a job's whole story offline; checkpoints and proofs of the own ledger."""
+    """Verify a job's whole story offline; checkpoints and proofs of a center's ledger, a node's or not."""
 
 
 @audit.command()
@@ -50,7 +51,7 @@ def verify(bundles: tuple[Path, ...], cards: tuple[Path, ...], results: Path | N
     for path in bundles:
         report = bundle.verify(path, trusted, results)
         checks = [{"check": name, "holds": holds, "found": text} for name, holds, text in report.checks]
-        found.append({"bundle": str(path), "ok": report.ok, "checks": checks})
+        found.append({"bundle": str(path), "ok": report.ok, "keys": report.keys, "checks": checks})
     data = {"ok": all(f["ok"] for f in found), "trusted": trusted is not None, "bundles": found}
     emit(data, as_json, _show)
     return 0 if data["ok"] else EXIT_REFUSED
@@ -63,28 +64,30 @@ def _show(data: dict[str, Any]) -> Any:
     for one in data["bundles"]:
         rows = [(c["check"], "holds" if c["holds"] else "FAILS", c["found"]) for c in one["checks"]]
         parts.append(table(("check", "", "found"), rows, title=one["bundle"]))
+        names = ("fingerprint", "identity_key", "verifier_key")
+        parts += [f"{party}: {name} {key[name]}" for party, key in one["keys"].items() for name in names]
         parts.append(("verified" if data["trusted"] else CONSISTENT) if one["ok"] else "NOT VERIFIED")
     return Group(*parts)
 
 
 @audit.command()
-@home_option
+@where
 @json_option
-def checkpoint(home: Path, as_json: bool) -> None:
-    """The signed head of the own ledger (a C2SP checkpoint), and the key that verifies it."""
-    with _center(home) as center:
+def checkpoint(location: str | None, as_json: bool) -> None:
+    """The signed head of a center's ledger (a C2SP checkpoint), and the key that verifies it."""
+    with open_at(here_if_unsaid(location)) as center:
         data = {"checkpoint": center.checkpoint(), "verifier_key": center.verifier_key()}
     emit(data, as_json, lambda d: d["checkpoint"].rstrip("\n") + f"\n\nverifier key: {d['verifier_key']}")
 
 
 @audit.command()
+@where
 @click.argument("index", type=int)
 @click.option("--size", type=int, help="Size of the tree; by default that of the newest checkpoint.")
-@home_option
 @json_option
-def prove(index: int, size: int | None, home: Path, as_json: bool) -> None:
-    """That leaf INDEX is in the own ledger: its opening and the path to the root, with the checkpoint."""
-    with _center(home) as center:
+def prove(location: str | None, index: int, size: int | None, as_json: bool) -> None:
+    """That leaf INDEX is in the ledger: its opening and the path to the root, with the checkpoint."""
+    with open_at(here_if_unsaid(location)) as center:
         note = center.checkpoint()
         newest = int(note.splitlines()[1])  # C2SP tlog-checkpoint: origin, size, root
         data = {
@@ -106,16 +109,16 @@ def prove(index: int, size: int | None, home: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="An older checkpoint that was kept elsewhere: OLD must be its size, and its root is compared.",
 )
-@home_option
+@where
 @json_option
-def consistency(old: int, new: int | None, known: Path | None, home: Path, as_json: bool) -> None:
-    """That the own ledger of NEW leaves (by default: all) only extends that of OLD leaves: the proof.
+def consistency(old: int, new: int | None, known: Path | None, location: str | None, as_json: bool) -> None:
+    """That the ledger of NEW leaves (by default: all) only extends that of OLD leaves: the proof.
 
     It was checked before it is printed, with --checkpoint against the root that somebody else kept.
     """
     from consent_center.ledger import verify as check
 
-    with _center(home) as center:
+    with open_at(here_if_unsaid(location)) as center:
         note, key = center.checkpoint(), center.verifier_key()
         size = int(note.splitlines()[1]) if new is None else new
         path = center.prove_consistency(old, size)
@@ -130,14 +133,21 @@ def consistency(old: int, new: int | None, known: Path | None, home: Path, as_js
 
 
 @audit.command()
-@home_option
+@where
+@click.option(
+    "--checkpoint",
+    "known",
+    type=click.Path(),
+    metavar="FILE",
+    help="A checkpoint kept elsewhere: finds a log put back or rewritten since (`-`: standard input).",
+)
 @json_option
-def fsck(home: Path, as_json: bool) -> int:
-    """Recompute the own ledger from its entries; exit code 1 names the first that was changed or is
+def fsck(location: str | None, known: str | None, as_json: bool) -> int:
+    """Recompute a center's ledger from its entries; exit code 1 names the first that was changed or is
     missing.
     """
-    with _center(home) as center:
-        finding = center.fsck()
+    with open_at(here_if_unsaid(location)) as center:
+        finding = center.fsck(checkpoint_of(known) if known else "")
     data: dict[str, Any] = {"ok": finding is None}
     if finding is not None:
         data |= {"what": finding.what, "where": finding.where, "detail": finding.detail}
@@ -147,9 +157,3 @@ def fsck(home: Path, as_json: bool) -> int:
         lambda d: "the ledger is intact" if d["ok"] else f"{d['what']} at {d['where']}: {d['detail']}",
     )
     return 0 if finding is None else EXIT_FAILED
-
-
-def _center(home: Path) -> Any:
-    from parties.home import Home
-
-    return Home.open(home).center()

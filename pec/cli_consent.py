@@ -5,7 +5,6 @@ Works on a center in a directory (`--home H`, the center is in H/consent) or any
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from pec.cli_consent_signals import receipt, signal, verify
 from pec.cli_consent_user import user
 from pec.cli_consent_webhooks import COMMANDS as WEBHOOK_COMMANDS
 from pec.cli_consent_witness import COMMANDS as WITNESS_COMMANDS
-from pec.consent_options import actor, directory, facts, moment, open_at, plain, short, where
+from pec.consent_options import actor, checkpoint_of, directory, facts, moment, open_at, plain, short, where
 from pec.errors import EXIT_FAILED
 
 KIND = click.Choice(KINDS)
@@ -415,19 +414,7 @@ def fsck(location: str | None, known: str | None, as_json: bool) -> int:
     FILE is what `pec consent checkpoint` printed, with or without --json.
     """
     with open_at(location) as center, progress("checking"):
-        found = center.fsck(_checkpoint(known) if known else "")
+        found = center.fsck(checkpoint_of(known) if known else "")
     data = {"ok": found is None, "finding": None if found is None else plain(found)}
     emit(data, as_json, lambda d: "all records agree with the ledger" if d["ok"] else facts(d["finding"]))
     return 0 if found is None else EXIT_FAILED
-
-
-def _checkpoint(file: str) -> str:
-    """The signed note in a file that holds the output of `pec consent checkpoint`, in either form."""
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
-    if text.lstrip().startswith("{"):
-        try:
-            text = str(json.loads(text)["checkpoint"])
-        except (ValueError, KeyError, TypeError) as error:
-            hint = "give a file that `pec consent checkpoint` printed"
-            raise CliError("pec.input", f"{file} holds no checkpoint", hint) from error
-    return text.partition("\nverifier key: ")[0].rstrip("\n") + "\n"

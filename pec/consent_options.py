@@ -29,7 +29,7 @@ def where(command: F) -> F:
         home = ctx.meta.get("pec.home")
         if value and home:
             raise click.UsageError("give --home or --center, not both")
-        return value or (str(Path(home) / "consent") if home else None)
+        return value or (center_in(Path(home)) if home else None)
 
     command = click.option(
         "--center",
@@ -46,8 +46,22 @@ def where(command: F) -> F:
         callback=chosen,
         is_eager=True,
         expose_value=False,
-        help="A node's home; its center is in DIR/consent.",
+        help="A node's home, whose center is in DIR/consent, or a center's own directory.",
     )(command)
+
+
+def center_in(home: Path) -> str:
+    """The center of a node's home; `home` itself where a stand-alone center is and none of a node."""
+
+    def holds(folder: Path) -> bool:  # without the database's modules, which take time to import
+        return (folder / "center.db").is_file() or (folder / "database.url").is_file()
+
+    return str(home if holds(home) and not holds(home / "consent") else home / "consent")
+
+
+def here_if_unsaid(location: str | None) -> str:
+    """The center that was named, or the one of the current directory."""
+    return location or center_in(Path())
 
 
 def open_at(location: str | None) -> CenterClient:
@@ -108,3 +122,15 @@ def short(value: Any) -> Any:
 def plain(entry: Any) -> dict[str, Any]:
     """A dataclass of the consent center as a dict."""
     return dataclasses.asdict(entry)
+
+
+def checkpoint_of(file: str) -> str:
+    """The signed note in a file that holds the output of `pec consent checkpoint`, in either form."""
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
+    if text.lstrip().startswith("{"):
+        try:
+            text = str(json.loads(text)["checkpoint"])
+        except (ValueError, KeyError, TypeError) as error:
+            hint = "give a file that `pec consent checkpoint` printed"
+            raise CliError("pec.input", f"{file} holds no checkpoint", hint) from error
+    return text.partition("\nverifier key: ")[0].rstrip("\n") + "\n"

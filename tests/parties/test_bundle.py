@@ -20,7 +20,7 @@ from pair import agreement
 
 from consent_center.ledger import proof, tree, verify
 from consent_center.ledger.checkpoint import Checkpoint
-from parties import bundle, documents
+from parties import bundle, documents, identity
 from parties.errors import NodeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +88,10 @@ def test_both_sides_bundles_verify(job, role):
     names = [name for name, _, _ in report.checks]
     assert names[:3] == ["form", "parties", "manifest"] and names[-1] == "results" and len(names) == 13
     assert bundle.verify(job.path(role)).ok
+    for card in map(identity.read_card, job.cards):
+        key = report.keys[card.party]
+        assert (key["fingerprint"], key["verifier_key"]) == (card.fingerprint, card.verifier_key)
+    assert len(report.keys) == 2
 
 
 def test_the_job_itself_dropped_who_withdrew(job):

@@ -18,6 +18,7 @@ import pytest
 from consent_center.errors import ConsentError
 from consent_center.ledger import verify
 from consent_center.rest import server
+from pec.cli_audit import audit as audits
 from pec.cli_common import CliError, describe, emit, json_option, printable, progress, run, table
 from pec.cli_consent import consent
 
@@ -308,3 +309,33 @@ def test_an_unmapped_grpc_error_still_reads_well() -> None:
             return "connection refused"
 
     assert describe(RpcError())[:2] == ("pec.node", "connection refused")
+
+
+def test_the_ledger_of_a_center_without_a_node(
+    pec: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pec audit` works on a center's own directory, named either way, and on its address."""
+
+    def audit(*args: str, expect: int = 0) -> Any:
+        assert run(audits, [*args, "--json"]) == expect, args
+        return json.loads(capsys.readouterr().out)
+
+    alone, kept = pec.home / "consent", tmp_path / "kept.json"
+    note = audit("checkpoint", "--center", str(alone))
+    kept.write_text(json.dumps(note))
+    (tmp_path / "kept.txt").write_text(note["checkpoint"])
+    pec.json("purpose", "put", "--id", "more", "--title", "More", "--category", "contact")
+    size = note["checkpoint"].splitlines()[1]
+    with server.start(alone) as running:
+        for where in (
+            ("--center", str(alone)),
+            ("--home", str(alone)),
+            ("--center", running.address.location),
+        ):
+            assert audit("fsck", "--checkpoint", str(kept), *where)["ok"] is True
+            grown = audit("consistency", size, "--checkpoint", str(tmp_path / "kept.txt"), *where)
+            assert grown["compared"] is True and grown["new"] == int(size) + 1
+            assert audit("prove", "0", *where)["opening"]["kind"] == "center"
+    with closing(sqlite3.connect(alone / "center.db")) as raw, raw:
+        raw.execute("UPDATE purposes SET body = replace(body, 'More', 'Less')")
+    assert "purposes" in audit("fsck", "--center", str(alone), expect=1)["where"]
