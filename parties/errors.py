@@ -71,6 +71,7 @@ CODES: dict[str, str] = {
     "dataset.category": "a column has no data category, so no consent covers it",
     "dataset.file": "the data set's file is not there",
     "consent.nobody": "nobody's consent covers this purpose and recipient",
+    "consent.assessment": "no impact assessment in force covers this purpose and recipient",
     "consent.recipient_off": "the recipient was switched off while the job ran",
     "consent.purpose_off": "the purpose was switched off while the job ran",
     "consent.unavailable": "the consent center does not answer, so nothing may be used",

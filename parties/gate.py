@@ -325,8 +325,8 @@ class Gate:
         """Decide about every row and return the view of the eligible ones.
 
         `columns` are those that the job may read besides the identifier. Raises `rows.*` for the file,
-        `consent.unavailable` and `gate.snapshot` when the center can't decide, `consent.nobody` when nobody
-        may take part.
+        `consent.unavailable` and `gate.snapshot` when the center can't decide, `consent.assessment` when no
+        impact assessment is in force, `consent.nobody` when nobody may take part.
         """
         rows, preflight, found = self._identify(dataset)
         entry = self._home.dataset(dataset)
@@ -341,6 +341,13 @@ class Gate:
             codes = np.asarray(snapshot.decisions.codes)
             ordinals = np.asarray(snapshot.decisions.ordinals, dtype=np.int64)
         except Exception as error:
+            if getattr(error, "code", "") == "assessment.missing":
+                raise PartyError(
+                    "consent.assessment",
+                    f"no impact assessment is in force for purpose {purpose!r} and {recipient!r} (PIPL 55)",
+                    "file one: pec consent assessment put",
+                    share=True,
+                ) from error
             raise _closed("the consent center could not decide", error) from error
         if codes.shape != (len(people),) or ordinals.shape != (len(people),):
             raise PartyError(

@@ -45,6 +45,7 @@ _STATES = {
     "job.spec": "rejected",
     "job.kind": "rejected",
     "consent.nobody": "rejected",
+    "consent.assessment": "rejected",
 }
 
 

@@ -4,13 +4,13 @@ once.
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
 from pec import __version__
 from pec.cli_common import run
+from pec.lazy_group import LazyGroup
 
 # name → (module and attribute, what `pec --help` says)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -31,25 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module on use and lists commands without importing any."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pec")
 def cli() -> None:
     """Privacy-preserving computation between a brand and its data providers, gated by consent.

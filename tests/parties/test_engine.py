@@ -130,6 +130,13 @@ def test_nobody_eligible_is_refused_and_only_the_own_side_sees_counts(tmp_path, 
     nodes.agree(brand.home, prov.home, id="news", purposes=["news"])
     ours, theirs = _both(clients, clients[0].submit(nodes.request("news", purpose="news")))
     assert (ours["state"], theirs["state"]) == ("rejected", "rejected")
+    assert ours["error"]["code"] == theirs["error"]["code"] == "consent.assessment", "PIPL 55: none on file"
+    for node, other in ((brand, "prov"), (prov, "brand")):
+        with node.home.center() as center:
+            center.put_purpose(nodes.Purpose("news", 1, {"en": "news"}, (nodes.CATEGORY,)))
+            nodes.file_assessment(center, "news", other, "none: a test", "test")
+    ours, theirs = _both(clients, clients[0].submit(nodes.request("news", purpose="news")))
+    assert (ours["state"], theirs["state"]) == ("rejected", "rejected")
     assert ours["error"]["code"] == theirs["error"]["code"] == "consent.nobody"
     blamed = {view["error"]["origin"]: view["error"] for view in (ours, theirs)}
     assert sum(blamed["here"]["counts"].values()) == 20

@@ -394,7 +394,8 @@ def test_watching_for_a_while(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_bundle_without_cards_is_only_consistent() -> None:
-    one = {"bundle": "a.zip", "ok": True, "checks": []}
+    key = {"fingerprint": "ab12", "identity_key": "cd", "verifier_key": "shop+1+x"}
+    one = {"bundle": "a.zip", "ok": True, "checks": [], "keys": {"shop": key}}
     for trusted, ok, word in (
         (True, True, "verified"),
         (False, True, "--trust"),
@@ -402,4 +403,22 @@ def test_a_bundle_without_cards_is_only_consistent() -> None:
     ):
         console = Console(width=160, record=True, file=io.StringIO())
         console.print(cli_audit._show({"ok": ok, "trusted": trusted, "bundles": [{**one, "ok": ok}]}))
-        assert word in console.export_text()
+        text = console.export_text()
+        assert word in text and "shop: fingerprint ab12" in text
+
+
+def test_help_of_the_consent_center_imports_none_of_it() -> None:
+    """The table of commands says what their modules say, and is all that `pec consent --help` needs."""
+    from pec.cli_consent import COMMANDS, consent
+
+    context = click.Context(consent)
+    for name, (_, text) in COMMANDS.items():
+        command = consent.get_command(context, name)
+        assert command is not None and command.name == name
+        said = (command.help or "").replace("\n", " ")
+        assert said.startswith(text.rstrip(" ….").removesuffix(", deletion")), name
+    heavy = "[m for m in ('sqlalchemy', 'pyarrow', 'numba', 'scipy') if m in sys.modules]"
+    call = "cli(['consent', '--help'], standalone_mode=False)"
+    code = f"import sys; from pec.cli import cli; {call}; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
