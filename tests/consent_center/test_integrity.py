@@ -121,7 +121,7 @@ TAMPERING: dict[str, tuple[str, str, str]] = {
     "an event removed": ("DELETE FROM events WHERE sequence = 4", "missing", "events 4"),
     "the last event removed": ("DELETE FROM events WHERE sequence = 6", "missing", "ledger"),
     "two events exchanged": (
-        "UPDATE events SET leaf = CASE sequence WHEN 2 THEN 5 ELSE 4 END WHERE sequence IN (2, 3)",
+        "UPDATE events SET leaf = CASE sequence WHEN 2 THEN 6 ELSE 5 END WHERE sequence IN (2, 3)",
         "reordered",
         "events 3",
     ),
@@ -184,9 +184,9 @@ def test_fsck_finds_nothing_in_an_honest_log_and_a_cut_log_by_its_checkpoint(
         longer = verify.checkpoint(checkpoint, center.verifier_key())
         center.append("later", {})
         forged = center.checkpoint()
-        assert center.fsck(forged) is None and longer.size == 259
+        assert center.fsck(forged) is None and longer.size == 260
     database = sqlite3.connect(home / "center.db")
-    database.execute("DELETE FROM entries WHERE leaf = 259")
+    database.execute("DELETE FROM entries WHERE leaf = 260")
     row = database.execute("SELECT hashes FROM tiles WHERE level = 0 AND number = 1").fetchone()[0]
     database.execute("UPDATE tiles SET hashes = ? WHERE level = 0 AND number = 1", (row[:-32],))
     database.commit()
