@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "May this person be asked (again) now? Exit code 3 when not.",
     ),
     "migrate": ("pec.cli_consent_center:migrate", "Bring a center's database to this program's schema."),
-    "notice": ("pec.cli_consent_registry:notice", "The texts that people see."),
+    "notice": ("pec.cli_consent_notices:notice", "The texts that people see."),
     "opt-in": (
         "pec.cli_consent_collect:opt_in",
         "Begin a double opt-in: nothing counts until the person confirms on the link.",
