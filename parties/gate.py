@@ -14,7 +14,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +30,7 @@ from parties.persons import Identifier, People, Strangers, digests
 from parties.rows import Column, Rows
 from parties.stage import Recheck
 from protocols.distinct import repeats
-from protocols.permute import permutation
+from protocols.permute import permutation, taken
 
 __all__ = ["AssumedView", "Column", "ConsentedView", "Gate", "Preflight", "assume_file", "digests"]
 
@@ -529,13 +529,25 @@ class AssumedSnapshot:
     document: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class NormalForms:
+    """Identifiers in the order of the file, and int64[m]: where the one of each view row is among them."""
+
+    texts: pa.Array = field(repr=False)
+    place: np.ndarray = field(repr=False)
+
+    def take(self, people: np.ndarray) -> pa.Array:
+        """Those of the people at these view rows. Nothing is copied before it is asked for."""
+        return pc.take(self.texts, integers(self.place[people]))
+
+
 class AssumedView(ConsentedView):
     """A view of an evaluator's own file, whose people were not asked. `values` are their identifiers.
 
     It has no consent center and no signature: `recheck` fails, and no agreement or peer accepts its snapshot.
     """
 
-    values: pa.Array
+    values: NormalForms | None
 
     def recheck(self) -> Recheck:
         raise PartyError("consent.unavailable", "consent was assumed for this file; nobody can confirm it")
@@ -547,14 +559,17 @@ def integers(values: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
 
 
-def assume_file(path: str, id_column: str, id_kind: str = "", *, reason: str) -> AssumedView:
+def assume_file(
+    path: str, id_column: str, id_kind: str = "", *, reason: str, values: bool = True
+) -> AssumedView:
     """Evaluation only: a view of a file for which whoever runs the evaluation says to assume consent.
 
     For measuring and checking on files that are one's own, in a process of its own
     (`parties.evaluation`): no home, no consent center, no agreement, no job. Nothing of a node may call this
     (`parties/GATE.md`; a test and an import contract hold it). Same reading, normal forms and secret order as
-    `Gate.open`, one identifier a person, the first row of each. Raises `rows.*`, `gate.identifiers`, and
-    `gate.assumed` without a reason.
+    `Gate.open`, one identifier a person, the first row of each. `values`: whether the view has the
+    identifiers themselves, not only their digests. Raises `rows.*`, `gate.identifiers`, and `gate.assumed`
+    without a reason.
     """
     if not reason.strip():
         raise PartyError("gate.assumed", "consent can't be assumed without saying why; give a reason")
@@ -571,8 +586,12 @@ def assume_file(path: str, id_column: str, id_kind: str = "", *, reason: str) ->
         raise PartyError(
             "gate.identifiers", f"no row of {name!r} has a valid {kind} in column {column!r}; check both"
         )
-    values = normalised.values if len(good) == len(status) else pc.take(normalised.values, integers(good))
-    items = digests(values, kind)
+    texts = normalised.values if len(good) == len(status) else pc.take(normalised.values, integers(good))
+    del normalised
+    items = digests(texts, kind)
+    forms = texts if values else None
+    del texts
+    pa.default_memory_pool().release_unused()  # what reading the file took: half as much as the items
     # Equal digests are equal values: looking for repeated ones needs no second look at the texts.
     again = repeats(items)
     out = {
@@ -592,8 +611,10 @@ def assume_file(path: str, id_column: str, id_kind: str = "", *, reason: str) ->
         columns=rows.columns,
         notes=tuple(rows.notes),
     )
-    kept = np.flatnonzero(~again)
-    kept = kept[permutation(len(kept), os.urandom)]
+    kept = permutation(len(good) - out[persons.DUPLICATE], os.urandom)
+    if out[persons.DUPLICATE]:
+        kept = np.flatnonzero(~again)[kept]
+    items = taken(items, kept)
     none = np.empty(0, dtype=np.int64)
     view = AssumedView(
         rows,
@@ -603,11 +624,11 @@ def assume_file(path: str, id_column: str, id_kind: str = "", *, reason: str) ->
         (),
         good[kept].astype(np.int64, copy=False),
         np.full(len(kept), -1, dtype=np.int64),
-        (items[kept], np.arange(len(kept), dtype=np.int64), np.zeros(len(kept), dtype=np.uint8)),
+        (items, np.arange(len(kept), dtype=np.int64), np.zeros(len(kept), dtype=np.uint8)),
         (none, none),
         {"in": len(kept), "out": {why: n for why, n in out.items() if n}},
     )
-    view.values = pc.take(values, integers(kept))
+    view.values = NormalForms(forms, kept) if values else None
     return view
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from parties import PROTOCOL_VERSION, __version__, documents
+from parties import PROTOCOL_VERSION, __version__, documents, memory
 from parties.checkpoint import Checkpoints
 from parties.engine import Engine
 from parties.errors import NodeError
@@ -97,7 +97,7 @@ class Operator:
             "protocol": PROTOCOL_VERSION,
             "uptime_seconds": time.time() - self._started,
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "peak_rss_mb": usage.ru_maxrss / 1024,
+            "peak_rss_mb": memory.peak_mb(),
             "jobs_running": self._engine.running,
             "peers": [p.party for p in self._home.peers()],
             "events": self._log.recent(),

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from parties.errors import PartyError
 from protocols import sha256
+from protocols.permute import taken
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -240,8 +241,12 @@ def items_of(
     for k, identifier in enumerate(identifiers):
         at = np.flatnonzero(which == k)
         items[at] = digests(pc.take(identifier.values, pa.array(row[at])), identifier.kind)
-    order = np.lexsort((which, person))
-    items, person, which = items[order], person[order], which[order]
+    if len(identifiers) == 1:  # one item a person: no sorting
+        order = np.empty(len(person), dtype=np.int64)
+        order[person] = np.arange(len(person))
+    else:
+        order = np.lexsort((which, person))
+    items, person, which = taken(items, order), person[order], which[order]
     if len(identifiers) > 1 and len(items):
         # Several rows of one person, or two columns of one kind, may repeat an identifier.
         _, once = np.unique(items.view("V32").reshape(-1), return_index=True)

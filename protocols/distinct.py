@@ -14,32 +14,44 @@ _BY = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], dtype=np.uint64
 )
 
+#: Rows whose slots are loaded together before they are looked at, so that waiting for memory overlaps.
+_BLOCK = 256
+
 
 @compiled
 def _mark(
     words: npt.NDArray[np.uint64], slots: npt.NDArray[np.uint64], repeats: npt.NDArray[np.bool_]
 ) -> None:  # pragma: no cover (compiled)
     mask, half, low = np.int64(len(slots) - 1), np.uint64(32), np.uint64(0xFFFFFFFF)
-    for i in range(len(words)):
-        h = np.uint64(0)
-        for k in range(4):
-            h = (h ^ words[i, k]) * _BY[k]
-            h ^= h >> half
-        at = np.int64(h) & mask
-        while slots[at] != 0:
-            if slots[at] >> half == h >> half:
-                j = np.int64(slots[at] & low) - 1
-                if (
-                    words[i, 0] == words[j, 0]
-                    and words[i, 1] == words[j, 1]
-                    and words[i, 2] == words[j, 2]
-                    and words[i, 3] == words[j, 3]
-                ):
-                    repeats[i] = True
-                    break
-            at = (at + 1) & mask
-        else:
-            slots[at] = (h >> half << half) | np.uint64(i + 1)
+    hashes, seen = np.empty(_BLOCK, dtype=np.uint64), np.uint64(0)
+    for first in range(0, len(words), _BLOCK):
+        here = min(_BLOCK, len(words) - first)
+        for t in range(here):
+            h = np.uint64(0)
+            for k in range(4):
+                h = (h ^ words[first + t, k]) * _BY[k]
+                h ^= h >> half
+            hashes[t] = h
+        for t in range(here):
+            seen ^= slots[np.int64(hashes[t]) & mask]
+        for t in range(here):
+            i, h = first + t, hashes[t]
+            at = np.int64(h) & mask
+            while slots[at] != 0:
+                if slots[at] >> half == h >> half:
+                    j = np.int64(slots[at] & low) - 1
+                    if (
+                        words[i, 0] == words[j, 0]
+                        and words[i, 1] == words[j, 1]
+                        and words[i, 2] == words[j, 2]
+                        and words[i, 3] == words[j, 3]
+                    ):
+                        repeats[i] = True
+                        break
+                at = (at + 1) & mask
+            else:
+                slots[at] = (h >> half << half) | np.uint64(i + 1)
+    hashes[0] = seen  # so that the compiler keeps the loads
 
 
 def repeats(items: npt.ArrayLike) -> npt.NDArray[np.bool_]:

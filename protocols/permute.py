@@ -1,4 +1,4 @@
-"""A secret uniform permutation, in time linear in its length."""
+"""A secret uniform permutation, in time linear in its length; and rows of items in another order."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from protocols.errors import LocalError
 from protocols.parallel import compiled
-from protocols.ristretto import Rng
+from protocols.ristretto import Bytes, Rng, rows
 
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
+
+
+#: Bytes of a row that `taken` moves.
+ITEM = 32
 
 
 @compiled
@@ -36,3 +40,27 @@ def permutation(n: int, rng: Rng) -> npt.NDArray[np.int64]:
     stream.update_into(bytes(8 * n), room.data.cast("B"))
     _shuffle(order, room[:n])
     return order
+
+
+@compiled
+def _move(
+    words: npt.NDArray[np.uint64], order: npt.NDArray[np.int64], out: npt.NDArray[np.uint64]
+) -> None:  # pragma: no cover (compiled)
+    for i in range(len(order)):
+        j = order[i]
+        for k in range(words.shape[1]):
+            out[i, k] = words[j, k]
+
+
+def taken(items: npt.ArrayLike, order: npt.NDArray[np.integer]) -> Bytes:
+    """`items[order]` for `items: uint8[n, 32]`; numpy needs ten times as long for rows that lie far apart.
+
+    LocalError for a row that is not there.
+    """
+    array = rows(items, ITEM)
+    if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(array):
+        raise LocalError("protocol.argument", f"rows {order.min()} … {order.max()} of {len(array)}")
+    out = np.empty((len(order), ITEM), dtype=np.uint8)
+    chosen = np.ascontiguousarray(order, dtype=np.int64)
+    _move(array.view(np.uint64), chosen, out.view(np.uint64))
+    return out

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, clock: Clock) -> int:
-    from parties import gate, workers
+    from parties import gate, memory, workers
     from parties.evaluation import link, runs
 
     clock.lap("start")
@@ -64,19 +64,24 @@ def _run(options: argparse.Namespace, clock: Clock) -> int:
         # Before the line opens: Ray sets up processes of its own, and the peer must not wait for them.
         plan = replace(plan, lanes=workers.start_ray(options.workers).width)
         clock.lap("engine")
-    view = gate.assume_file(options.file, options.id, options.kind, reason=options.reason)
+    view = gate.assume_file(
+        options.file, options.id, options.kind, reason=options.reason, values=options.role == RECEIVER
+    )
     clock.lap("read")
     out: dict[str, Any] = {"rows": view.preflight.read, "items": view.rows, "consent": view.snapshot.document}
 
+    items, values = view.items, view.values
+    del view  # its row numbers are as many bytes again as the items
+
     def receive(line: link.Line) -> None:
-        found = runs.receive(line, view.items, plan, clock)
-        _write(options.out / "matched.parquet", options.id, view.values, found)
+        found = runs.receive(line, items, plan, clock)
+        _write(options.out / "matched.parquet", options.id, values, found)
         out["matched"] = int((found >= 0).sum())
         clock.lap("write")
         out.update(bytes_sent=line.bytes_sent, bytes_received=line.bytes_received)
 
     def send(line: link.Line) -> None:
-        out["asked_at_most"] = runs.send(line, view.items, plan, clock)
+        out["asked_at_most"] = runs.send(line, items, plan, clock)
         out.update(bytes_sent=line.bytes_sent, bytes_received=line.bytes_received)
 
     try:
@@ -90,7 +95,7 @@ def _run(options: argparse.Namespace, clock: Clock) -> int:
     out |= {
         "stages": clock.stages,
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-        "peak_rss_mb": round(usage.ru_maxrss / 1024, 1),
+        "peak_rss_mb": round(memory.peak_mb(), 1),
     }
     (options.out / f"{options.role}.json").write_text(json.dumps(out))
     return 0
@@ -104,7 +109,7 @@ def _write(path: Path, name: str, values: Any, found: Any) -> None:
     from parties import gate
 
     hit = np.flatnonzero(found >= 0)
-    table = pa.table({name: values.take(gate.integers(hit)), "sender_row": gate.integers(found[hit])})
+    table = pa.table({name: values.take(hit), "sender_row": gate.integers(found[hit])})
     pq.write_table(table, path, compression="none", use_dictionary=False)
 
 

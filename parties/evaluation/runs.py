@@ -20,6 +20,7 @@ from protocols.align import buckets
 from protocols.labels import label
 from protocols.machine import Machine
 from protocols.oprf.padding import padded_size
+from protocols.permute import taken
 
 R = TypeVar("R")
 
@@ -54,7 +55,7 @@ def receive(line: Any, items: np.ndarray, plan: Plan, clock: Any) -> np.ndarray:
     cap, parts = buckets.capacity(size, count), _split(items, count, session)
 
     def ask(bucket: int, attempt: int) -> Work:
-        filled = buckets.fill(items[parts[bucket]], cap, os.urandom)
+        filled = buckets.fill(taken(items, parts[bucket]), cap, os.urandom)
         key = _run_session(session, bucket, attempt)
         return Work("receiver", plan.suite, plan.malicious, key, count, limits, filled)
 
@@ -82,7 +83,7 @@ def send(line: Any, items: np.ndarray, plan: Plan, clock: Any) -> int:
 
     def answer(bucket: int, attempt: int) -> Work:
         chosen = parts[bucket]
-        filled = buckets.fill(items[chosen], cap, os.urandom)
+        filled = buckets.fill(taken(items, chosen), cap, os.urandom)
         # Dummies match nobody, so that their number is never uncovered.
         numbers = np.concatenate([chosen, np.zeros(cap - len(chosen), dtype=np.int64)])
         key = _run_session(session, bucket, attempt)

@@ -22,6 +22,7 @@ from parties import private_files
 from parties.errors import NodeError
 from protocols.align import buckets as bucketing
 from protocols.oprf.padding import ITEM
+from protocols.permute import taken
 
 #: Largest set that one job aligns, in people, and in identifiers of people.
 MAX_ROWS = 100_000_000
@@ -107,7 +108,7 @@ class BucketStore:
         private_files.folder(self.path)
         assigned = bucketing.assign(items, plan.buckets, bytes.fromhex(plan.key))
         for bucket, index in enumerate(bucketing.split(assigned, plan.buckets)):
-            held = np.ascontiguousarray(items[index])
+            held = taken(items, index)
             column = pa.FixedSizeBinaryArray.from_buffers(
                 pa.binary(ITEM), len(index), [None, pa.py_buffer(held)]
             )

@@ -26,6 +26,7 @@ from consent_center.hashing import hmac_strings
 from consent_center.identifiers import normalise
 from consent_center.model import REASONS, ConsentEvent, DecisionRequest, Notice, Purpose
 from consent_center.subjects import SALT_SIZE, SALTS_A_ROW, SubjectIndex
+from parties import memory
 from pec.errors import PecError
 
 Show = Callable[[str, float, float], None]
@@ -159,19 +160,11 @@ def decide(home: Path, subjects: int, purposes: int) -> dict[str, Any]:
         "decide_seconds": round(min(seconds), 4),
         "decide_seconds_worst": round(max(seconds), 4),
         "open_seconds": round(opened, 4),
-        "peak_rss_mb": round(_peak_mb(), 1),
+        "peak_rss_mb": round(memory.peak_mb(), 1),
         "withdrawal_lag_p50_ms": round(float(np.percentile(lags, 50)) * 1e3, 2),
         "withdrawal_lag_p99_ms": round(float(np.percentile(lags, 99)) * 1e3, 2),
         "counts": counts,
     }
-
-
-def _peak_mb() -> float:
-    """MiB. Not `ru_maxrss`, which begins with the peak of the process that started this one."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise PecError("pec.internal", "the system tells no VmHWM")
 
 
 def identifiers(subjects: int) -> dict[str, Any]:

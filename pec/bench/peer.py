@@ -20,7 +20,7 @@ from pec.errors import PecError
 
 #: What runs in the peer's Python: one party. Arguments: rank, file, column, protocol, output, two ports.
 _PARTY = """
-import json, resource, sys
+import json, re, resource, sys
 import spu.psi as psi
 from spu import libspu
 
@@ -49,9 +49,10 @@ report = psi.psi_execute(
 )
 line.stop_link()
 used = resource.getrusage(resource.RUSAGE_SELF)
+peak = int(re.search("VmHWM:[^0-9]*([0-9]+)", open("/proc/self/status").read())[1])  # as parties.memory
 print("FIGURES " + json.dumps({
     "matched": report.intersection_count,
-    "peak_rss_mb": round(used.ru_maxrss / 1024, 1),
+    "peak_rss_mb": round(peak / 1024, 1),
     "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
 }))
 """

@@ -15,13 +15,34 @@ import numpy.typing as npt
 from protocols.errors import LocalError
 from protocols.labels import label
 from protocols.oprf.padding import ITEM, padded_size
+from protocols.parallel import compiled
 from protocols.ristretto import Bytes, Rng, random_bytes, rows
 from protocols.security import STATISTICAL_BITS
 
 #: Most buckets of a job: 2^14 of 2^20 items are more people than there are.
 MOST = 1 << 14
 
-_STEP = 1 << 16
+
+@compiled
+def _hash(
+    words: npt.NDArray[np.uint32], k: npt.NDArray[np.uint64], shift: int, out: npt.NDArray[np.int32]
+) -> None:  # pragma: no cover (compiled)
+    for j in range(len(words)):
+        h = k[0]
+        for i in range(8):
+            h += np.uint64(words[j, i]) * k[i + 1]  # modulo 2^64, as meant
+        out[j] = np.int32(h >> np.uint64(shift))
+
+
+@compiled
+def _group(
+    assigned: npt.NDArray[np.int32], at: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
+) -> None:  # pragma: no cover (compiled)
+    """Rows by bucket, in rising order; `at` is where each bucket begins, and is used up."""
+    for j in range(len(assigned)):
+        b = assigned[j]
+        order[at[b]] = j
+        at[b] += 1
 
 
 def count(receiver: int, sender: int, bucket_rows: int) -> int:
@@ -55,21 +76,16 @@ def assign(items: npt.ArrayLike, buckets: int, key: bytes) -> npt.NDArray[np.int
     if buckets == 1:
         return out
     k = np.frombuffer(hashlib.shake_256(label("align", "both", "bucket key", key)).digest(72), dtype="<u8")
-    k = k.astype(np.uint64)
-    for at in range(0, len(array), _STEP):
-        words = np.ascontiguousarray(array[at : at + _STEP]).view("<u4").astype(np.uint64)
-        hashed = np.full(len(words), k[0], dtype=np.uint64)
-        for i in range(8):
-            hashed += words[:, i] * k[i + 1]  # modulo 2^64, as meant
-        out[at : at + _STEP] = (hashed >> np.uint64(64 - bits)).astype(np.int32)
+    _hash(array.view("<u4").astype(np.uint32, copy=False), k.astype(np.uint64), 64 - bits, out)
     return out
 
 
 def split(assigned: npt.NDArray[np.int32], buckets: int) -> Iterator[npt.NDArray[np.int64]]:
     """For each bucket in turn, int64[k]: the rows that are in it, in rising order."""
-    order = np.argsort(assigned, kind="stable")
-    ends = np.cumsum(np.bincount(assigned, minlength=buckets))
-    for low, high in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
+    order, ends = np.empty(len(assigned), dtype=np.int64), np.cumsum(np.bincount(assigned, minlength=buckets))
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    _group(np.ascontiguousarray(assigned), starts.copy(), order)
+    for low, high in zip(starts, ends, strict=True):
         yield order[low:high]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from oprf_helpers import SESSION, converse, items_of, stream
 
-from protocols import align
+from protocols import align, permute
 from protocols.align import buckets, tags
 from protocols.errors import LocalError, PeerError
 
@@ -98,3 +98,13 @@ def test_filling() -> None:
     assert len(np.unique(filled, axis=0)) == 256
     with pytest.raises(LocalError, match=r"align\.bucket"):
         buckets.fill(items_of(range(300)), 256, stream("fill"))
+
+
+def test_rows_in_another_order() -> None:
+    items = items_of(range(100))
+    order = np.array([99, 0, 0, 57])
+    assert (permute.taken(items, order) == items[order]).all()
+    assert permute.taken(items, order[:0]).shape == (0, 32)
+    for wrong in ([100], [-1, 3]):
+        with pytest.raises(LocalError, match=r"protocol\.argument"):
+            permute.taken(items, np.array(wrong))

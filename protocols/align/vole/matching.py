@@ -11,6 +11,10 @@ from protocols.ristretto import Bytes
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
+#: Tags whose slots are loaded together before they are looked at, so that waiting for memory overlaps. What
+#: the loads give goes into `kept`, so that the compiler leaves them.
+_BLOCK = 256
+
 
 @compiled
 def _words(tags: Bytes, i: int) -> tuple[np.uint64, np.uint64]:
@@ -24,38 +28,52 @@ def _words(tags: Bytes, i: int) -> tuple[np.uint64, np.uint64]:
 
 
 @compiled
-def _insert(tags: Bytes, low: U64, high: U64, slots: U64) -> None:  # pragma: no cover (compiled)
-    mask = np.int64(len(slots) - 1)
-    for i in range(len(tags)):
-        a, b = _words(tags, i)
-        low[i], high[i] = a, b
-        at = np.int64(a) & mask
-        while slots[at] != 0:
-            at = (at + 1) & mask
-        # The upper half of the first word stands beside the row, so that most others are passed at once.
-        slots[at] = (a >> np.uint64(32) << np.uint64(32)) | np.uint64(i + 1)
+def _insert(tags: Bytes, low: U64, high: U64, slots: U64, kept: U64) -> None:  # pragma: no cover (compiled)
+    mask, seen = np.int64(len(slots) - 1), np.uint64(0)
+    for first in range(0, len(tags), _BLOCK):
+        last = min(first + _BLOCK, len(tags))
+        for i in range(first, last):
+            low[i], high[i] = _words(tags, i)
+        for i in range(first, last):
+            seen ^= slots[np.int64(low[i]) & mask]
+        for i in range(first, last):
+            a = low[i]
+            at = np.int64(a) & mask
+            while slots[at] != 0:
+                at = (at + 1) & mask
+            # The upper half of the first word stands beside the row, so that most others are passed at once.
+            slots[at] = (a >> np.uint64(32) << np.uint64(32)) | np.uint64(i + 1)
+    kept[0] = seen
 
 
 @compiled
 def _probe(
-    tags: Bytes, first: int, low: U64, high: U64, slots: U64, rows: I64, extra: Bytes, found: Bytes
+    tags: Bytes, first: int, low: U64, high: U64, slots: U64, rows: I64, extra: Bytes, found: Bytes, kept: U64
 ) -> None:  # pragma: no cover (compiled)
     mask = np.int64(len(slots) - 1)
     width = tags.shape[1] - found.shape[1]
     one, upper = np.uint64(0xFFFFFFFF), np.uint64(32)
-    for j in range(len(tags)):
-        a, b = _words(tags[:, :width], j)
-        at = np.int64(a) & mask
-        while slots[at] != 0:
-            if slots[at] >> upper == a >> upper:
-                i = np.int64(slots[at] & one) - 1
-                if low[i] == a and high[i] == b:
-                    if rows[i] < 0:  # a tag that comes again is that of the first row
-                        rows[i] = first + j
-                        for k in range(found.shape[1]):
-                            found[i, k] = tags[j, width + k] ^ extra[i, k]
-                    break
-            at = (at + 1) & mask
+    words, seen = np.empty((_BLOCK, 2), dtype=np.uint64), np.uint64(0)
+    for begin in range(0, len(tags), _BLOCK):
+        here = min(_BLOCK, len(tags) - begin)
+        for t in range(here):
+            words[t, 0], words[t, 1] = _words(tags[:, :width], begin + t)
+        for t in range(here):
+            seen ^= slots[np.int64(words[t, 0]) & mask]
+        for t in range(here):
+            j, a, b = begin + t, words[t, 0], words[t, 1]
+            at = np.int64(a) & mask
+            while slots[at] != 0:
+                if slots[at] >> upper == a >> upper:
+                    i = np.int64(slots[at] & one) - 1
+                    if low[i] == a and high[i] == b:
+                        if rows[i] < 0:  # a tag that comes again is that of the first row
+                            rows[i] = first + j
+                            for k in range(found.shape[1]):
+                                found[i, k] = tags[j, width + k] ^ extra[i, k]
+                        break
+                at = (at + 1) & mask
+    kept[0] = seen
 
 
 class Table:
@@ -75,11 +93,14 @@ class Table:
         self.rows = np.full(n, -1, dtype=np.int64)
         #: uint8[n, k]: what followed the tag, uncovered.
         self.extra = np.zeros_like(self._masks)
-        _insert(np.ascontiguousarray(tags), self._low, self._high, self._slots)
+        self._kept = np.zeros(1, dtype=np.uint64)
+        _insert(np.ascontiguousarray(tags), self._low, self._high, self._slots, self._kept)
 
     def take(self, first: int, rows: Bytes) -> None:
         """The sender's rows `first`, …: tags, each with its masked bytes behind it."""
-        _probe(rows, first, self._low, self._high, self._slots, self.rows, self._masks, self.extra)
+        _probe(
+            rows, first, self._low, self._high, self._slots, self.rows, self._masks, self.extra, self._kept
+        )
 
 
 @compiled
@@ -89,3 +110,15 @@ def scatter(tags: Bytes, order: npt.NDArray[np.int32], out: Bytes) -> None:  # p
         row = order[i]
         for k in range(tags.shape[1]):
             out[row, k] = tags[i, k]
+
+
+@compiled
+def scatter_numbers(
+    masks: Bytes, numbers: Bytes, order: npt.NDArray[np.int32], out: Bytes
+) -> None:  # pragma: no cover (compiled)
+    """The last bytes of out[order[i]] = masks[i] ⊕ numbers[order[i]]."""
+    at = out.shape[1] - masks.shape[1]
+    for i in range(len(masks)):
+        row = order[i]
+        for k in range(masks.shape[1]):
+            out[row, at + k] = masks[i, k] ^ numbers[row, k]

@@ -39,6 +39,7 @@ from protocols.errors import LocalError, PeerError
 from protocols.machine import Done, State, Step
 from protocols.oprf.limits import Limits
 from protocols.oprf.padding import ITEM, padded_size, pieces
+from protocols.permute import taken
 from protocols.ristretto import Bytes, Rng, random_bytes
 from protocols.vole import VoleReceiver
 
@@ -144,7 +145,7 @@ class Run:
     def finish(self, coin: bytes) -> None:
         """Own tags, and the table to look for them in."""
         order = self.keys.order
-        items = self.items[order] if self.terms.malicious else None
+        items = taken(self.items, order) if self.terms.malicious else None
         tags, masks = outputs.tags_and_masks(self._elements, items, coin, self.terms)
         del self._elements
         self._table = Table(tags, masks)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from protocols import okvs
 from protocols.align.vole import outputs
 from protocols.align.vole.keys import locate, values
-from protocols.align.vole.matching import scatter
+from protocols.align.vole.matching import scatter, scatter_numbers
 from protocols.align.vole.messages import (
     TO_RECEIVER,
     TO_SENDER,
@@ -39,6 +39,7 @@ from protocols.oprf.limits import Limits
 from protocols.oprf.padding import padded_size, pieces
 from protocols.oprf.sender import SenderResult
 from protocols.ot.field import multiply_add
+from protocols.permute import taken
 from protocols.ristretto import Bytes, Rng
 from protocols.vole import VoleSender
 
@@ -161,12 +162,13 @@ class Run:
             self._ahead = None
             elements = okvs.decode(self.key, keys)
             self.add(elements, values(source, terms))
-            ordered = items[keys.order] if terms.malicious else None
+            ordered = taken(items, keys.order) if terms.malicious else None
             tags, masks = outputs.tags_and_masks(elements, ordered, coin, terms)
             rows = np.empty((high - low, terms.width), dtype=np.uint8)
-            scatter(tags, keys.order, rows)
+            # Contiguous, as all that goes into a kernel: the pack has nothing for other arrays.
+            scatter(np.ascontiguousarray(tags), keys.order, rows)
             if numbers is not None and masks is not None:
-                scatter(masks ^ numbers[low:high][keys.order], keys.order, rows[:, terms.tag :])
+                scatter_numbers(np.ascontiguousarray(masks), numbers[low:high], keys.order, rows)
             self.done = high
             pending = rows if not len(pending) else np.concatenate([pending, rows])
             # Messages are of one size but for the last, wherever blocks end.
