@@ -224,7 +224,7 @@ class _Run:
         scores = kernels.scores(self.columns, self.history.at, len(self.here.rows))
         if not self.taken:
             return self.first_gradient(scores)
-        middle = means.location_index(float(scores.mean()))
+        middle = means.location_index(means.middle(scores))
         wide = means.spread_index(scores - means.location(middle))
         point = messages.Point(GRADIENT, self.level, said, middle, wide)  # type: ignore[arg-type]
         return Step((TO_PROVIDER.encode(point),), WaitSpread(self, scores, middle, wide))

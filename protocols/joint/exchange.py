@@ -121,7 +121,7 @@ class WaitScale(Generic[R]):
         every = np.arange(len(columns))
         self._left, self._right = (every, every) if pairs is None else pairs
         products = largest[self._left] * largest[self._right]
-        each = products if factors is None else largest * float(np.abs(factors).max(initial=0.0))
+        each = products if factors is None else kernels.largest_weighted(columns, factors)
         #: What one unit of a query's integers stands for; a column of zeros has any.
         self._units = np.where(each > 0, each, 1.0) / scales.query
 

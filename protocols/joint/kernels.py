@@ -37,21 +37,22 @@ def scores(columns: F32, weights: F64, n: int) -> F64:
 
 
 @parallel
-def between(scores: F64, middle: float, end: float, table: F64) -> F64:
-    """float64[k, n]: functions float64[k, g] on an even grid from -end to end, at scores - middle; linear
-    between its points, and beyond its ends as at them.
+def between(scores: F64, middle: float, size: float, reach: float, table: F64) -> F64:
+    """float64[k, n]: functions float64[k, g] on a grid at asinh((scores - middle) / size), which is even from
+    -reach to reach; linear between its points, and beyond its ends as at them.
     """
     k, g = table.shape
     n = scores.shape[0]
     out = np.empty((k, n), np.float64)
-    scale = (g - 1) / (2.0 * end)
+    scale = (g - 1) / (2.0 * reach)
     for block in prange((n + BLOCK - 1) // BLOCK):
         start = block * BLOCK
         stop = min(n, start + BLOCK)
         place = np.empty(stop - start, np.int64)
         share = np.empty(stop - start, np.float64)
         for i in range(stop - start):
-            x = min(max((scores[start + i] - middle + end) * scale, 0.0), g - 1.0)
+            x = np.arcsinh((scores[start + i] - middle) / size)
+            x = min(max((x + reach) * scale, 0.0), g - 1.0)
             at = min(np.int64(x), g - 2)
             place[i], share[i] = at, x - at
         for j in range(k):
@@ -97,6 +98,24 @@ def products(
                 q = np.rint(np.float64(v[i]) * np.float64(w[i]) * inverse[j])
                 part[i] = np.int32(min(max(q, -top), top))
             _put(part, positions[start:stop], out[j])
+
+
+@parallel
+def largest_weighted(columns: F32, factors: F64) -> F64:
+    """max |factors[k, i] * columns[j, i]|, float64[d]: of all factors float64[v, n] and the first n rows."""
+    d, n = columns.shape[0], factors.shape[1]
+    out = np.zeros(d, np.float64)
+    for j in prange(d):
+        most = 0.0
+        for start in range(0, n, BLOCK):
+            stop = min(n, start + BLOCK)
+            v = columns[j, start:stop]
+            for k in range(factors.shape[0]):
+                a = factors[k, start:stop]
+                for i in range(stop - start):
+                    most = max(most, abs(a[i] * np.float64(v[i])))
+        out[j] = most
+    return out
 
 
 @compiled

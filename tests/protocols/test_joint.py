@@ -204,6 +204,22 @@ def test_expansion_is_close_where_scores_are(at: float, own: float, other: float
     assert np.allclose(found.psi[0], 1.0)
 
 
+def test_expansion_of_heavy_tailed_scores() -> None:
+    """A few scores that are far out must not take the resolution from all others."""
+    rng = np.random.default_rng(6)
+    draws = {
+        "lognormal": lambda: (np.exp(1.5 * rng.standard_normal(4000)) - 3) / 4,
+        "cauchy": lambda: rng.standard_cauchy(4000) / 2,
+    }
+    for name, draw in draws.items():
+        u, v = draw(), draw()
+        at = means.location_index(means.middle(u))
+        spreads = means.spread_index(u - means.location(at)), means.spread_index(v)
+        found = means.expansion("logistic", 10, at, *spreads)
+        near = (found.of_brand(u) * found.of_provider(v)).sum(axis=0)
+        assert np.abs(near - (1 + np.tanh((u + v) / 2)) / 2).mean() < 0.01, name
+
+
 def test_mixing_solves_a_quadratic_in_a_few_steps() -> None:
     rng = np.random.default_rng(2)
     a = np.diag(np.arange(1.0, 7.0))
