@@ -15,6 +15,7 @@ from typing import Any
 import nodes
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from consent_center.model import ConsentEvent, Notice
@@ -108,7 +109,7 @@ def bucket_of(node: RealNode, job_id: str) -> int:
     except NodeError:  # the provider has not heard of it yet
         return 0
     words = str(step.get("what", "")).split()
-    return int(words[1]) if len(words) == 4 and words[0] == "align" else 0
+    return int(words[1]) if len(words) == 4 and words[0] in ("align", "enrich") else 0
 
 
 def wait_for(what: Any, seconds: float = 60) -> Any:
@@ -174,6 +175,7 @@ def test_either_side_killed_goes_on_at_its_bucket(pair: Any) -> None:
     # The last attempt only did the buckets that were left.
     (stage,) = [s for s in ours["stages"] if s["name"] == "align"]
     assert stage["bytes_sent"] < 0.8 * ours["result"]["alignment"]["estimate"]["sent"]
+    enriched_after_a_kill(pair)
     # A bundle in which a stage ran again that must not is refused.
     kind = KINDS["overlap"]
     strict = replace(kind, stages=tuple(replace(s, repeatable=False) for s in kind.stages))
@@ -182,6 +184,26 @@ def test_either_side_killed_goes_on_at_its_bucket(pair: Any) -> None:
         assert not bundle.verify(ours["audit"]).ok
     finally:
         KINDS["overlap"] = kind
+
+
+def enriched_after_a_kill(pair: Any) -> None:
+    """The provider is killed between two buckets of an enrich; every line of the result is right."""
+    job_id = submit(pair[0], kind="enrich", columns=["tag"], outputs={"tags": "brand"})
+    wait_for(lambda: bucket_of(pair[0], job_id) >= 4)
+    pair[1].kill()
+    with pair[0].client() as client:
+        wait_for(lambda: client.job(job_id)["state"] == "interrupted")
+        assert client.job(job_id)["progress"]["what"].startswith("enrich ")
+    pair[1].start()
+    nodes.introduce(*pair)
+    ours, theirs = states(pair, job_id)
+    assert (ours["state"], theirs["state"]) == ("succeeded", "succeeded"), (ours["error"], theirs["error"])
+    assert ours["attempts"] == theirs["attempts"] == 1 and ours["result"]["buckets"] == 16
+    assert bundle.verify(theirs["audit"]).ok and not pair[1].home.state(job_id).exists()
+    table = pq.read_table(Path(ours["path"]) / "enriched.parquet").to_pydict()
+    # The provider's line i is the brand's line i + PEOPLE - SHARED; the last 50 have withdrawn.
+    assert table["row"] == list(range(PEOPLE - SHARED, PEOPLE - 50))
+    assert table["tag"] == [f"v{i % 7}" for i in range(SHARED - 50)]
 
 
 @pytest.mark.slow
