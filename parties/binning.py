@@ -89,15 +89,21 @@ class BinPlan:
         return BinPlan(tuple(steps), tuple(document["notes"]))
 
 
-def learn(view: Readable, columns: Sequence[str], rows: np.ndarray, most: int) -> BinPlan:
+def learn(
+    view: Readable, columns: Sequence[str], rows: np.ndarray, most: int, *, tails: bool = False
+) -> BinPlan:
     """The plan for these columns, up to `most` bins each; `features.none` when none is left and some were
-    asked."""
+    asked. `tails`: bins are finer where few values are, as trees want them.
+    """
     steps: list[Ordered | Levels] = []
     notes: list[str] = []
     least = max(features.MIN_PEOPLE, math.ceil(features.MIN_SHARE * len(rows)))
     for read in view.read(columns, rows):
         column = features.measured(read)
-        step = _ordered(column, most, least) if column.kind == "numeric" else _levels(column, most, least)
+        if column.kind == "numeric":
+            step: Ordered | Levels | None = _ordered(column, most, least, tails)
+        else:
+            step = _levels(column, most, least)
         if step is None:
             notes.append(f"{read.name}: dropped, its values don't make two groups of {least} people or more")
         else:
@@ -107,12 +113,12 @@ def learn(view: Readable, columns: Sequence[str], rows: np.ndarray, most: int) -
     return BinPlan(tuple(steps), tuple(notes))
 
 
-def _ordered(column: Column, most: int, least: int) -> Ordered | None:
+def _ordered(column: Column, most: int, least: int, tails: bool) -> Ordered | None:
     gone = np.isnan(column.values)
     missing = int(gone.sum())
     # Few missing values share the lowest bin: a bin of their own would name them.
     apart = missing >= least
-    bounds = boost.cuts(column.values[~gone], most - int(apart), least)
+    bounds = boost.cuts(column.values[~gone], most - int(apart), least, tails)
     present = len(column.values) - missing
     if not len(bounds) and not (apart and present >= least):
         return None

@@ -10,7 +10,6 @@ The provider keeps the thresholds of its own splits, the brand everything else.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from typing import Any
@@ -94,7 +93,7 @@ def fit_brand(ctx: StageContext) -> None:
     names = list(ctx.private.get("columns", ()))
     fitted = people.view_rows[people.train]
     ctx.channel.progress(0, 1, "columns")
-    plan = binning.learn(ctx.view, names, fitted, OWN_BINS)
+    plan = binning.learn(ctx.view, names, fitted, OWN_BINS, tails=True)
     own = binning.table(plan, ctx.view, people.view_rows)
     columns = [name for name, _ in supervised.received_columns(ctx)]
     labels = boost.Labels(people.rows, people.y, people.train, people.held, own)
@@ -127,7 +126,7 @@ def fit_brand(ctx: StageContext) -> None:
             **{name: getattr(learning, name) for name in LEARNING},
         },
     )
-    _write_json(
+    common.write_json(
         ctx, "model.json", {"kind": "boost", "plan": plan.to_document(), "forest": forest.to_document()}
     )
 
@@ -150,7 +149,7 @@ def fit_provider(ctx: StageContext) -> None:
     rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
     terms = terms_of(ctx.spec)
     ctx.channel.progress(0, 1, "columns")
-    plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins)
+    plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins, tails=True)
     table = binning.table(plan, ctx.view, rows)
     supervised.send_columns(ctx, plan)
     machine = boost.Provider(table, ctx.channel.session("fit"), terms, os.urandom)
@@ -163,7 +162,7 @@ def fit_provider(ctx: StageContext) -> None:
         splits=len(forest.splits),
     )
     splits = [asdict(split) for split in forest.splits]
-    _write_json(ctx, "model.json", {"kind": "boost", "plan": plan.to_document(), "splits": splits})
+    common.write_json(ctx, "model.json", {"kind": "boost", "plan": plan.to_document(), "splits": splits})
 
 
 def release_provider(ctx: StageContext) -> None:
@@ -185,7 +184,7 @@ def release_brand(ctx: StageContext) -> None:
     else:
         figures = _regression(margin[held], people.y[held])
     ctx.result.update(figures, scored=len(kept), held_out=len(held))
-    _write_json(ctx, "result.json", ctx.result)
+    common.write_json(ctx, "result.json", ctx.result)
 
 
 def _regression(predicted: np.ndarray, y: np.ndarray) -> dict[str, Any]:
@@ -193,10 +192,6 @@ def _regression(predicted: np.ndarray, y: np.ndarray) -> dict[str, Any]:
         return {"rmse": None, "r2": None}
     error, spread = float(((predicted - y) ** 2).mean()), float(y.var())
     return {"rmse": error**0.5, "r2": 1 - error / spread if spread else None}
-
-
-def _write_json(ctx: StageContext, name: str, value: Any) -> None:
-    (ctx.workdir / name).write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
 
 
 BOOST = JobKind(

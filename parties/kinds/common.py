@@ -6,6 +6,7 @@ A *view row* is a row of one side's `ConsentedView`. The provider's view rows ar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -208,6 +209,12 @@ def chosen_people(ctx: StageContext) -> np.ndarray:
     if ctx.private.get("label"):
         mask &= ctx.view.label(ctx.private["label"])
     return np.flatnonzero(mask)
+
+
+def write_json(ctx: StageContext, name: str, value: Any) -> None:
+    """A result file of this side's, with sorted keys."""
+    text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    (ctx.workdir / name).write_text(text, encoding="utf-8")
 
 
 # -- stages that several kinds have --------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def fit_brand(ctx: StageContext) -> None:
     )
     model = {"weights": weights, "intercept": fit.intercept, "scale": fit.scale, "offset": fit.offset}
     document = plan.to_document() if plan else None
-    _write_json(ctx, "model.json", {"family": terms.family, "plan": document, **model})
+    common.write_json(ctx, "model.json", {"family": terms.family, "plan": document, **model})
 
 
 def _own_features(
@@ -291,7 +291,9 @@ def fit_provider(ctx: StageContext) -> None:
         steps=fit.steps,
         weights=weights,
     )
-    _write_json(ctx, "model.json", {"family": terms.family, "plan": plan.to_document(), "weights": weights})
+    common.write_json(
+        ctx, "model.json", {"family": terms.family, "plan": plan.to_document(), "weights": weights}
+    )
 
 
 def _columns_at_most(message: dict[str, Any]) -> int:
@@ -327,7 +329,7 @@ def _keep_errors(ctx: StageContext, errors: np.ndarray) -> None:
     }
     ctx.result.update(found)
     model = json.loads((ctx.workdir / "model.json").read_text(encoding="utf-8"))
-    _write_json(ctx, "model.json", {**model, **found})
+    common.write_json(ctx, "model.json", {**model, **found})
 
 
 def score_brand(ctx: StageContext) -> None:
@@ -393,7 +395,7 @@ def release_brand(ctx: StageContext) -> None:
     pq.write_table(table, ctx.workdir / "scores.parquet")
     held = role == 2
     ctx.result.update(figures(scores[held], labels[held], family), rows=len(keep))
-    _write_json(ctx, "result.json", ctx.result)
+    common.write_json(ctx, "result.json", ctx.result)
 
 
 def mean(scores: np.ndarray, family: str) -> np.ndarray:
@@ -432,10 +434,6 @@ def _deviance(labels: np.ndarray, found: np.ndarray) -> float:
     found = np.maximum(found, 1e-300)
     logs = np.where(labels > 0, labels * np.log(np.where(labels > 0, labels, 1.0) / found), 0.0)
     return float(2 * np.sum(logs - labels + found))
-
-
-def _write_json(ctx: StageContext, name: str, value: Any) -> None:
-    (ctx.workdir / name).write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
 
 
 JOINT_LR = JobKind(

@@ -36,16 +36,21 @@ class Table:
             raise LocalError("protocol.argument", f"bin {int(self.bins.max())}, {limit} bins are agreed")
 
 
-def cuts(values: npt.NDArray[np.float64], most: int, least: int) -> npt.NDArray[np.float64]:
+def cuts(
+    values: npt.NDArray[np.float64], most: int, least: int, tails: bool = False
+) -> npt.NDArray[np.float64]:
     """Upper bounds (inclusive) of all bins but the last, float64[b − 1], b ≤ most; values without NaN.
 
-    Quantiles of the values; of equal ones a single cut; a bin with fewer than `least` rows joins its
-    neighbour.
+    Quantiles of the values: even ones, or with `tails` 0.4·(1 − cos(πk/b)) + 0.2·k/b, closer at the ends. Of
+    equal ones a single cut; a bin with fewer than `least` rows joins its neighbour.
     """
     if len(values) == 0 or most < 2:
         return np.zeros(0)
     ordered = np.sort(values)
     at = (np.arange(1, most) * len(ordered)) // most
+    if tails:
+        even = np.arange(1, most) / most
+        at = ((0.4 * (1 - np.cos(np.pi * even)) + 0.2 * even) * len(ordered)).astype(np.int64)
     found = np.unique(ordered[np.maximum(at - 1, 0)])
     below = np.searchsorted(ordered, found, side="right")
     kept, last = [], 0

@@ -20,7 +20,7 @@ MOST_VALUE_BITS, MOST_QUERY_BITS = 16, 16
 
 #: (chunks of a vector up to which it holds, rank, steps, size a column of the last step) where the terms name
 #: none: small runs can afford more of all, large ones have a smoother distribution of scores and need less.
-LADDER = ((4, 10, 16, 1e-4), (8, 8, 12, 1e-3), (1 << 40, 5, 8, 1e-1))
+LADDER = ((4, 12, 28, 1e-4), (8, 8, 12, 1e-3), (1 << 40, 5, 8, 1e-1))
 
 #: (rank and steps at the least, size at the most) of a fit whose weights are compared with standard errors.
 EXACT = (8, 20, 1e-3)

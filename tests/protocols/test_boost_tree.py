@@ -193,13 +193,20 @@ def test_early_stopping_keeps_the_best_forest() -> None:
     st.lists(st.floats(-5, 5, width=16) | st.just(0.0), min_size=1, max_size=200),
     st.integers(2, 64),
     st.integers(1, 20),
+    st.booleans(),
 )
 @settings(max_examples=100, deadline=None)
-def test_no_bin_is_small(values: list[float], most: int, least: int) -> None:
+def test_no_bin_is_small(values: list[float], most: int, least: int, tails: bool) -> None:
     array = np.array(values)
-    bounds = boost.cuts(array, most, least)
+    bounds = boost.cuts(array, most, least, tails)
     bins = boost.ordered(array, bounds, missing=False)
     sizes = np.bincount(bins)
     assert len(bounds) < most and (len(sizes) == 1 or sizes.min() >= least)
     order = np.argsort(array, kind="stable")
     assert (np.diff(bins[order].astype(int)) >= 0).all()
+
+
+def test_bins_of_trees_are_finer_in_the_tails() -> None:
+    values = np.arange(10_000, dtype=float)
+    sizes = np.bincount(boost.ordered(values, boost.cuts(values, 16, 10, True), missing=False))
+    assert len(sizes) == 16 and sizes[0] < 250 and sizes[-1] < 250 and sizes.max() < 1000
