@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 
 from apiflask import APIFlask
 from apiflask.exceptions import HTTPError
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, redirect, request
 from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.wrappers import Response as BaseResponse
 
 from consent_center import i18n
 from consent_center.client import CenterClient, open_center
@@ -113,12 +114,18 @@ def create_app(
     app.spec_processor(docs_page.complete)
     app.get("/docs", endpoint="docs")(app.doc(hide=True)(docs_page.view))
     app.get("/favicon.ico", endpoint="favicon")(app.doc(hide=True)(_favicon))
+    app.get("/", endpoint="home")(app.doc(hide=True)(_home))
     i18n.install(app)
     limits.install(app)
     console.install(app, opened, Path(location) if isinstance(location, str | Path) else home)
     roles.check(app)
     fast.install(app, HEADERS)
     return app
+
+
+def _home() -> BaseResponse:
+    """Who opens the bare address in a browser wants pages: the console, or the description of the calls."""
+    return redirect("/console/" if "console.dashboard" in current_app.view_functions else "/docs")
 
 
 def _favicon() -> Response:

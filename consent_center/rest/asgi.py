@@ -14,6 +14,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import nullcontext
 from typing import Any
 
 from a2wsgi import WSGIMiddleware
@@ -23,7 +24,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestTimeout
 from consent_center.center import Center
 from consent_center.gather import Answer, Decided, Item, Tell
 from consent_center.model import Recorded
-from consent_center.rest import fast
+from consent_center.rest import fast, guarded
 from consent_center.rest.context import CENTER, TOKEN
 
 #: Seconds for a small body as a whole, and for each piece of a larger one.
@@ -76,6 +77,7 @@ class LoopFront:
         self._token = app.extensions[TOKEN]
         self._head = [(b"content-type", b"application/json")]
         self._head += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self._lines = b"".join(b"%s: %s\r\n" % pair for pair in self._head)
         self._landing: Landing | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -85,7 +87,7 @@ class LoopFront:
         if size is None:
             await self._slow(scope, receive, send)
             return
-        body = await _whole(receive, size)
+        body = await _whole(receive, size, guarded.WHOLE in scope)
         if isinstance(body, Exception):
             await self._flask(scope, _failing(body), send)
             return
@@ -99,6 +101,9 @@ class LoopFront:
             return
         data, status = answer
         text = fast.text_of(data)
+        size_line = b"content-length: %d\r\n" % len(text)
+        if guarded.ANSWER in scope and scope[guarded.ANSWER](status, self._lines + size_line, text):
+            return
         head = [*self._head, (b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": status, "headers": head})
         await send({"type": "http.response.body", "body": text})
@@ -150,7 +155,7 @@ class LoopFront:
         if chunked or len(sizes) != 1 or not sizes[0].isdigit() or int(sizes[0]) > SMALL:
             await self._flask(scope, _patient(receive), send)
             return
-        body = await _whole(receive, int(sizes[0]))
+        body = await _whole(receive, int(sizes[0]), guarded.WHOLE in scope)
         await self._flask(scope, _failing(body) if isinstance(body, Exception) else _told(body), send)
 
     async def _flask(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -178,11 +183,11 @@ def _prepared(app: Flask) -> Any:
     return called
 
 
-async def _whole(receive: Receive, size: int) -> bytes | Exception:
-    """A body, or why it did not come."""
+async def _whole(receive: Receive, size: int, here: bool) -> bytes | Exception:
+    """A body, or why it did not come; `here`: nothing of it has to be waited for."""
     parts: list[bytes] = []
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(BODY_SECONDS) if not here else nullcontext():
             while True:
                 message = await receive()
                 if message["type"] != "http.request":

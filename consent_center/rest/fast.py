@@ -144,7 +144,8 @@ _ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 def told(answer: Recorded | Decided) -> Answered:
     """What the caller is told."""
     if isinstance(answer, Recorded):
-        return wire.plain(answer), 201
+        members = ("sequence", "leaf_index", "subject")
+        return {**{m: getattr(answer, m) for m in members}, "ignored": list(answer.ignored)}, 201
     reason = REASONS[answer.code]
     counts = {"in": 1, "out": {}} if answer.code == 0 else {"in": 0, "out": {reason: 1}}
     return {

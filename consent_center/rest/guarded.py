@@ -3,17 +3,22 @@
 uvicorn bounds neither the head of a request nor the time that it may take. Here: `HEAD_SECONDS` for a head,
 counted from the connection's start or the head's first byte; `HEAD_BYTES` and `HEAD_LINES` for a head and for
 trailers. Who goes over is answered 408 or 431 and the connection is closed.
+
+It also tells the application two things that ASGI has no words for, in the scope: `WHOLE`, that the body is
+here (no clock is needed for it), and `ANSWER`, which writes a whole answer at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_SECONDS, HEAD_BYTES, HEAD_LINES = 30, 65_536, 100
+WHOLE, ANSWER = "pec.whole", "pec.answer"
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -59,6 +64,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._heard()
         self._in_head, self._advanced = False, True
         super().on_headers_complete()
+        scope: Any = self.scope
+        scope[ANSWER] = partial(_answer, self.cycle)
 
     def on_chunk_header(self) -> None:
         self._advanced = True
@@ -70,6 +77,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._advanced = self._idle = self._in_head = True
         super().on_message_complete()
+        scope: Any = self.scope
+        scope[WHOLE] = True
 
     def _heard(self) -> None:
         if self._unheard is not None:
@@ -84,3 +93,27 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:  # else it would cut into an answer
             self.transport.write(text.encode() + b"\r\n\r\n")
         self.transport.close()
+
+
+def _answer(cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+    """Write an answer, `head` as lines; False if the client does not read, and must be waited for.
+
+    What two `send` do, without their checks of each line: `head` is made of constants.
+    """
+    if cycle.flow.write_paused:
+        return False
+    if cycle.disconnected:
+        return True
+    lines = [STATUS_LINE[status]]
+    for name, value in cycle.default_headers:
+        lines += (name, b": ", value, b"\r\n")
+    if not cycle.keep_alive:
+        lines.append(b"connection: close\r\n")
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join((*lines, head, b"\r\n", body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True

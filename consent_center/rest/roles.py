@@ -25,6 +25,7 @@ ENDPOINTS: dict[str, str] = {
     "openapi.spec": "public",
     "docs": "public",
     "favicon": "public",
+    "home": "public",
     # purposes, notices, assessments
     "registry.health": "public",
     "registry.list_purposes": "viewer|service",

@@ -74,6 +74,9 @@ def event_to_json(event: ConsentEvent) -> dict[str, Any]:
     return data
 
 
+_EVENT_FIELDS = {f.name for f in dataclasses.fields(ConsentEvent)}
+
+
 def event_from_json(data: Mapping[str, Any], now: datetime) -> ConsentEvent:
     """From validated JSON (see `schemas.Event`); an event without a time happened now."""
     pairs: list[tuple[str, str]] = []
@@ -82,8 +85,7 @@ def event_from_json(data: Mapping[str, Any], now: datetime) -> ConsentEvent:
         pairs += [(kind, v) for v in (values if isinstance(values, list) else [values]) if v]
     if not pairs:
         raise ConsentError("event.identifier", f"no identifier: give one of {', '.join(KINDS)}")
-    names = {f.name for f in dataclasses.fields(ConsentEvent)}
-    fields = {k: v for k, v in data.items() if k in names}
+    fields = {k: v for k, v in data.items() if k in _EVENT_FIELDS}
     fields["categories"] = tuple(data.get("categories", ()))
     fields.setdefault("occurred_at", now)
     return ConsentEvent(identifiers=tuple(pairs), **fields)

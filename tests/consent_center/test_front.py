@@ -119,7 +119,29 @@ def test_pipelined_calls_are_answered_in_their_order(tmp_path: Path) -> None:
         client.say(calls[1][40:-3])
         time.sleep(0.05)
         assert client.say(calls[1][-3:]).answer()[1]["reasons"] == ["eligible"]  # in three pieces
+        head = b"Connection: close\r\nHost: x"
+        assert client.say(calls[1].replace(b"Host: x", head)).answer()[0] == 200
+        assert client.answer()[0] == 0  # and it was closed
+        with Raw(port) as old:
+            assert old.say(calls[1].replace(b"HTTP/1.1", b"HTTP/1.0")).answer()[0] == 200
+            assert old.answer()[0] == 0
         assert center.fsck() is None
+
+
+def test_who_does_not_read_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[bool] = []
+    answer = guarded._answer
+
+    def paused(cycle: Any, *told: Any) -> bool:
+        cycle.flow.write_paused = True
+        tried.append(answer(cycle, *told))
+        cycle.flow.write_paused = False
+        return tried[-1]
+
+    monkeypatch.setattr(guarded, "_answer", paused)
+    with make(tmp_path / "c") as center, served(center) as port, Raw(port) as client:
+        status, data = client.say(post("/v1/decisions", decision(1))).answer()
+        assert status == 200 and data["reasons"] == ["unknown_subject"] and tried == [False]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +169,11 @@ def test_what_is_no_call_is_refused(shared: int, said: bytes, status: int) -> No
         assert client.say(said).answer()[0] == status
     with Raw(shared) as client:  # and nobody else notices
         assert client.say(post("/v1/decisions", decision(1))).answer()[0] == 200
+
+
+def test_the_bare_address_leads_to_the_console(shared: int) -> None:
+    answer = requests.get(f"http://127.0.0.1:{shared}/", timeout=20, allow_redirects=False)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/console/")
 
 
 @pytest.fixture(scope="module")
