@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flask import Blueprint, Response, current_app, flash, g, make_response, render_template, request
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    flash,
+    g,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from markupsafe import Markup
 
 from consent_center.center import Center
 from consent_center.errors import CODES, ConsentError
 from consent_center.i18n import gettext, language
+from consent_center.rest import problems
 from consent_center.rest.context import center
 from consent_center.rest.roles import ENDPOINTS, Principal, allowed, principal
 
@@ -62,6 +74,38 @@ def field(name: str, limit: int = 1_000, default: str = "") -> str:
     if any(c == "\0" or 0xD800 <= ord(c) <= 0xDFFF for c in text):
         raise ConsentError("request.invalid", f"{name} has characters that are no text")
     return text
+
+
+def lines(name: str) -> list[str]:
+    """A text area with one entry a line, without empty ones."""
+    text = field(name, 100_000).replace("\r\n", "\n")
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def whole(name: str, default: int) -> int:
+    """A whole number from 0 in a field; `default` for an empty one."""
+    text = field(name, 20).strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise ConsentError("request.invalid", f"{name}: {text!r} is no whole number from 0 to 999999999")
+    return int(text)
+
+
+def attempt(
+    act: Callable[[], Any], again: Callable[..., Response], areas: Sequence[str], to: str
+) -> Response:
+    """Do what a form asks for, say so and go to the page `to`. An error of one of `areas` (the part of its
+    code before the point) shows the page `again(status, form=, problem=)` with what was typed.
+    """
+    try:
+        act()
+    except ConsentError as error:
+        if error.code.split(".")[0] not in areas:
+            raise
+        return again(problems.status_of(error.code), form=request.form, problem=error)
+    say(gettext("Done, and in the ledger."))
+    return redirect(url_for(to), 303)  # type: ignore[return-value]
 
 
 def moment(value: Any) -> datetime | None:

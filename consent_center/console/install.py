@@ -13,6 +13,8 @@ from consent_center.console import (  # noqa: F401 - each adds its pages to the 
     accounts_pages,
     analytics_page,
     base,
+    collection_pages,
+    contact_page,
     dashboard,
     exports,
     jobs_pages,
@@ -25,6 +27,7 @@ from consent_center.console import (  # noqa: F401 - each adds its pages to the 
     requests_pages,
     rules_page,
     security,
+    settings_pages,
     webhooks_page,
 )
 from consent_center.console.figures import Figures

@@ -101,6 +101,7 @@ ACTS = {
     "export.receipt": N_("took a receipt"),
     "job.was_in": N_("asked whether a person was in a job"),
     "ledger.check": N_("checked the ledger"),
+    "witness.collect": N_("asked the witnesses"),
 }
 
 

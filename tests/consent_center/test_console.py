@@ -25,6 +25,7 @@ from consent_center.console.login import safe_next
 from consent_center.console.registry_pages import compare
 from consent_center.ledger import verify
 from consent_center.model import ConsentEvent, DecisionRequest, Notice, Purpose
+from consent_center.preferences.model import Cap
 from consent_center.records.assess import file_assessment
 from consent_center.rest.app import create_app
 
@@ -227,6 +228,11 @@ PAGES = {
         "requests",
         "rules",
         "webhooks",
+        "collection",
+        "contact",
+        "recipients",
+        "clocks",
+        "witnesses",
         "webhooks?state=pending",
         "registers",
         "registers?kind=assessment",
@@ -234,6 +240,7 @@ PAGES = {
         "registry/draft/waiting",
     ],
     "officer": [
+        "collection/form",
         "registers/processing/new",
         "registers/assessment/new",
         "registers/agreement/new",
@@ -770,3 +777,81 @@ def test_differences_of_texts() -> None:
     assert str(compare("我们提供号码。", "我们不提供号码。")) == "我们<ins>不</ins>提供号码。"
     assert str(compare("a <b> c", "a <i> c")) == "a &lt;<del>b</del><ins>i</ins>&gt; c"
     assert str(compare("", "x")) == "<ins>x</ins>" and str(compare("same", "same")) == "same"
+
+
+def test_forms_sites_and_comparisons(clients: dict[str, FlaskClient], center: Center) -> None:
+    officer, here = clients["officer"], "/console/collection"
+    form = {"id": "shop", "title-zh": "商店", "cooldown_days": "90", "preferences": "yes"}
+    offer = {"purpose-0": "ads", "recipient-0": "partner", "categories-0": "contact\r\n", "gpc-0": "yes"}
+    wrong = post(officer, f"{here}/form", {**form, **offer, "recipient-0": "a b"}, page=f"{here}/form")
+    assert wrong.status_code == 422 and "collection.form" in wrong.text and 'value="a b"' in wrong.text
+    assert post(officer, f"{here}/form", {**form, **offer}, page=f"{here}/form").status_code == 303
+    (held,) = center.collection.forms()
+    assert (held["title"], held["cooldown_days"], held["offers"][0]["categories"]) == (
+        {"zh": "商店"},
+        90,
+        ["contact"],
+    )
+    more = {**form, **offer, "purpose-1": "ads", "recipient-1": "media"}
+    assert post(officer, f"{here}/form?from=shop", more).status_code == 303
+    assert [o["recipient"] for o in center.collection.forms()[0]["offers"]] == ["partner", "media"]
+    site = {
+        "id": "web",
+        "form": "shop",
+        "origins": "https://shop.example\n",
+        "per_minute": "60",
+        "active": "yes",
+    }
+    assert post(officer, f"{here}/site", {**site, "origins": "shop"}, page=here).status_code == 422
+    assert post(officer, f"{here}/site", site, page=here).status_code == 303
+    assert center.collection.sites()[0]["origins"] == ["https://shop.example"]
+    pair = {"cid": "t", "purpose": "ads", "a": "text 2", "b": "text 2", "share": "50", "active": "yes"}
+    assert "collection.experiment" in post(officer, f"{here}/experiment", pair, page=here).text
+    for path in ("form", "site", "experiment"):
+        assert post(clients["viewer"], f"{here}/{path}", form, page="/console/").status_code == 403
+    assert officer.get(f"{here}/form?from=none").status_code == 404
+
+
+def test_recipients_clocks_policies_and_witnesses(clients: dict[str, FlaskClient], center: Center) -> None:
+    """Every change is a leaf with the name of whoever made it; a viewer changes nothing."""
+    officer, admin = clients["officer"], clients["admin"]
+    actions: list[tuple[Any, str, str, dict[str, str], str]] = [
+        (officer, "recipients", "", {"id": "partner", "active": "no"}, "recipient.switch"),
+        (officer, "recipients", "", {"id": "partner", "active": "yes"}, "recipient.switch"),
+        (
+            officer,
+            "contact",
+            "/term",
+            {"kind": "topic", "id": "sale", "title-zh": "促销", "active": "yes"},
+            "",
+        ),
+        (
+            officer,
+            "contact",
+            "/policy",
+            {"channel": "sms", "topic": "sale", "cap-day": "2"},
+            "contact.policy",
+        ),
+        (admin, "clocks", "", {"regulation": "PIPL", "working_days": "10", "country": "cn"}, ""),
+    ]
+    for client, name, path, form, kind in actions:
+        size = int(center.checkpoint().split("\n")[1])
+        page = f"/console/{name}"
+        assert post(client, page + path, form, page=page).status_code == 303, name
+        opened = center.opening(size)
+        assert kind in ("", opened["kind"]) and opened["payload"]["actor"] == (
+            "a-officer" if client is officer else "a-admin"
+        )
+        assert post(clients["viewer"], page + path, form, page="/console/").status_code == 403
+    assert center.recipients() == {"partner": True} and center.rights.rules()["PIPL"]["working_days"] == 10
+    assert center.preferences.rulebook().policies[0].caps == (Cap(2, "day"),)
+    assert post(officer, "/console/clocks", {"regulation": "PIPL"}, page="/console/clocks").status_code == 403
+    bad = post(admin, "/console/clocks", {"regulation": "GDPR", "months": "9"}, page="/console/clocks")
+    assert bad.status_code == 422 and "rights.clock" in bad.text
+    here = "/console/witnesses"
+    key = {"key": center.witness.verifier_key(), "url": "https://w.example/v1/witness"}
+    assert post(admin, f"{here}/add", {**key, "key": "x"}, page=here).status_code == 422
+    assert post(admin, f"{here}/add", key, page=here).status_code == 303
+    assert post(admin, f"{here}/trust", {"key": center.verifier_key()}, page=here).status_code == 303
+    assert [len(center.witness.witnesses()), len(center.witness.logs())] == [1, 1]
+    assert center.fsck() is None

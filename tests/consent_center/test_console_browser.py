@@ -18,6 +18,7 @@ from console_helpers import PASSWORD, TOKEN, add, cheap_passwords, login
 
 from consent_center.center import Center
 from consent_center.model import Assessment, ConsentEvent, DecisionRequest, Notice, Purpose
+from consent_center.preferences.model import Cap, Policy, Quiet, Term
 from consent_center.records.assess import file_assessment
 from consent_center.rest import server
 from consent_center.rest.app import create_app
@@ -85,6 +86,16 @@ def _naughty(center: Center) -> None:
     )
     made.records.put("processing", "p", dict.fromkeys(activity, plain))
     made.put_assessment(Assessment("pia", "ads", plain))
+    offers = [{"purpose": name, "recipient": "partner"} for name in ("ads", "bad")]
+    made.collection.put_form({"id": "shop", "title": {"zh": XSS, "en": XSS}, "offers": offers})
+    origins = ["https://shop-with-a-long-name.example", "https://www.other.example"]
+    made.collection.put_site({"id": "web", "form": "shop", "origins": origins})
+    made.preferences.declare(Term("topic", "news", {"zh": XSS, "en": XSS}))
+    limits = {"caps": (Cap(1, "day"), Cap(9, "month")), "quiet": (Quiet("21:00", "08:00"),)}
+    made.preferences.put_policy(Policy("sms", "news", purpose="ads", binding=True, **limits))
+    made.witness.add_witness(made.witness.verifier_key(), "https://witness.partner.example/v1/witness")
+    made.witness.trust_log(made.verifier_key())
+    made.switch_recipient("media", False, "test")
     for kind in ("correction", "access"):
         id = made.rights.open(kind, [("phone", NUMBER)], text=plain, contact=plain, actor="test")["id"]
         made.rights.step(id, "identity.pass", "test", method="in_person", evidence=plain)
@@ -250,6 +261,7 @@ PAGES = (
     *("registry", "registry/purpose/bad", "registry/notice/naughty", "registry/draft/naughty"),
     *("registry/new-notice", "registry/new-notice?draft=naughty", "registry/new-purpose", "rules"),
     *("registers", "registers?kind=assessment", "registers?kind=agreement", "registers/processing/new"),
+    *("collection", "collection/form?from=shop", "contact", "recipients", "clocks", "witnesses"),
     *("webhooks", "webhooks?state=pending", "jobs", "jobs/job-1", "ledger", "ledger/leaf?index=1"),
     *("exports", "activity", "accounts", "nothing"),
 )
