@@ -21,3 +21,9 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "postgresql":
         monkeypatch.setattr(consent_helpers, "storage", request.getfixturevalue("postgresql"))
     return str(request.param)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str | None:
+    """URL of an empty database for a center that a whole module shares, None for SQLite; on both in turn."""
+    return request.getfixturevalue("postgresql")() if request.param == "postgresql" else None

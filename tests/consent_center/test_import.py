@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import consent_helpers
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,8 @@ from consent_center.center import Center
 from consent_center.errors import ConsentError
 from consent_center.importer import import_events
 from consent_center.model import DecisionRequest, Notice, Purpose
+
+pytestmark = pytest.mark.usefixtures("store")
 
 HEADER = "phone,purpose,purpose_version,notice,notice_version,action,recipient,categories,occurred_at"
 ASK = DecisionRequest("ads", "partner", ("contract",))
@@ -31,7 +34,7 @@ def row(
 
 @pytest.fixture
 def center(tmp_path: Path) -> Iterator[Center]:
-    with Center.create(tmp_path / "center", "brand") as center:
+    with Center.create(tmp_path / "center", "brand", database=consent_helpers.storage()) as center:
         center.put_purpose(Purpose("ads", 1, {"en": "Ads"}, ("contract", "usage")))
         center.put_notice(Notice("text", 1, "ads", 1, {"en": "What we do"}))
         yield center

@@ -21,6 +21,8 @@ from consent_center.center import Center
 from consent_center.ledger import verify
 from consent_center.model import ACTIONS, GRANTS, RANK, REASONS, ConsentEvent
 
+pytestmark = pytest.mark.usefixtures("store")
+
 Step = tuple[int, int, str, str, int]
 
 steps = st.lists(
@@ -59,7 +61,7 @@ def model(events: list[Step]) -> dict[int, str]:
     return answers
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(events=steps, cut=st.integers(0, 14))
 def test_state_is_the_fold_in_any_order_by_any_writer(
     tmp_path_factory: pytest.TempPathFactory, events: list[Step], cut: int
@@ -84,7 +86,7 @@ def test_state_is_the_fold_in_any_order_by_any_writer(
         assert one.fsck(one.checkpoint()) is None
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(events=steps)
 def test_a_batch_folds_like_single_events(
     tmp_path_factory: pytest.TempPathFactory, events: list[Step]
@@ -155,6 +157,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return home, checkpoint
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", TAMPERING)
 def test_fsck_names_the_first_difference(original: tuple[Path, str], name: str) -> None:
     home, checkpoint = original
@@ -175,6 +178,7 @@ def test_fsck_names_the_first_difference(original: tuple[Path, str], name: str) 
         keep.close()
 
 
+@pytest.mark.sqlite
 def test_fsck_finds_nothing_in_an_honest_log_and_a_cut_log_by_its_checkpoint(
     original: tuple[Path, str],
 ) -> None:
@@ -197,6 +201,7 @@ def test_fsck_finds_nothing_in_an_honest_log_and_a_cut_log_by_its_checkpoint(
         assert finding is not None and finding.what == "missing"
 
 
+@pytest.mark.sqlite
 def test_every_flipped_byte_of_an_event_is_found(original: tuple[Path, str]) -> None:
     """One flip in each column that the leaf commits to, at both ends of its value."""
     home, _ = original

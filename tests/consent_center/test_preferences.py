@@ -11,12 +11,15 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import consent_helpers
 import pytest
 from consent_helpers import START, Clock, event, make, phone
 
 from consent_center.center import Center
 from consent_center.errors import ConsentError
 from consent_center.preferences.model import REASONS, Cap, Contact, Policy, Preference, Question, Quiet, Term
+
+pytestmark = pytest.mark.usefixtures("store")
 
 
 @pytest.fixture
@@ -148,6 +151,7 @@ def test_reservations(center: Center, clock: Clock) -> None:
     assert center.fsck() is None
 
 
+@pytest.mark.sqlite
 def test_fails_closed(center: Center, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put(center, Preference("sms"))
     assert codes(center, ask()) == []
@@ -168,6 +172,7 @@ def tamper(folder: Path, sql: str) -> None:
         assert database.execute(sql).rowcount > 0
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     "sql",
     [
@@ -257,7 +262,7 @@ with Center.open(Path(sys.argv[1])) as center:
 
 def test_two_processes_one_slot(tmp_path: Path) -> None:
     people = [phone(n) for n in range(15)]
-    with Center.create(tmp_path / "c", "brand") as center:
+    with Center.create(tmp_path / "c", "brand", database=consent_helpers.storage()) as center:
         center.preferences.declare(Term("topic", "news", {"en": "News"}))
         for person in people:
             center.preferences.set_many([("phone", person)], [Preference("sms", caps=(Cap(1, "day"),))])

@@ -20,6 +20,8 @@ from consent_center.center import Center
 from consent_center.errors import ConsentError
 from consent_center.ledger import verify
 
+pytestmark = pytest.mark.usefixtures("store")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PRELUDE = """
@@ -132,6 +134,7 @@ def test_an_acknowledged_withdrawal_is_seen_by_the_next_decision_elsewhere(tmp_p
         assert there(0) == "purpose_inactive"
 
 
+@pytest.mark.sqlite
 def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path) -> None:
     """Ten rounds of four writers, each killed at a random moment; every acknowledged event is there once."""
     with make(tmp_path / "c") as center:
@@ -154,6 +157,7 @@ def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path) -> N
                 verify.inclusion(center.opening(told["leaf"]), center.prove(told["leaf"], at.size), at)
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     """The limit on a file's size stands in for the disk's: the write fails in the middle of a transaction."""
     with make(tmp_path / "c") as center:
@@ -165,6 +169,7 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
         assert reason(center, 1) == "withdrawn"
 
 
+@pytest.mark.sqlite
 def test_a_lock_that_is_never_released_makes_everybody_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

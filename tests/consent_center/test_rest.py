@@ -49,8 +49,8 @@ ASK = {"purpose": "ads", "recipient": "partner", "categories": ["contract"], "ki
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
-    with Center.create(tmp_path_factory.mktemp("rest") / "center", "brand") as center:
+def client(tmp_path_factory: pytest.TempPathFactory, database: str | None) -> Iterator[FlaskClient]:
+    with Center.create(tmp_path_factory.mktemp("rest") / "center", "brand", database=database) as center:
         client = create_app(center, TOKEN).test_client()
         client.environ_base["HTTP_AUTHORIZATION"] = AUTH["Authorization"]
         assert client.post("/v1/purposes", json=PURPOSE).status_code == 200
