@@ -82,6 +82,33 @@ def check(connection: sa.Connection) -> None:
     )
 
 
+#: What the migrations wrote into an empty database, by dialect; they write the same into the next.
+_written: dict[str, list[tuple[str, Any]]] = {}
+
+
+def build(connection: sa.Connection) -> None:
+    """An empty database to the newest revision. Alembic runs once a process; further databases repeat its
+    statements.
+    """
+    known = _written.get(connection.dialect.name)
+    if known is not None:
+        for statement, parameters in known:
+            connection.exec_driver_sql(statement, parameters)
+        return
+    written: list[tuple[str, Any]] = []
+
+    def listen(_: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA", "WITH")):  # questions
+            written.append((statement, parameters))
+
+    sa.event.listen(connection, "before_cursor_execute", listen)
+    try:
+        migrate(connection)
+    finally:
+        sa.event.remove(connection, "before_cursor_execute", listen)
+    _written[connection.dialect.name] = written
+
+
 def migrate(connection: sa.Connection, revision: str = "head") -> tuple[str | None, str | None]:
     """Move to `revision` ("head", a revision, "-1", "base"); (before, after). ConsentError `center.version`.
 

@@ -32,7 +32,7 @@ def create(home: Path, url: str | None, controller: str) -> Database:
                 raise ConsentError(
                     "center.exists", f"the database {database.name} holds a center already; name another"
                 )
-            schema.migrate(connection)
+            schema.build(connection)
             set_meta(connection, "controller", controller)
             set_meta(connection, "registry", "0")
         if url is not None:

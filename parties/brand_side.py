@@ -84,7 +84,7 @@ class BrandSide(Jobs):
         kind = self.kind(spec)
         if hold and hold not in [s.name for s in kind.stages]:
             raise NodeError("node.request", f"hold_before {hold!r} is no stage of {spec.kind}")
-        self.home.dataset(spec.datasets["brand"])
+        kind.check_own(spec, self.home.dataset(spec.datasets["brand"]), private)
         job = Job(
             job_id=spec.job_id,
             role="brand",
@@ -111,9 +111,11 @@ class BrandSide(Jobs):
     def estimate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Seconds and bytes of the alignment of a job as `submit` takes it, before anybody is asked.
 
-        This side's people are the rows of its file: an upper bound, as the gate has decided about nobody yet.
-        The peer's are what the request's `peer_rows` says, or what its data set had in this side's last job
-        with it, or as many as here; `basis` says which. {"cost": None, "why"} for a kind without alignment.
+        What is aligned are identifiers, of which a person has as many as the data set has id columns. This
+        side's people are the rows of its file: an upper bound, as the gate has decided about nobody yet. The
+        peer's are what the request's `peer_rows` says, or as many as here, each with as many identifiers as
+        here; or its identifiers are as many as in this side's last job with that data set, and its people
+        None. `basis` says which. {"cost": None, "why"} for a kind without alignment.
         """
         from parties import cost  # imports numerical kernels, which only a forecast and a job need
         from parties.gate import Gate
@@ -125,8 +127,10 @@ class BrandSide(Jobs):
         if kind is None or params.get("method") not in (None, "align") or not kind.aligned:
             return {"cost": None, "why": f"there is no forecast for {request.get('kind')!r}"}
         datasets = request["datasets"]
-        own = Gate(self.center, self.home).count(datasets["brand"])
-        rows, basis = self._peer_rows(request, peer.party, own)
+        people = Gate(self.center, self.home).count(datasets["brand"])
+        each = len(self.home.dataset(datasets["brand"]).identifiers)
+        own = people * each
+        peer_people, rows, basis = self._peer_people(request, peer.party, people, each)
         asked = str(params.get("suite", cost.AUTO))
         allowed = [s for s in cost.SUITES if s in agreement.suites and asked in (s, cost.AUTO)]
         if params.get("malicious") or agreement.malicious_security:
@@ -134,28 +138,42 @@ class BrandSide(Jobs):
         if not allowed:
             raise NodeError("agreement.suite", f"suite {asked!r} is not in agreement {agreement.id}")
         receiver, sender = (own, rows) if kind.aligned == "brand" else (rows, own)
+        sizes = {
+            "own_people": people,
+            "own_identifiers": own,
+            "peer_people": peer_people,
+            "peer_identifiers": rows,
+            "basis": basis,
+        }
         work = cost.Work.of(receiver, sender, self.home.settings.bucket_rows)
-        choice = cost.choose(asked, allowed, work, cost.local_rates(self.home.settings.bandwidth_mbit))
+        rates = cost.local_rates(self.home.settings.bandwidth_mbit)
+        if kind.tabled:
+            tags = len(request.get("columns") or ())
+            found = cost.enrich(work, rates, tags).to_document()
+            why = f"every row of the partner's comes with its {tags} sealed tags"
+            return {"cost": found, "why": why, **sizes, "alternatives": []}
+        choice = cost.choose(asked, allowed, work, rates)
         return {
             "cost": choice.cost.to_document(),
             "why": choice.why,
-            "own_rows": own,
-            "peer_rows": rows,
-            "basis": basis,
+            **sizes,
             "alternatives": [c.to_document() for c in choice.costs if c.suite != choice.suite],
         }
 
-    def _peer_rows(self, request: Mapping[str, Any], party: str, own: int) -> tuple[int, str]:
+    def _peer_people(
+        self, request: Mapping[str, Any], party: str, own: int, each: int
+    ) -> tuple[int | None, int, str]:
+        """The peer's people, its identifiers, and how that is known."""
         told = request.get("peer_rows")
         if isinstance(told, int) and told >= 0:
-            return told, "as given"
+            return told, told * each, "as given"
         for job in self.store.all():
             found = job.result.get("alignment")
             same = job.signed["document"]["datasets"]["provider"] == request["datasets"]["provider"]
             if job.peer == party and same and isinstance(found, dict):
                 side = "sender_rows" if found.get("role") == "receiver" else "receiver_rows"
-                return int(found[side]), f"as in job {job.job_id}"
-        return own, "assumed to be as many as here"
+                return None, int(found[side]), f"as in job {job.job_id}"
+        return own, own * each, "assumed to be as many as here"
 
     def _peer_of(self, request: Mapping[str, Any]) -> Peer:
         party = request.get("peer")

@@ -128,8 +128,8 @@ class NodeClient:
 
     def estimate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What `submit` of the same request would cost: cost {suite, buckets, seconds, bytes, …},
-        why, own_rows, peer_rows (`peer_rows` of the request, else a guess), basis, alternatives; `cost` is
-        None for a kind without alignment. Counts the rows of the own file.
+        why, own_people, own_identifiers, peer_people, peer_identifiers (by `peer_rows` of the request, else a
+        guess), basis, alternatives; `cost` is None for a kind without alignment. Counts the own file's rows.
         """
         return dict(self._call("estimate", timeout=3600.0, request=dict(request)))
 

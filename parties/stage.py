@@ -200,7 +200,10 @@ class JobKind:
     it; both sides call it before anything runs. `leakage` has what each role learns, shown before approval
     and kept in the audit bundle: {"brand": ("…",), "provider": ("…",)}. `methods`: other ways to the same
     result with stages, checks and leakage of their own, by the spec's parameter `method`. `aligned`: who is
-    the receiver of its align stage, for the forecast; empty if it has none.
+    the receiver of its align stage, for the forecast; empty if it has none. `tabled`: what is aligned gets a
+    table of records in the same exchange.
+    `check_own(spec, dataset, private)`: raises NodeError if the brand's private parameters or columns are not
+    what the job needs; at submission, before anybody is asked.
     `spends`: the privacy budget that a job uses up, None for a kind or job without noise; both sides derive
     it from what both signed.
     """
@@ -212,6 +215,8 @@ class JobKind:
     leakage: Mapping[str, tuple[str, ...]]
     methods: Mapping[str, JobKind] = field(default_factory=dict)
     aligned: Literal["", "brand", "provider"] = ""
+    tabled: bool = False
+    check_own: Callable[[JobSpec, Dataset, Mapping[str, Any]], object] = lambda spec, dataset, private: None
     spends: Callable[[JobSpec, Agreement], Spend | None] = lambda spec, agreement: None
 
     def of(self, spec: JobSpec) -> JobKind:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from pec import wording
-from pec.cli_common import account_rows, emit, json_option, note, progress, table, time_text
+from pec.cli_common import account_rows, emit, json_option, note, printable, progress, table, time_text
 from pec.cli_node import client_of, home_option, read_json
 from pec.errors import PecError
 
@@ -122,10 +122,16 @@ def _forecast(found: dict[str, Any]) -> str:
     cost = found["cost"]
     if not cost:
         return str(found["why"])
+    sides = []
+    for whose, side in (("own", "own"), ("the partner's", "peer")):
+        people, identifiers = found[f"{side}_people"], found[f"{side}_identifiers"]
+        text = f"{identifiers:,} identifiers" if people is None else f"{people:,} people"
+        several = "" if people in (None, identifiers) else f" with {identifiers:,} identifiers"
+        sides.append(f"{whose} {text}{several}")
     return (
         f"forecast of the alignment: {cost['suite']}, {wording.seconds_text(cost['seconds'])}, "
         f"{wording.bytes_text(cost['bytes'])} in {cost['buckets']} bucket(s) ({found['why']}; "
-        f"own rows {found['own_rows']:,}, the partner's {found['peer_rows']:,}, {found['basis']})"
+        f"{', '.join(sides)}, {found['basis']}); what the job computes afterwards comes on top"
     )
 
 
@@ -431,8 +437,60 @@ def _result(d: dict[str, Any]) -> Any:
     return Group(_figures(d["result"]), table(("file",), [(f,) for f in d["files"]]))
 
 
-def _figures(result: dict[str, Any]) -> Any:
-    return table(("figure", "value"), [(k, _figure(v)) for k, v in result.items()])
+#: Rows of a table inside a result that are printed; `--json` has all.
+MOST_ROWS = 25
+
+
+def _figures(result: dict[str, Any], name: str = "") -> Any:
+    """Single figures in one table, and a table of its own for whatever has figures inside."""
+    from rich.console import Group
+    from rich.text import Text
+
+    plain = [(k, _number(v)) for k, v in result.items() if not _is_nested(v)]
+    parts: list[Any] = [Text(printable(name))] if name and plain else []
+    if plain or not name:
+        parts.append(table(("figure", "value"), plain))
+    for key, value in result.items():
+        title = f"{name} · {key}" if name else key
+        if _is_nested(value):
+            parts.append(_figures(value, title) if _is_tree(value) else _grid(value, title))
+    return Group(*parts)
+
+
+def _is_nested(value: Any) -> bool:
+    """A dictionary, or a list of them."""
+    if isinstance(value, list):
+        return any(isinstance(v, dict) for v in value)
+    return isinstance(value, dict) and bool(value)
+
+
+def _number(value: Any) -> Any:
+    """A number stays one, so that it stands on the right."""
+    return value if isinstance(value, int | float) else _figure(value)
+
+
+def _is_tree(value: Any) -> bool:
+    """A dictionary whose values are of different kinds, so that no grid holds it."""
+    if not isinstance(value, dict):
+        return False
+    nested = [isinstance(v, dict) for v in value.values()]
+    return not all(nested) or any(_is_nested(w) for v in value.values() for w in v.values())
+
+
+def _grid(value: dict[str, Any] | list[Any], title: str) -> Any:
+    """Entries of the same form, a row each."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if isinstance(value, dict):
+        rows = [{"": name, **entry} for name, entry in value.items()]
+    else:
+        rows = [entry if isinstance(entry, dict) else {"value": entry} for entry in value]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if len(rows) > MOST_ROWS:
+        title += f" (the first {MOST_ROWS} of {len(rows)}; all with --json)"
+    cells = [[_number(row.get(name)) for name in columns] for row in rows[:MOST_ROWS]]
+    return Group(Text(printable(title)), table(columns, cells))
 
 
 def _figure(value: Any) -> Any:

@@ -11,6 +11,7 @@ The provider keeps the thresholds of its own splits, the brand everything else.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +21,7 @@ from parties import binning
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
+from parties.home import Dataset
 from parties.kinds import common, supervised
 from parties.kinds.metrics import measure
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
@@ -80,6 +82,11 @@ def terms_of(spec: JobSpec) -> boost.Terms:
     )
 
 
+def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
+    common.check_private(private, PRIVATE)
+    common.own_columns(spec, dataset, private)
+
+
 def open_view(request: ViewRequest) -> ConsentedView:
     if request.role == "brand":
         common.check_private(request.private, PRIVATE)
@@ -90,7 +97,7 @@ def fit_brand(ctx: StageContext) -> None:
     alive = common.receive_alive(ctx, "fit alive")
     objective = str(ctx.spec.params.get("objective", "logistic"))
     people = supervised.people_of(ctx, alive, objective == "logistic")
-    names = list(ctx.private.get("columns", ()))
+    names = supervised.learned_from(ctx)
     fitted = people.view_rows[people.train]
     ctx.channel.progress(0, 1, "columns")
     plan = binning.learn(ctx.view, names, fitted, OWN_BINS, tails=True)
@@ -203,6 +210,8 @@ BOOST = JobKind(
     ),
     check=check,
     open_view=open_view,
+    aligned="brand",
+    check_own=check_own,
     leakage={
         "brand": (
             "which of its people the provider has among its eligible people",

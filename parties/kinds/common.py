@@ -7,7 +7,7 @@ A *view row* is a row of one side's `ConsentedView`. The provider's view rows ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from parties.cost import AUTO
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView, Gate
+from parties.home import Dataset
 from parties.kinds import aligning, bucket_store, transfer
 from parties.stage import StageContext, ViewRequest
 
@@ -158,6 +159,43 @@ def open_view(request: ViewRequest, own: Iterable[str] = ()) -> ConsentedView:
             counts=view.counts["out"],
         )
     return view
+
+
+def own_columns(
+    spec: JobSpec, dataset: Dataset, private: Mapping[str, Any], labels: Sequence[str] = ("label",)
+) -> tuple[str, ...]:
+    """The brand's columns that a job reads: its labels, then those that it learns from.
+
+    These are the private parameter `columns`, or without it all columns of the data set under a category of
+    the job, but for identifiers; never a label. Raises `job.private` and `dataset.category`.
+    """
+    known, names = dataset.categories, [private.get(label) for label in labels]
+    if None in names:
+        which = " and ".join(f"`{label}`" for label in labels)
+        raise NodeError("job.private", f"the job learns from the brand's people: name the column in {which}")
+    if len(set(names)) != len(names):
+        raise NodeError("job.private", f"{' and '.join(labels)} are the same column", "name two columns")
+    asked = private.get("columns")
+    if asked is None:
+        out = {*names, *(column for column, _ in dataset.identifiers)}
+        asked = [n for n, c in known.items() if c in spec.categories and n not in out]
+    if set(asked) & set(names):
+        raise NodeError("job.private", "the label can't be one of the columns that the model learns from")
+    wanted = tuple(dict.fromkeys((*names, *asked)))
+    covered(wanted, spec, dataset)
+    return wanted
+
+
+def covered(names: Sequence[str], spec: JobSpec, dataset: Dataset) -> None:
+    """Each of the brand's columns needs a category of the job (`dataset.category`)."""
+    for name in names:
+        if dataset.categories.get(name) not in spec.categories:
+            raise NodeError(
+                "dataset.category",
+                f"the brand's column {name!r} has {dataset.categories.get(name) or 'no category'}, and the "
+                f"job covers {', '.join(spec.categories)}",
+                "check its name, and give it a category of the job: pec node data add",
+            )
 
 
 def provider_columns(request: ViewRequest) -> tuple[str, ...]:

@@ -114,7 +114,10 @@ ENRICH = JobKind(
         Stage("release", release_brand, release_provider, repeatable=True),
     ),
     check=check,
+    check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
     open_view=open_view,
+    aligned="brand",
+    tabled=True,
     leakage={
         "brand": (
             "the agreed tags of those of its people whom the provider has among its eligible people",

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from parties import binning
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
+from parties.home import Dataset
 from parties.kinds import common, supervised
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from protocols import boost
@@ -59,10 +62,21 @@ def terms_of(spec: JobSpec) -> boost.Terms:
     return boost.Terms(trees=1, depth=1, bits=bins.bit_length() - 1, max_rows=common.MAX_ROWS)
 
 
+def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
+    common.check_private(private, PRIVATE)
+    common.own_columns(spec, dataset, _no_columns(private))
+
+
+def _no_columns(private: Mapping[str, Any]) -> dict[str, Any]:
+    """A report reads the label and no other column of the brand's."""
+    return {**private, "columns": []}
+
+
 def open_view(request: ViewRequest) -> ConsentedView:
-    if request.role == "brand":
-        common.check_private(request.private, PRIVATE)
-    return supervised.open_view(request)
+    if request.role == "provider":
+        return supervised.open_view(request)
+    common.check_private(request.private, PRIVATE)
+    return supervised.open_view(replace(request, private=_no_columns(request.private)))
 
 
 def count_brand(ctx: StageContext) -> None:
@@ -178,6 +192,8 @@ FEATURE_REPORT = JobKind(
     ),
     check=check,
     open_view=open_view,
+    aligned="brand",
+    check_own=check_own,
     leakage={
         "brand": (
             "which of its people the provider has among its eligible people",

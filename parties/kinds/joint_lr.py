@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from parties import features
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import Column, ConsentedView
+from parties.home import Dataset
 from parties.kinds import common
 from parties.kinds.metrics import measure
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
@@ -86,30 +88,16 @@ def terms_of(spec: JobSpec, agreement: Agreement) -> joint.Terms:
     )
 
 
+def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
+    common.check_private(private, PRIVATE)
+    common.own_columns(spec, dataset, private)
+
+
 def open_view(request: ViewRequest) -> ConsentedView:
     if request.role == "provider":
         return common.open_view(request)
     common.check_private(request.private, PRIVATE)
-    label = request.private.get("label")
-    if not label:
-        raise NodeError("job.private", "a joint model needs a `label`, a column of the own data set")
-    return common.open_view(request, (label, *own_columns(request)))
-
-
-def own_columns(request: ViewRequest) -> tuple[str, ...]:
-    """The brand's columns: those that it named, or all under a category of the job; never the label."""
-    known, label = request.dataset.categories, request.private.get("label")
-    asked = request.private.get("columns")
-    if asked is None:
-        return tuple(n for n, c in known.items() if c in request.spec.categories and n != label)
-    for name in asked:
-        if known.get(name) not in request.spec.categories or name == label:
-            raise NodeError(
-                "dataset.category",
-                f"column {name!r} is the label, or has no data category that the job covers",
-                "register the data set with the column's category",
-            )
-    return tuple(dict.fromkeys(asked))
+    return common.open_view(request, common.own_columns(request.spec, request.dataset, request.private))
 
 
 # -- align ---------------------------------------------------------------------------------------------------
@@ -446,6 +434,8 @@ JOINT_LR = JobKind(
     ),
     check=check,
     open_view=open_view,
+    aligned="brand",
+    check_own=check_own,
     leakage={
         "brand": (
             "which of its people the provider has among its eligible people",

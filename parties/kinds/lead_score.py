@@ -25,6 +25,7 @@ from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.grades import CUTOFFS, Grading, are_cutoffs
+from parties.home import Dataset
 from parties.kinds import boost, common, joint_lr, supervised
 from parties.stage import Channel, JobKind, Stage, StageContext, ViewRequest
 from protocols.machine import Machine
@@ -121,7 +122,9 @@ def of_target(ctx: StageContext, target: str) -> StageContext:
     private: dict[str, Any] = {}
     if ctx.role == "brand":
         private = {k: v for k, v in ctx.private.items() if k not in (*TARGETS, "weight", "cutoffs")}
-        private |= {"label": ctx.private[target], "columns": list(ctx.private.get("columns") or ())}
+        labels = [ctx.private[name] for name in TARGETS]
+        private |= {"label": ctx.private[target]}
+        private["columns"] = [name for name in ctx.view.allowed if name not in labels]
         # The same people are held out of both fits, or the grade could be measured on hardly anybody.
         private["holdout_seed"] = ctx.carry["holdout_seed"]
     return replace(
@@ -140,15 +143,13 @@ def open_view(request: ViewRequest) -> ConsentedView:
     if request.role == "provider":
         return common.open_view(request)
     common.check_private(request.private, PRIVATE)
-    speed, value = (request.private.get(target) for target in TARGETS)
-    if not speed or not value:
-        raise NodeError(
-            "job.private", "lead scoring learns two labels: name their columns in speed and value"
-        )
-    if speed == value:
-        raise NodeError("job.private", "speed and value are the same column", "name two columns")
-    columns = [value, *(request.private.get("columns") or ())]
-    return supervised.open_view(replace(request, private={"label": speed, "columns": columns}))
+    names = common.own_columns(request.spec, request.dataset, request.private, TARGETS)
+    return supervised.open_own(request, names)
+
+
+def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
+    common.check_private(private, PRIVATE)
+    common.own_columns(spec, dataset, private, TARGETS)
 
 
 def align_brand(ctx: StageContext) -> None:
@@ -276,6 +277,7 @@ def _kind(base: JobKind) -> JobKind:
         open_view=open_view,
         leakage=_leakage(base),
         aligned="brand",
+        check_own=check_own,
     )
 
 

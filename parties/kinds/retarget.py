@@ -121,6 +121,7 @@ RETARGET = JobKind(
         Stage("release", release_brand, release_provider, repeatable=True),
     ),
     check=check,
+    check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
     open_view=open_view,
     leakage={
         "brand": (

@@ -68,25 +68,12 @@ def open_view(request: ViewRequest) -> ConsentedView:
     """As `common.open_view`; the brand's view can read its label and its own columns, and nothing else."""
     if request.role == "provider":
         return common.open_view(request)
-    wanted = [request.private.get("label"), *request.private.get("columns", ())]
-    if wanted[0] is None:
-        raise NodeError("job.private", "the job learns from a label: name its column in `label`")
-    if len(set(wanted)) != len(wanted):
-        raise NodeError("job.private", "the label can't be one of the columns that the model learns from")
-    return open_own(request, wanted)
+    return open_own(request, common.own_columns(request.spec, request.dataset, request.private))
 
 
 def open_own(request: ViewRequest, names: Sequence[str]) -> ConsentedView:
     """The brand's view of these columns of its own; each needs a category of the job (`dataset.category`)."""
-    known = request.dataset.categories
-    for name in names:
-        if known.get(name) not in request.spec.categories:
-            raise NodeError(
-                "dataset.category",
-                f"the brand's column {name!r} has {known.get(name) or 'no category'}, and the job covers "
-                f"{', '.join(request.spec.categories)}",
-                "check its name, and give it a category of the job: pec node data add",
-            )
+    common.covered(names, request.spec, request.dataset)
     view = Gate(request.center, request.home).open(
         request.dataset.name,
         request.spec.purpose,
@@ -224,3 +211,9 @@ def check_no_noise(spec: JobSpec, privacy: Any, kind: str) -> None:
             "ask for a lookalike, or sign an agreement without epsilon for this kind",
             share=True,
         )
+
+
+def learned_from(ctx: StageContext) -> list[str]:
+    """The brand's columns of the model: those asked for, or all that its view may read but the label."""
+    asked = ctx.private.get("columns")
+    return [n for n in ctx.view.allowed if n != ctx.private["label"] and (asked is None or n in asked)]

@@ -50,12 +50,17 @@ def test_there_is_one_head() -> None:
     assert schema.script_directory().get_heads() == [schema.head()]
 
 
-def test_the_models_are_what_the_migrations_make(tmp_path: Path) -> None:
-    make(tmp_path / "c").close()
-    database = storage.open_database(tmp_path / "c")
-    with database.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), schema.all_tables()) == []
-    database.close()
+def test_the_models_are_what_the_migrations_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first database of a process, for which Alembic runs, and in the next, which repeats it."""
+    monkeypatch.setattr(schema, "_written", {})
+    for name in ("first", "next"):
+        make(tmp_path / name).close()
+        assert len(schema._written) == 1
+        database = storage.open_database(tmp_path / name)
+        with database.read() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), schema.all_tables()) == []
+            schema.check(connection)
+        database.close()
 
 
 def test_down_and_up_again_keeps_the_data(tmp_path: Path) -> None:

@@ -422,3 +422,25 @@ def test_help_of_the_consent_center_imports_none_of_it() -> None:
     code = f"import sys; from pec.cli import cli; {call}; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_nested_results_are_printed_as_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {
+        "count": 1234,
+        "auc": 0.712345,
+        "auc_interval": [0.7, 0.7234567],
+        "notes": [],
+        "recall_at": {"1": 0.25, "5": 0.5},
+        "columns": [{"column": f"c{n}", "iv": n / 3, "bins": [{"people": 1}]} for n in range(40)],
+        "speed[red]": {"auc": 0.75, "calibration": {"brier": 0.125}},
+        "intervals": {"auc": {"low": 0.5, "high": 0.625}, "ks": {"low": 0.25, "high": 0.375}},
+        "empty": {},
+    }
+    cli_common.emit(result, False, cli_job._figures)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert any("count" in line and "1,234" in line for line in lines)
+    assert any("auc_interval" in line and "0.7, 0.7235" in line for line in lines)
+    assert {"recall_at", "speed[red]", "speed[red] · calibration", "intervals"} <= set(lines)
+    assert "columns (the first 25 of 40; all with --json)" in lines
+    assert any(line.split("│")[1:4] == [" auc ", "  0.5 ", " 0.625 "] for line in lines), lines
+    assert sum("c1" in line for line in lines) == 11 and not any("{" in line for line in lines)
