@@ -11,6 +11,7 @@ from consent_center.collection.client import collection_of
 from consent_center.model import KINDS
 from pec.cli_common import emit, json_option, table
 from pec.consent_options import actor, document, facts, open_at, short, where
+from pec.errors import EXIT_REFUSED
 
 KIND = click.Choice(KINDS)
 
@@ -179,7 +180,7 @@ def may_ask(
     with open_at(location) as center:
         told = collection_of(center).may_ask(kind, value, purpose_id, recipient)
     emit(told, as_json, facts)
-    return 0 if told["may_ask"] else 3
+    return 0 if told["may_ask"] else EXIT_REFUSED
 
 
 COMMANDS = (form, site, experiment, link, opt_in, guardian_link, may_ask)

@@ -9,6 +9,7 @@ import click
 
 from pec import wording
 from pec.cli_common import emit, json_option, note, table
+from pec.errors import EXIT_FAILED
 
 TITLE = ("PEC 演示", "PEC demonstration")
 SUBTITLE = (
@@ -35,7 +36,7 @@ def demo(out: Path, seed: int, as_json: bool) -> int:
     data_file, page = pages.write(report, out, TITLE, SUBTITLE)
     files = {"report": str(data_file), "page": str(page)}
     emit({**report, **files}, as_json, lambda d: _show(d))
-    return 0 if report["ok"] else 1
+    return 0 if report["ok"] else EXIT_FAILED
 
 
 def _show(d: dict[str, Any]) -> Any:

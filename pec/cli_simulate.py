@@ -10,6 +10,7 @@ import click
 
 from pec import wording
 from pec.cli_common import emit, json_option, progress, table
+from pec.errors import EXIT_FAILED
 
 F = TypeVar("F", bound=Callable[..., Any])
 ID_KINDS = ("auto", "phone", "email", "device", "opaque")
@@ -253,7 +254,7 @@ def _run(
             inputs, out=given["out"], watch=lambda what, done, total: bar.update(done, total, what)
         )
     emit(report, given["as_json"], _show)
-    return 0 if report["ok"] else 1
+    return 0 if report["ok"] else EXIT_FAILED
 
 
 def _show(d: dict[str, Any]) -> Any:

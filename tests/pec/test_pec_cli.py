@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -20,10 +21,14 @@ from click.testing import CliRunner
 from pec_command import ROOT, pec
 from rich.console import Console
 
+from consent_center import errors as consent_errors
+from parties import errors as party_errors
 from parties.errors import NodeError
-from pec import cli_audit, cli_common, cli_job, cli_node, plan
+from pec import cli_audit, cli_common, cli_job, cli_node, cli_simulate, plan
+from pec import errors as pec_errors
 from pec.cli import COMMANDS, cli
-from pec.errors import PecError
+from pec.errors import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_REFUSED, PecError, exit_code_of
+from protocols import errors as protocol_errors
 
 
 def commands(group: click.Group = cli, prefix: str = "pec") -> Iterator[tuple[str, click.Command]]:
@@ -444,3 +449,34 @@ def test_nested_results_are_printed_as_tables(capsys: pytest.CaptureFixture[str]
     assert "columns (the first 25 of 40; all with --json)" in lines
     assert any(line.split("│")[1:4] == [" auc ", "  0.5 ", " 0.625 "] for line in lines), lines
     assert sum("c1" in line for line in lines) == 11 and not any("{" in line for line in lines)
+
+
+def test_the_table_of_exit_codes_is_whole() -> None:
+    """Every command that ends with a result and another exit code than 0 stands in the row of that code."""
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    rows = {int(m[1]): m[0] for m in re.finditer(r"^\| (\d+) \|.*$", text, re.MULTILINE)}
+    assert set(rows) == {0, EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED}
+    named = {code: set(re.findall(r"`(pec [a-z -]+)`", row)) for code, row in rows.items()}
+    found: dict[int, set[str]] = {code: set() for code in rows}
+    for path, command in commands():
+        source = inspect.getsource(inspect.unwrap(command.callback))  # type: ignore[arg-type]
+        if "return _run(" in source:
+            path, source = path.rpartition(" ")[0], inspect.getsource(cli_simulate._run)
+        assert not re.search(r"(return|else) [1-9]\b", source), f"{path}: name the code"
+        for code, name in ((EXIT_FAILED, "EXIT_FAILED"), (EXIT_REFUSED, "EXIT_REFUSED")):
+            if name in source:
+                found[code].add(path)
+    assert found[EXIT_FAILED] and found[EXIT_REFUSED]
+    assert named == found
+
+
+def test_every_error_code_has_an_exit_code_of_the_table() -> None:
+    """And a refusal by an agreement or by consent is none of the input, wherever it comes from."""
+    tables = (consent_errors.CODES, party_errors.CODES, protocol_errors.CODES, pec_errors.CODES)
+    codes = [code for table in tables for code in table]
+    assert {exit_code_of(code) for code in codes} == {EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED}
+    for code in codes:
+        if code.startswith(("agreement.", "consent.")):
+            assert exit_code_of(code) == EXIT_REFUSED, code
+        if code.startswith(("dataset.", "rows.", "registry.")) or code in ("pec.usage", "pec.file"):
+            assert exit_code_of(code) == EXIT_INPUT, code
