@@ -139,3 +139,15 @@ def test_the_log_is_json_lines_and_rotates(tmp_path, monkeypatch):
 )
 def test_handshake_lines_become_sentences(line, cause):
     assert cause in _why(line)
+
+
+def test_a_node_process_never_loads_pandas() -> None:
+    code = (
+        "import sys; from parties import node; node.arrow_without_pandas(); import pyarrow as pa\n"
+        "import parties.engine, parties.operator, parties.transport.server, consent_center.center\n"
+        "from parties.kinds import KINDS\n"
+        "assert all(KINDS.values()) and pa.array(['a', None]).null_count == 1\n"
+        "print('pandas' in sys.modules); import pandas; print(pandas.Series([1]).sum())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1"]
