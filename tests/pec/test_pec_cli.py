@@ -360,7 +360,8 @@ def test_a_job_for_people() -> None:
         "city",
         "bins",
         "2026-03-08",
-        "5: 0.1235",
+        "recall_at",
+        "0.1235",
         "0.7654, 0.8",
     ):
         assert text in shown, text
