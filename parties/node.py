@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from consent_center import no_pandas
 from consent_center.errors import ConsentError
 from parties.errors import NodeError
 from parties.home import Home, write_json
@@ -178,32 +179,6 @@ def _consent_rest(home: Home, center: Any) -> Iterator[str]:
         yield running.address.url
 
 
-class _NoPandas:
-    """A finder, for a moment: pandas is not to be found."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ImportError("a node has no use for it")
-
-
-def arrow_without_pandas() -> None:
-    """Let pyarrow look for pandas now and not find it. For processes that never use pandas.
-
-    Its first `pa.array` of anything but a numpy array imports pandas, half a second of every node's start, to
-    ask whether it is a Series. It looks once; importing pandas by oneself is as ever.
-    """
-    if "pandas" in sys.modules:
-        return
-    import pyarrow as pa
-
-    sys.meta_path.insert(0, _NoPandas)  # type: ignore[arg-type]
-    try:
-        pa.array([0])
-    finally:
-        sys.meta_path.remove(_NoPandas)  # type: ignore[arg-type]
-
-
 def main(argv: list[str] | None = None, kinds: Mapping[str, JobKind] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m parties.node", description="Run a party node.")
     parser.add_argument("--home", required=True, type=Path, help="the node's directory")
@@ -240,5 +215,5 @@ def main(argv: list[str] | None = None, kinds: Mapping[str, JobKind] | None = No
 if __name__ == "__main__":
     # Before grpc is imported: its handshake errors are what the log's transport.handshake is made of.
     os.environ.setdefault("GRPC_VERBOSITY", "INFO")
-    arrow_without_pandas()
+    no_pandas.settle()
     sys.exit(main())

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from consent_center import no_pandas
 from pec import __version__
 from pec.cli_common import run
 from pec.lazy_group import LazyGroup
@@ -43,7 +44,13 @@ def cli() -> None:
     """
 
 
+#: Commands that never use pandas.
+WITHOUT_PANDAS = ("consent", "preference")
+
+
 def main() -> None:
+    if sys.argv[1:] and sys.argv[1] in WITHOUT_PANDAS:
+        no_pandas.keep_out()
     sys.exit(run(cli))
 
 

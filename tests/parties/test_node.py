@@ -143,7 +143,7 @@ def test_handshake_lines_become_sentences(line, cause):
 
 def test_a_node_process_never_loads_pandas() -> None:
     code = (
-        "import sys; from parties import node; node.arrow_without_pandas(); import pyarrow as pa\n"
+        "import sys; from consent_center import no_pandas; no_pandas.settle(); import pyarrow as pa\n"
         "import parties.engine, parties.operator, parties.transport.server, consent_center.center\n"
         "from parties.kinds import KINDS\n"
         "assert all(KINDS.values()) and pa.array(['a', None]).null_count == 1\n"
