@@ -12,6 +12,8 @@ KINDS: dict[str, Text] = {
     "lookalike": ("相似人群扩量", "Lookalike"),
     "enrich": ("标签增补", "Tag enrichment"),
     "retarget": ("重定向", "Retargeting"),
+    "feature-report": ("特征报告", "Feature report"),
+    "boost": ("联合提升树", "Boosted trees"),
     "joint-lr": ("联合回归", "Joint regression"),
     "score": ("按已有模型评分", "Scoring by a model"),
     "lead-score": ("线索评分", "Lead scoring"),

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pec import charts, metrics, report
+from consent_center.model import REASONS
+from parties.gate import MIDWAY
+from parties.kinds import KINDS
+from pec import charts, metrics, report, wording
 
 
 class Page(HTMLParser):
@@ -190,3 +193,15 @@ def test_the_legend_of_the_histogram_covers_no_bar() -> None:
     ]
     legend = [float(y) for y in re.findall(r'class="line key[^"]*" d="M[\d.]+,([\d.]+)h', drawn)]
     assert legend and min(bars) > max(legend) + 8
+
+
+def test_every_kind_and_every_reason_has_its_words_in_both_languages() -> None:
+    """And each side of a job is told as much in Chinese as in English."""
+    assert set(KINDS) <= set(wording.KINDS)
+    assert set(REASONS) - {"eligible"} | {MIDWAY} <= set(wording.REASONS)
+    for zh, en in (*wording.KINDS.values(), *wording.REASONS.values()):
+        assert re.search("[\u4e00-\u9fff]", zh) and en.isascii()
+    for kind in KINDS.values():
+        for method in (kind, *kind.methods.values()):
+            for side in ("brand", "provider"):
+                assert len(method.leakage[f"{side}.zh"]) == len(method.leakage[side]), (method.name, side)
