@@ -18,6 +18,7 @@ from protocols.align import buckets as bucketing
 from protocols.align.tags import NUMBER_BYTES, tag_bytes
 from protocols.machine import MAX_MESSAGE
 from protocols.oprf.padding import CHUNK, padded_size, rows_per_message
+from protocols.security import STATISTICAL_BITS, VOLE_SUBFIELD_BITS
 
 #: What a frame adds to a message: job id, stage, sequence number, protobuf's and gRPC's heads, in bytes.
 FRAME = 96
@@ -38,6 +39,9 @@ PREPARED_ROW = 3.5e-6
 #: Bytes of `vole`, counted in runs of 2^8 to 2^20 items a side (within 2 % of each): up a fixed part and one
 #: for each item, down a fixed part, one for each doubling beyond 2^11 items, and the rows' tags.
 VOLE_UP, VOLE_UP_ITEM, VOLE_DOWN, VOLE_DOWN_STEP = 145_000, 10.85, 34_960, 4096
+
+#: The same where all runs together have more rows than values of 64 bits are enough for: values of 128.
+VOLE_UP_WIDE, VOLE_UP_ITEM_WIDE = 270_000, 21.65
 
 #: Seconds of `vole` in the same runs, both sides on two cores: the set-up, an item at the receiver, a row.
 VOLE_SETUP, VOLE_RECEIVER, VOLE_ROW = 0.25, 0.6e-6, 0.35e-6
@@ -130,10 +134,12 @@ def ecdh(work: Work, rates: Rates) -> Cost:
 
 
 def vole(work: Work, rates: Rates) -> Cost:
-    """A fixed part for the VOLE, 10.85 bytes an item up, t bytes a row down; vector kernels on both sides."""
+    """A fixed part for the VOLE, 10.85 or 21.65 bytes an item up, t bytes a row down; vector kernels."""
     size, rows = work.receiver_run, work.sender_run
     width = tag_bytes(size, rows, work.buckets) + (NUMBER_BYTES if work.buckets > 1 else 0)
-    sent = VOLE_UP + round(VOLE_UP_ITEM * size)
+    wide = rows * work.buckets > 1 << (VOLE_SUBFIELD_BITS - STATISTICAL_BITS)
+    fixed, each = (VOLE_UP_WIDE, VOLE_UP_ITEM_WIDE) if wide else (VOLE_UP, VOLE_UP_ITEM)
+    sent = fixed + round(each * size)
     received = VOLE_DOWN + VOLE_DOWN_STEP * max(0, size.bit_length() - 12) + width * rows
     sent += FRAME * (2 + sent // MAX_MESSAGE)
     received += FRAME * (2 + received // MAX_MESSAGE)

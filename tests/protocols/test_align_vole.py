@@ -394,3 +394,16 @@ def test_the_receivers_memory_does_not_grow_with_the_senders_rows() -> None:
         table.take(low, items_of(range(low, low + 1000))[:, :10].copy())
     assert before == [a.nbytes for a in vars(table).values() if isinstance(a, np.ndarray)]
     assert okvs.Shape.of(256).size < 2 * 256
+
+
+def test_a_run_holds_what_its_vole_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from protocols.align.vole import messages
+
+    assert messages.fits(1 << 25) and not messages.fits(1 << 26)
+    receiver = align.Receiver(items_of(range(300)), SESSION, align.Limits(), stream("r"), suite="vole")
+    sender = align.Sender(items_of("ab"), SESSION, align.Limits(), stream("s"), suite="vole")
+    monkeypatch.setattr(messages, "MOST", 300)
+    with pytest.raises(PeerError, match=r"protocol\.too_large.*one run"):
+        converse(receiver, sender)
+    with pytest.raises(LocalError, match=r"protocol\.argument.*buckets"):
+        align.Receiver(items_of(range(300)), SESSION, align.Limits(), stream("r"), suite="vole")

@@ -11,12 +11,18 @@ from protocols.labels import label
 from protocols.machine import MAX_MESSAGE
 from protocols.okvs import Shape
 from protocols.security import STATISTICAL_BITS, VOLE_SUBFIELD_BITS
+from protocols.vole.messages import MOST
 
 #: Bytes of a message beside its data: type, first, length.
 _HEADER = 16
 
 #: Bytes of a tag in the malicious variant: the whole output.
 FULL_TAG = 16
+
+
+def fits(size: int) -> bool:
+    """Whether one run can serve a receiver of so many padded items: each entry of the store takes a VOLE."""
+    return Shape.of(size).size <= MOST
 
 
 @dataclass(frozen=True)

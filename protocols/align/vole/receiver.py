@@ -33,6 +33,7 @@ from protocols.align.vole.messages import (
     Vector,
     binding,
     commitment,
+    fits,
 )
 from protocols.codec import B16, B32, U64, array_of
 from protocols.errors import LocalError, PeerError
@@ -60,6 +61,11 @@ class Run:
         runs: int,
     ) -> None:
         self.n, self.size = len(items), padded_size(len(items))
+        if not fits(self.size):
+            raise LocalError(
+                "protocol.argument",
+                f"{self.n} items in one run of suite vole; cut the set into buckets of {1 << 25} at the most",
+            )
         self.limits, self.rng = limits, rng
         # Padding is random items, encoded like all others: neither sizes nor times tell them apart.
         self.items = np.concatenate([items, random_bytes(self.size - self.n, ITEM, rng)])

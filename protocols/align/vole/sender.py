@@ -31,6 +31,7 @@ from protocols.align.vole.messages import (
     Vector,
     binding,
     commitment,
+    fits,
 )
 from protocols.codec import B32, U32, U64, array_of
 from protocols.errors import PeerError
@@ -88,6 +89,12 @@ class Run:
         if ask.size > most:
             raise PeerError(
                 "protocol.too_large", f"the receiver asks for {ask.size} items, {most} are allowed"
+            )
+        if not fits(ask.size):
+            # Found out later it would end the session as this side's fault.
+            raise PeerError(
+                "protocol.too_large",
+                f"the receiver asks for {ask.size} items in one run; use buckets",
             )
         if ask.size != padded_size(ask.size):
             # An unrounded size would tell more about the receiver than the README says.
