@@ -378,8 +378,14 @@ class Rights:
             if letter == "decision" and not request.outcome:
                 raise ConsentError("rights.state", "nothing is decided yet")
             words = language or request.language
-            due = replace(request, due=self._due(connection, request, now)[0].isoformat())
-            page = letters.render(letter, words, due, self.controller, moment(now)[:10], text)
+            rule = store.rule_of(connection, request.id)
+            # Days as the person's calendar has them: the rule's zone, by which the deadline is counted too.
+            received, today = (
+                clock.local_date(rule, at).isoformat() for at in (store.micros_of(request.received_at), now)
+            )
+            due = self._due(connection, request, now)[0].isoformat()
+            dated = replace(request, due=due, received_at=received)
+            page = letters.render(letter, words, dated, self.controller, today, text)
             data = {"letter": letter, "language": words, "sha256": letters.digest(page)}
             store.step(connection, self.keys, request, "letter", data, {"html": page}, now, actor)
             return {"html": page, "sha256": data["sha256"], "leaf": log.size(connection) - 1}

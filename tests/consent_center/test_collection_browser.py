@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import threading
@@ -61,7 +62,7 @@ def shop(center: Center, base: str) -> Iterator[str]:
     held["page"] = (
         '<!doctype html><html lang="en"><meta name="viewport" content="width=device-width">'
         "<title>Shop</title><h1>Shop</h1><button id=privacy data-pec-open>Privacy</button>"
-        f'<script src="{base}/v1/embed.js" data-site="{key}" defer></script></html>'
+        f'<script src="{base}/v1/embed.js" data-site="{key}" data-signals="tcf gpp" defer></script></html>'
     ).encode()
     thread = threading.Thread(target=served.serve_forever, daemon=True)
     thread.start()
@@ -180,6 +181,66 @@ def test_global_privacy_control_in_the_browser(center: Center, shop: str, tmp_pa
         shadow(browser, ".offer button")[1].click()  # agrees all the same: the signal stands
         until(browser, lambda: "Privacy Control" in shadow(browser, "[role=status]")[0].text)
         assert "You did not agree" in shadow(browser, ".offer")[0].text
+
+
+def test_strings_of_a_consent_platform_are_passed_on(
+    center: Center, shop: str, tmp_path: Path, shared_data: Path
+) -> None:
+    """The page's own platform answers `__tcfapi` and `__gpp` with strings that the reference wrote; what they
+    say is recorded for the visitor, with the raw strings as evidence, once and not again on the next page.
+    """
+
+    def strings(file: str) -> list[dict[str, Any]]:
+        with gzip.open(shared_data / "vectors" / file) as packed:
+            return list(json.load(packed)["strings"])
+
+    tcf = next(
+        entry["tc_string"]
+        for entry in strings("tcf/tc_strings_reference_decode.json.gz")
+        if entry["ok"] and {3, 4} <= set(entry["decoded"]["purposeConsents"])
+    )
+    gpp = next(
+        entry["gpp_string"]
+        for entry in strings("gpp/gpp_strings_reference_decode.json.gz")
+        if entry["ok"] and '"SaleOptOut": 1' in json.dumps(entry["sections"])
+    )
+    common = {"recipient": "cmp", "regulation": "GDPR", "categories": ["contact"]}
+    agrees = {
+        "purpose": "ads0",
+        "purpose_version": 1,
+        "notice": "notice0",
+        "notice_version": 1,
+        "tcf_consents": [3, 4],
+    }
+    sold = {"purpose": "ads1", "opt_out": ["us.SaleOptOut"]}
+    rules = [{**common, **agrees}, {**common, **sold}]
+    center.put_signal_mapping({"format": "pec.signals/1", "rules": rules}, "dpo")
+    platform = f"""
+        window.__tcfapi = (command, version, callback) =>
+            callback({{eventStatus: "tcloaded", tcString: "{tcf}"}}, command === "addEventListener");
+        window.__gpp = (command, callback) =>
+            callback({{gppString: "{gpp}"}}, command === "ping");
+    """
+    with chromium(tmp_path / "profile") as browser:
+        browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": platform})
+        browser.get(shop)
+        kept: dict[str, Any] = {}
+
+        def passed() -> bool:
+            found = browser.execute_script("return Object.values(localStorage)[0] || '{}'")
+            kept.update(json.loads(found))
+            return gpp in kept.get("signals", "")
+
+        until(browser, passed)
+        told = center.explain("opaque", f"web:shop:{kept['visitor']}").events
+        found = {(e["purpose"], e["action"]) for e in told}
+        assert found == {("ads0", "granted"), ("ads1", "withdrawn")}
+        evidence = " ".join(str(e["evidence"]) for e in told)
+        assert tcf in evidence and gpp in evidence
+        browser.refresh()
+        browser.execute_async_script("window.pecConsent.ready.then(arguments[0])")
+        assert problems(browser) == []
+    assert len(center.explain("opaque", f"web:shop:{kept['visitor']}").events) == len(told)
 
 
 def test_the_pages_look(center: Center, base: str, shop: str, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from consent_center.preferences.model import Contact, Preference, Question, Term
 from consent_center.receipts.verify import dumps
 from consent_center.receipts.verify import verify as verify_receipt
 from consent_center.requests import package, restriction
+from consent_center.requests.clock import ClockRule
 from consent_center.requests.model import DONE, GROUNDS, IDENTIFIED, KINDS, STEPS, TASKS, move
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -174,6 +175,18 @@ def test_the_ledger_keeps_the_hash_of_package_and_letter(center: Center) -> None
     assert steps["letter"]["data"]["sha256"] == hashlib.sha256(letter["html"].encode()).hexdigest()
     assert center.opening(letter["leaf"])["payload"]["step"] == "letter"
     assert "<script>" not in letter["html"] and "&lt;script&gt;" in letter["html"]
+
+
+def test_a_letter_has_the_days_of_the_rules_zone(center: Center, clock: Clock) -> None:
+    """20:00 in UTC is the next day in China: a letter must not bear a date before the person asked."""
+    clock.now = datetime(2026, 3, 1, 20, 0, tzinfo=UTC)
+    id = center.rights.open("access", [("phone", phone(1))], actor="desk")["id"]
+    page = center.rights.letter(id, "acknowledgement", "", "en")["html"]
+    assert "2026-03-02" in page and "2026-03-01" not in page
+    center.rights.put_rule(ClockRule("GDPR", months=1, country="DE", zone="Europe/Berlin"))
+    id = center.rights.open("access", [("phone", phone(2))], regulation="GDPR", actor="desk")["id"]
+    page = center.rights.letter(id, "acknowledgement", "", "en")["html"]
+    assert "2026-03-01" in page and "2026-03-02" not in page
 
 
 def test_restriction_makes_every_decision_refuse(center: Center, tmp_path: Path, clock: Clock) -> None:
