@@ -24,6 +24,7 @@ from consent_center.collection.asking import (
     record_known,
     standing,
 )
+from consent_center.collection.elsewhere import answered_elsewhere
 from consent_center.collection.forms import (
     Offer,
     in_language,
@@ -281,6 +282,16 @@ class Collection:
         pick = experiments.picks(connection, self.room.keys, unit)
         return offers_of(form, self.room.registry(connection), pick)
 
+    def _on_page(
+        self, connection: sa.Connection, form: dict[str, Any], subject: int, kind: str
+    ) -> tuple[list[Offer], list[Offer]]:
+        """(the form's offers, what the person answered elsewhere): the latter on the person's own page."""
+        offers = self._offers(connection, form, subject)
+        if kind != "page":
+            return offers, []
+        known, controller = self.room.registry(connection), self.room.controller
+        return offers, answered_elsewhere(connection, known, controller, subject, form, offers)
+
     # ---- guardians -----------------------------------------------------------------------------------------
 
     def guardian_link(
@@ -318,7 +329,7 @@ class Collection:
             now = self.room.now()
             link = links.open_link(connection, self.room.keys, token, kind, now)
             form = self._form(connection, link.body["form"])
-            offers = self._offers(connection, form, link.subject)
+            offers, others = self._on_page(connection, form, link.subject, kind)
             if kind == "confirm":
                 offers = [offer for offer in offers if offer.key == link.body["offer"]]
             if kind == "guardian":
@@ -333,7 +344,7 @@ class Collection:
                     "at": now,
                     "language": language,
                     "layout": layout,
-                    "notices": {o.key: [o.notice.id, o.notice.version] for o in offers},
+                    "notices": {o.key: [o.notice.id, o.notice.version] for o in (*offers, *others)},
                 },
             )
             shown_offers = []
@@ -342,6 +353,9 @@ class Collection:
                 shown_offers.append(self._shown(offer, found, language))
                 if found.state != "granted":
                     self._count(connection, now, PAGE_CHANNEL, form["id"], offer, language)
+            for offer in others:  # not a question of this form: nothing is counted
+                found = self._standing(connection, link.subject, offer)
+                shown_offers.append(self._shown(offer, found, language))
             channels = (
                 self._channels(connection, link.subject) if kind == "page" and form["preferences"] else []
             )
@@ -416,7 +430,8 @@ class Collection:
             link = links.open_link(connection, self.room.keys, token, kind, now)
             told = ticket.read(self.room.keys, ticket_text, f"{kind}:{link.name}", now)
             form = self._form(connection, link.body["form"])
-            offer = self._answered(self._offers(connection, form, link.subject), told, key)
+            offers, others = self._on_page(connection, form, link.subject, kind)
+            offer = self._answered([*offers, *others], told, key)
             if kind == "confirm" and key != link.body["offer"]:
                 raise ConsentError("link.ticket", "this link confirms another consent")
             more: dict[str, Any] = {"link": link.name}

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from consent_helpers import REQUEST, START, Clock, event, make, notice, phone, reason
 from hypothesis import given, settings
@@ -138,6 +139,25 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Center, s
 def test_any_text_as_token_is_refused(text: str, shared: tuple[Center, str]) -> None:
     center, _ = shared
     assert code(center.collection.view, text, "page", "zh") == "link.invalid"
+
+
+def test_the_page_shows_what_was_answered_elsewhere(center: Center, clock: Clock) -> None:
+    """Consent to another recipient, from a shop: seen on the page and withdrawn there in one click."""
+    link = center.collection.link(WHO, "signup")
+    offered = len(center.collection.view(link["token"], "page", "zh")["offers"])
+    center.record(event(1, recipient="media"))
+    center.record(event(1, recipient="bank", action="denied", notice="", notice_version=0))
+    center.assume(pa.array([phone(1)]), "phone", "ads", "guess", ["contact"], "trial", "me")
+    page = center.collection.view(link["token"], "page", "zh")
+    others = [(o["recipient_id"], o["state"]) for o in page["offers"][offered:]]
+    assert others == [("bank", "denied"), ("media", "granted")], "assumed consent is nobody's answer"
+    key = page["offers"][-1]["key"]
+    clock.forward(minutes=1)
+    assert center.collection.answer(link["token"], "page", page["ticket"], key, "withdraw")["changed"]
+    assert reason(center, 1, DecisionRequest("ads", "media", ("contact",))) == "withdrawn"
+    center.switch_purpose("ads", False, "dpo")
+    assert center.collection.view(link["token"], "page", "zh")["offers"] == []
+    assert center.fsck() is None
 
 
 def test_a_ticket_is_for_one_page_and_one_notice(center: Center, clock: Clock) -> None:
