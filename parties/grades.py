@@ -63,6 +63,41 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Chance of a yes by prediction, learned from people who were held out of the fit: isotonic regression.
+
+    Between `values`, which rise, the chance is linear in the prediction, beyond them it stays as it is.
+    """
+
+    values: tuple[float, ...]
+    chances: tuple[float, ...]
+
+    @staticmethod
+    def of(predictions: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> Calibration:
+        """Pool adjacent violators over float64[n] with bool[n], n ≥ 1; equal predictions count as one."""
+        from scipy.optimize import isotonic_regression
+
+        levels, where = np.unique(predictions, return_inverse=True)
+        people = np.bincount(where).astype(np.float64)
+        found = isotonic_regression(np.bincount(where, weights=labels) / people, weights=people).x
+        # Of each block of equal chances its two ends.
+        ends = np.append(True, np.diff(found) != 0) | np.append(np.diff(found) != 0, True)
+        return Calibration(tuple(levels[ends].tolist()), tuple(np.clip(found[ends], 0, 1).tolist()))
+
+    def chance(self, predictions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """float64[n] in 0–1, never falling with the prediction."""
+        found: npt.NDArray[np.float64] = np.interp(predictions, self.values, self.chances)
+        return found
+
+    def to_document(self) -> dict[str, Any]:
+        return {"values": list(self.values), "chances": list(self.chances)}
+
+    @staticmethod
+    def from_document(document: dict[str, Any]) -> Calibration:
+        return Calibration(tuple(document["values"]), tuple(document["chances"]))
+
+
+@dataclass(frozen=True)
 class Grading:
     """How two predictions become a combined score and a grade.
 

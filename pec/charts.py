@@ -58,6 +58,22 @@ def gain_curve(points: Sequence[Sequence[float]], mark: float = 0.05) -> str:
     return _svg(body, ("增益曲线", "Gain curve"))
 
 
+def reliability(bins: Sequence[Sequence[float]]) -> str:
+    """Share of positives found against the mean chance that was said, a point a bin [said, found, people]."""
+    top = max([*(b[0] for b in bins), *(b[1] for b in bins), 1e-9]) * 1.08
+    x, y = _linear(0, top, LEFT, WIDTH - RIGHT), _linear(0, top, HEIGHT - BOTTOM, TOP)
+    body = _frame(("预测概率", "chance said"), ("实际比例", "share found"))
+    body += _ticks_x(x, _nice(0, top, 4), _percent) + _ticks_y(y, _nice(0, top, 4), _percent)
+    body += f'<path class="line dash" d="{_path([(x(0), y(0)), (x(top), y(top))])}"/>'
+    body += f'<path class="line s1" d="{_path([(x(b[0]), y(b[1])) for b in bins])}"/>'
+    for b in bins:
+        body += f'<circle class="dot" cx="{x(b[0]):.1f}" cy="{y(b[1]):.1f}" r="3"/>'
+    body += _legend(
+        [(("本模型", "this model"), "s1"), (("完全校准", "perfect"), "dash")], right=True, low=True
+    )
+    return _svg(body, ("校准曲线", "Calibration"))
+
+
 def reach_curve(points: Sequence[Sequence[float]], chosen: int | None) -> str:
     """Lowest score in an audience against its size (logarithmic), with the size that was asked for."""
     sizes, scores = [p[0] for p in points], [p[1] for p in points]

@@ -63,12 +63,51 @@ def simulate() -> None:
 @click.option(
     "--epsilon", type=click.FloatRange(min=0, min_open=True, max=100), help="Privacy budget; none: no noise."
 )
+@click.option(
+    "--delta",
+    type=click.FloatRange(min=0, min_open=True, max=1e-3),
+    help="Of the privacy budget; by default 1e-6.",
+)
+@click.option(
+    "--clip", type=click.FloatRange(1e-6, 1e6), help="With noise: longest row of features; by default 5."
+)
+@click.option(
+    "--features",
+    type=click.Choice(["linear", "bins", "splines", "crosses"]),
+    default="linear",
+    show_default=True,
+    help="Shape of numeric columns: a line, quantile bins, hinges, hinges and products of pairs.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(1e-3, 1e6),
+    default=1.0,
+    show_default=True,
+    help="Strength of the penalty, 1/C of scikit-learn.",
+)
+@click.option(
+    "--l1-ratio",
+    type=click.FloatRange(0, 0.999),
+    default=0.0,
+    show_default=True,
+    help="Its part that makes weights zero (elastic net).",
+)
+@click.option(
+    "--hidden-share",
+    type=click.FloatRange(0, 0.9),
+    help="Assumed share of seed-like people among the others; gives a corrected AUC.",
+)
 def lookalike(**given: Any) -> int:
     """Who else in the provider's file is like the brand's seeds?
 
     A label column may hold 1/0, true/false, yes/no, or numbers, of which those above 0 mark seeds.
     """
-    return _run("lookalike", given)
+    if given["epsilon"] is None and (given["delta"] is not None or given["clip"] is not None):
+        raise click.UsageError("--delta and --clip are settings of the noise that --epsilon asks for")
+    alpha, ratio = given.pop("alpha"), given.pop("l1_ratio")
+    params = {"features": given.pop("features"), "l2": alpha * (1 - ratio), "l1": alpha * ratio}
+    hidden = given.pop("hidden_share")
+    return _run("lookalike", given, params, {} if hidden is None else {"hidden_share": hidden})
 
 
 @simulate.command()
@@ -177,6 +216,7 @@ def joint_lr(**given: Any) -> int:
     show_default=True,
     help="Least combined scores of grades A, B, C, D.",
 )
+@click.option("--calibrate", is_flag=True, help="Yes/no scores become chances, by isotonic regression.")
 def lead_score(**given: Any) -> int:
     """How soon and how much? Two scores in 0-1 and a grade A-E for each of the brand's people, in one job.
 
@@ -194,6 +234,8 @@ def lead_score(**given: Any) -> int:
     if len(cutoffs) != 4 or not 1 > cutoffs[0] > cutoffs[1] > cutoffs[2] > cutoffs[3] > 0:
         raise click.UsageError("--cutoffs takes four falling numbers between 0 and 1")
     learning = {"weight": given.pop("weight"), "cutoffs": cutoffs}
+    if given.pop("calibrate"):
+        learning["calibrate"] = True
     if "learning_rate" in trees:
         learning["learning_rate"] = trees.pop("learning_rate")
     if "bins" in trees:
@@ -244,6 +286,8 @@ def _run(
         tags=tags,
         audience_size=given.get("audience_size"),
         epsilon=given.get("epsilon"),
+        delta=given.get("delta"),
+        clip=given.get("clip"),
         method=given.get("method", ""),
         params=params or {},
         learning=learning or {},
@@ -313,9 +357,30 @@ def _show(d: dict[str, Any]) -> Any:
         parts += [table(heads, shown, title="Columns"), "selected: " + (",".join(d["selected"]) or "none")]
     if d["kind"] == "lead-score":
         parts += _leads(d)
+    if d["kind"] == "lookalike" and d.get("auc") is not None:
+        parts += _ranking(d)
     if d["failures"]:
         parts.append("FAILED: " + "; ".join(d["failures"]))
     return Group(*parts)
+
+
+def _ranking(d: dict[str, Any]) -> list[Any]:
+    """How good the ranking is, each figure with its interval."""
+    names = [
+        "auc",
+        "pr_auc",
+        "ks",
+        *(f"{f}_at_{p}pct" for f in ("recall", "lift") for p in (1, 2, 5, 10, 20)),
+    ]
+    rows = []
+    for name in names:
+        low, high = (d.get("intervals") or {}).get(name, (None, None))
+        rows.append((name, *("–" if v is None else f"{v:.4f}" for v in (d.get(name), low, high))))
+    found = d.get("calibration")
+    out = [table(("figure", "value", "from", "to (95 %)"), rows, title="Held-out seeds")]
+    if found:
+        out.append(f"calibration: expected error {found['ece']:.5f}, Brier {found['brier']:.5f}")
+    return out
 
 
 def _leads(d: dict[str, Any]) -> list[Any]:

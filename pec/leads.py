@@ -68,6 +68,7 @@ def figures(
         "grades": result["grades"],
         "weight": result["weight"],
         "cutoffs": result["cutoffs"],
+        "calibration": result.get("calibration"),
         "auc": None,
         "pooled_auc": None,
     }

@@ -89,12 +89,14 @@ def lookalike(
     frame: pd.DataFrame | None,
     columns: Sequence[str],
     left_out: Sequence[str] = (),
+    penalty: float = 1.0,
 ) -> dict[str, Any]:
     """Figures of a lookalike from `folder`, the brand's result files.
 
     `lines` int64[m] are the provider's file lines by row number and `frame` its file: with both, plain
     scikit-learn is fitted to the very same rows, columns, seeds and held-out seeds; and, when the model had
-    to do without the columns `left_out`, once more with them, so that their worth is not hidden. Raises
+    to do without the columns `left_out`, once more with them, so that their worth is not hidden; `penalty` is
+    1/C there. Raises
     `pec.check` when the node's AUC is not the one that its scores give.
     """
     scores = audience.read_scores(folder / "scores.parquet")
@@ -107,6 +109,8 @@ def lookalike(
         "rows": scores.n,
         "seeds_matched": int(result["seeds_matched"]),
         "epsilon": result.get("epsilon"),
+        "delta": result.get("delta"),
+        "noise_scale": result.get("noise_scale"),
         "audience_size": int(result["audience_size"]),
         "columns": int(result.get("columns") or 0),
         "pooled_auc": None,
@@ -117,6 +121,10 @@ def lookalike(
         return out
     ranking = metrics.rank(scores.scores[keep], held[keep])
     out.update(metrics.summary(scores.scores[keep], held[keep]))
+    # What only the node has measured.
+    out |= {name: result.get(name) for name in ("pr_auc", "calibration", "reach")}
+    out |= {name: result[name] for name in ("hidden_share", "auc_corrected") if name in result}
+    out["intervals"] = {"pr_auc": (result.get("intervals") or {}).get("pr_auc"), **out["intervals"]}
     if result.get("auc") is None or abs(result["auc"] - out["auc"]) > AGREE:
         raise PecError(
             "pec.check", f"the node reports AUC {result.get('auc')}, its scores give {out['auc']:.6f}"
@@ -128,8 +136,8 @@ def lookalike(
     }
     if lines is not None and frame is not None:
         table = frame[list(columns)].iloc[lines[scores.rows]].reset_index(drop=True)
-        out["pooled_auc"] = pooled.pooled_auc(table, train, held)
+        out["pooled_auc"] = pooled.pooled_auc(table, train, held, penalty)
         if left_out:
             more = frame[[*columns, *left_out]].iloc[lines[scores.rows]].reset_index(drop=True)
-            out["pooled_auc_all_columns"] = pooled.pooled_auc(more, train, held)
+            out["pooled_auc_all_columns"] = pooled.pooled_auc(more, train, held, penalty)
     return out

@@ -17,8 +17,11 @@ from pec import metrics
 MAX_LEVELS = 1000
 
 
-def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Scores float[n] of a logistic regression of `train_seed` (bool[n]) on all columns of `frame` (n rows).
+def pooled_scores(
+    frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_], penalty: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """Scores float[n] of a logistic regression of `train_seed` (bool[n]) on all columns of `frame` (n rows),
+    with C = 1/`penalty`.
 
     Numbers, dates and amounts of money: median imputed with an indicator of missing values, standardised.
     Everything else: one level a value, missing being a level.
@@ -27,7 +30,7 @@ def pooled_scores(frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_]) -> npt
     from sklearn.pipeline import make_pipeline
 
     table, columns = _prepared(frame)
-    model = make_pipeline(columns, LogisticRegression(max_iter=1000))
+    model = make_pipeline(columns, LogisticRegression(C=1 / penalty, max_iter=1000))
     model.fit(table, train_seed)
     scores: npt.NDArray[np.float64] = model.decision_function(table)
     return scores
@@ -87,13 +90,16 @@ def _prepared(frame: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
 
 
 def pooled_auc(
-    frame: pd.DataFrame, train_seed: npt.NDArray[np.bool_], heldout_seed: npt.NDArray[np.bool_]
+    frame: pd.DataFrame,
+    train_seed: npt.NDArray[np.bool_],
+    heldout_seed: npt.NDArray[np.bool_],
+    penalty: float = 1.0,
 ) -> float:
     """AUC of held-out seeds against all rows but the training seeds, as `pec.metrics` measures the job's
     own.
     """
     keep = ~train_seed
-    scores = pooled_scores(frame, train_seed)
+    scores = pooled_scores(frame, train_seed, penalty)
     return metrics.auc(metrics.rank(scores[keep], heldout_seed[keep]))
 
 

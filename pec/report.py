@@ -157,10 +157,32 @@ def _lookalike_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
         (("AUC 的 95% 区间", "its 95 % interval"), spread),
         (("汇总训练的 AUC", "AUC of pooled scikit-learn"), ratio_text(job.get("pooled_auc"))),
         (("前 5% 提升度", "lift at 5 %"), ratio_text(job.get("lift_at_5pct"), 2)),
-        (("KS", "KS"), ratio_text(job.get("ks"), 3)),
+        (("KS", "KS"), _spread(job, "ks")),
+        (("PR-AUC", "PR-AUC"), _spread(job, "pr_auc")),
         (("人群规模", "audience"), count(job.get("audience_size"))),
     ]
+    for p in (1, 2, 5, 10, 20):
+        title = f"前 {p}% 找到的种子", f"seeds found in the best {p} %"
+        facts.append((title, _spread(job, f"recall_at_{p}pct")))
+    if job.get("calibration"):
+        facts.append(
+            (("校准误差（ECE）", "calibration error (ECE)"), ratio_text(job["calibration"]["ece"], 5))
+        )
+    if job.get("auc_corrected") is not None:
+        share = f"{job['hidden_share']:.0%}"
+        title = f"修正 AUC（假定 {share} 为隐藏正例）", f"AUC corrected for {share} hidden positives"
+        facts.append((title, ratio_text(job["auc_corrected"])))
+    if job.get("columns_zero"):
+        title = "弹性网置零的特征列", "columns that the elastic net set to zero"
+        facts.append((title, f"{job['columns_zero']} / {job['columns']}"))
     return facts
+
+
+def _spread(job: Mapping[str, Any], name: str) -> str:
+    """A figure with its 95 % interval."""
+    interval = (job.get("intervals") or {}).get(name)
+    text = ratio_text(job.get(name), 3)
+    return text if not interval else f"{text} ({interval[0]:.3f}–{interval[1]:.3f})"
 
 
 def _lookalike_charts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
@@ -172,6 +194,11 @@ def _lookalike_charts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
         (("得分直方图", "Score histogram"), charts.score_histogram(h["edges"], h["rows"], h["positives"])),
         (("增益曲线", "Gain curve"), charts.gain_curve(data["gain"])),
         (("触达曲线", "Reach curve"), charts.reach_curve(data["reach"], job.get("audience_size"))),
+        *(
+            [(("校准曲线", "Calibration"), charts.reliability(job["calibration"]["bins"]))]
+            if job.get("calibration")
+            else []
+        ),
     ]
 
 

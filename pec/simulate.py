@@ -30,7 +30,7 @@ CATEGORY = "evaluation"
 #: What stands where an impact assessment is asked for.
 ASSESSMENT = "none: a simulation"
 AGREEMENT = "simulation"
-DELTA = 1e-6
+DELTA, CLIP = 1e-6, 5.0
 ID_KINDS = ("auto", "phone", "email", "device", "opaque")
 #: The node compares counts with 10 as its unit.
 ROUNDED_TO = 10
@@ -57,6 +57,9 @@ class Inputs:
     tags: tuple[str, ...] = ()
     audience_size: int | None = None
     epsilon: float | None = None
+    #: Of the noise that `epsilon` asks for; None: DELTA and CLIP.
+    delta: float | None = None
+    clip: float | None = None
     method: str = ""
     family: str = "logistic"
     minimum_seeds: int = MINIMUM_SEEDS
@@ -217,7 +220,8 @@ def _set_up(network: LocalNetwork, ready: Prepared) -> None:
             kinds=[inputs.kind],
             tags=inputs.tags or ["*"],
             epsilon=inputs.epsilon,
-            delta=DELTA,
+            delta=DELTA if inputs.delta is None else inputs.delta,
+            clip=CLIP if inputs.clip is None else inputs.clip,
             minimum_seeds=min(inputs.minimum_seeds, max(1, ready.pairs.size)),
             minimum_rows=1,
             preapproved=[inputs.kind],
@@ -246,8 +250,7 @@ def _request(ready: Prepared) -> dict[str, Any]:
     if inputs.kind == "retarget":
         private["where"] = _where(ready)
     elif inputs.kind == "lookalike":
-        private["where"] = _where(ready)
-        private["holdout_seed"] = 1
+        private = {"where": _where(ready), "holdout_seed": 1, **inputs.learning}
         if inputs.audience_size is not None:
             private["audience_size"] = inputs.audience_size
         columns = ["*"]
@@ -352,7 +355,14 @@ def _figures(
     learned = network[PROVIDER].client.job(seen["job_id"])["result"]
     used = list(learned["used"])
     left_out = [str(c) for c in frame.columns if str(c) not in used and c != inputs.provider_id]
-    out = outcome.lookalike(folder, result, lines, frame, used, left_out)
+    penalty = inputs.params.get("l2", 1.0) + inputs.params.get("l1", 0.0)
+    out = outcome.lookalike(folder, result, lines, frame, used, left_out, penalty)
+    out |= {
+        name: inputs.params.get(name, usual)
+        for name, usual in (("features", "linear"), ("l1", 0.0), ("l2", 1.0))
+    }
+    weights = np.array(list(learned["weights"].values()))
+    out |= {"columns": len(weights), "columns_zero": int(np.count_nonzero(weights == 0))}
     out |= {"columns_used": used, "columns_left_out": left_out, "notes": list(learned["notes"])}
     expected = int(ready.seeds[ready.pairs.brand].sum()) if ready.seeds is not None else None
     return {**out, "seeds_in_plain_join": expected, "wrong": int(expected != out["seeds_matched"])}

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
-from parties.grades import CUTOFFS, Grading, are_cutoffs
+from parties.grades import CUTOFFS, Calibration, Grading, are_cutoffs
 from parties.home import Dataset
 from parties.kinds import boost, common, joint_lr, supervised
 from parties.stage import Channel, JobKind, Stage, StageContext, ViewRequest
@@ -41,6 +41,9 @@ VALUES = {
     "flag": {"boost": "logistic", "joint-lr": "logistic"},
 }
 
+#: Held-out people of each answer that a calibration needs.
+LEAST_CALIBRATION = 10
+
 _OWN = {"method": lambda value: value in METHODS, "value": lambda value: value in VALUES}
 PARAMS = {
     "boost": {**_OWN, **{k: v for k, v in boost.PARAMS.items() if k != "objective"}},
@@ -52,6 +55,7 @@ PRIVATE = {
     "value": common.is_text,
     "weight": common.is_number(0.0, 1.0),
     "cutoffs": are_cutoffs,
+    "calibrate": common.is_yes_or_no,
 }
 
 
@@ -121,7 +125,8 @@ def of_target(ctx: StageContext, target: str) -> StageContext:
         ctx.carry[target] = {k: v for k, v in ctx.carry.items() if k not in TARGETS}
     private: dict[str, Any] = {}
     if ctx.role == "brand":
-        private = {k: v for k, v in ctx.private.items() if k not in (*TARGETS, "weight", "cutoffs")}
+        own = (*TARGETS, "weight", "cutoffs", "calibrate")
+        private = {k: v for k, v in ctx.private.items() if k not in own}
         labels = [ctx.private[name] for name in TARGETS]
         private |= {"label": ctx.private[target]}
         private["columns"] = [name for name in ctx.view.allowed if name not in labels]
@@ -197,8 +202,14 @@ def release_brand(ctx: StageContext) -> None:
     scores = [found[0], found[1] if value_of(ctx.spec) == "flag" else grading.value.share(found[1])]
     combined, grade = grading.combine(*found)
     held = (role[0] == "held_out") & (role[1] == "held_out")
+    calibrated = _calibrate(ctx, rows, found, held) if ctx.private.get("calibrate") else {}
+    for k, target in enumerate(TARGETS):
+        if target in calibrated:
+            scores[k] = calibrated[target].chance(found[k])
     roles = np.where(fitted, "fit", np.where(held, "held_out", "scored")).tolist()
     columns = {"row": rows, "speed": scores[0], "value": scores[1], "value_prediction": found[1]}
+    if calibrated:
+        columns["speed_prediction"] = found[0]
     columns |= {"combined": combined, "grade": pa.array(grade.tolist()), "role": pa.array(roles)}
     pq.write_table(pa.table(columns), ctx.workdir / "scores.parquet")
     ctx.result.update(
@@ -218,6 +229,7 @@ def release_brand(ctx: StageContext) -> None:
             "method": method_of(ctx.spec),
             "value_is": value_of(ctx.spec),
             "grading": grading.to_document(),
+            "calibration": {target: one.to_document() for target, one in calibrated.items()},
         },
     )
     _write_json(ctx, "result.json", ctx.result)
@@ -227,15 +239,54 @@ def value_of(spec: JobSpec) -> str:
     return str(spec.params.get("value", "number"))
 
 
+def _calibrate(
+    ctx: StageContext, rows: np.ndarray, found: list[np.ndarray], held: np.ndarray
+) -> dict[str, Calibration]:
+    """By target that is a yes or no: its chance by prediction, from the people held out of both fits.
+
+    `calibration` of the result has the Brier score of the predictions as they were and of the chances, the
+    latter on the half of these people that each of two further calibrations has not seen.
+    """
+    out, figures = dict[str, Calibration](), dict[str, Any]()
+    for k, target in enumerate(TARGETS):
+        if target == "value" and value_of(ctx.spec) != "flag":
+            continue
+        y = _labels_of(ctx, target, rows[held]) > 0
+        said = found[k][held]
+        if min(int(y.sum()), int((~y).sum())) < LEAST_CALIBRATION:
+            raise NodeError(
+                "job.labels",
+                f"{int(y.sum())} of {len(y)} held-out people are yes in {target}, and a calibration needs "
+                f"{LEAST_CALIBRATION} of each answer",
+                "hold out more people, or leave calibrate away",
+            )
+        out[target] = Calibration.of(said, y)
+        chance = np.empty(len(y))
+        for half in (slice(0, None, 2), slice(1, None, 2)):
+            other = np.ones(len(y), dtype=bool)
+            other[half] = False
+            chance[half] = Calibration.of(said[other], y[other]).chance(said[half])
+        figures[target] = {
+            "held_out": len(y),
+            "brier": float(np.mean((said - y) ** 2)),
+            "brier_calibrated": float(np.mean((chance - y) ** 2)),
+        }
+    ctx.result["calibration"] = figures
+    return out
+
+
+def _labels_of(ctx: StageContext, target: str, lines: np.ndarray) -> np.ndarray:
+    """The brand's own labels of these lines of its file, float64[n]."""
+    line = {int(r): i for i, r in enumerate(ctx.view.own_rows().tolist())}
+    people = np.array([line[int(r)] for r in lines], dtype=np.int64)
+    return supervised.labels(
+        ctx, str(ctx.private[target]), people, target == "speed" or value_of(ctx.spec) == "flag"
+    )
+
+
 def _by_grade(ctx: StageContext, rows: np.ndarray, grade: np.ndarray, held: np.ndarray) -> dict[str, Any]:
     """By grade: people, those held out, and the held-out ones' rate of speed and mean of value."""
-    line = {int(r): i for i, r in enumerate(ctx.view.own_rows().tolist())}
-    people = np.array([line[int(r)] for r in rows[held]], dtype=np.int64)
-    value = "number" if value_of(ctx.spec) == "number" else "flag"
-    labels = [
-        supervised.labels(ctx, str(ctx.private[target]), people, target == "speed" or value == "flag")
-        for target in TARGETS
-    ]
+    labels = [_labels_of(ctx, target, rows[held]) for target in TARGETS]
     out: dict[str, Any] = {}
     for letter in "ABCDE":
         here = grade[held] == letter

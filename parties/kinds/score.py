@@ -24,7 +24,7 @@ from parties import binning, documents, features
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
-from parties.grades import Grading
+from parties.grades import Calibration, Grading
 from parties.kinds import common, joint_lr, lead_score, supervised
 from parties.models import Model, Models
 from parties.stage import Channel, JobKind, Stage, StageContext, ViewRequest
@@ -225,10 +225,13 @@ def _lead(model: dict[str, Any], found: list[np.ndarray]) -> dict[str, Any]:
     speed = joint_lr.mean(found[0], "logistic")
     value = joint_lr.mean(found[1], "logistic") if flag else found[1]
     combined, grade = grading.combine(speed, value)
+    known = {t: Calibration.from_document(d) for t, d in (model.get("calibration") or {}).items()}
+    chance = {t: known[t].chance(of) for t, of in (("speed", speed), ("value", value)) if t in known}
     return {
-        "speed": speed,
-        "value": value if flag else grading.value.share(value),
+        "speed": chance.get("speed", speed),
+        "value": chance.get("value", value if flag else grading.value.share(value)),
         "value_prediction": value,
+        **({"speed_prediction": speed} if known else {}),
         "combined": combined,
         "grade": pa.array(grade.tolist(), pa.string()),
     }

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pair import Outcome, ScriptedCenter, Side, agreement, auc, run_job, spec
 
-from parties import tags
+from parties import features, tags
 from parties.documents import Agreement
 from parties.errors import NodeError
 from parties.gate import Column
@@ -161,8 +161,6 @@ def lookalike_done(files, tmp_path_factory) -> tuple[Outcome, Path]:
 def test_lookalike_scores_are_those_of_the_pooled_fit(lookalike_done, files):
     from sklearn.linear_model import LogisticRegression
 
-    from parties import features
-
     done, folder = lookalike_done
     assert not done.errors
     scores = pd.read_parquet(folder / "scores.parquet")
@@ -178,6 +176,23 @@ def test_lookalike_scores_are_those_of_the_pooled_fit(lookalike_done, files):
     held = np.isin(np.arange(view.rows), seeds.row[seeds.role == "held_out"])
     oracle = auc(pooled[measured], held[measured])
     assert abs(oracle - done.brand.result["auc"]) < 0.002
+
+
+def test_lookalike_with_crosses_elastic_net_and_columns_that_are_streamed(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(lookalike, "KEPT_BYTES", 0)  # as a Φ that is too large to keep
+    params = {"features": "crosses", "l1": 6.0, "l2": 2.0}
+    job = spec("lookalike", columns=["x0", "x1", "city"], params=params)
+    done = run_job(job, agreement(), sides(files, {"label": "loyal", "holdout_seed": 7}), tmp_path)
+    assert not done.errors and "phi" not in done.provider.carry
+    weights = done.provider.result["weights"]
+    assert any(" × " in name for name in weights) and any(">" in name for name in weights)
+    assert 0 < sum(w == 0 for w in weights.values()) < len(weights)
+    scores = pd.read_parquet(tmp_path / "brand" / "scores.parquet")
+    plan = json.loads((tmp_path / "provider" / "model.json").read_text())["plan"]
+    phi = features.matrix(features.Plan.from_document(plan), done.provider.view)
+    due = phi.astype(np.float64) @ np.array(list(weights.values())) + done.provider.result["intercept"]
+    assert np.abs(due[scores.row] - scores.score).max() < 1e-5
+    assert 0.7 < done.brand.result["auc"] < 1 and done.brand.result["calibration"]["bins"]
 
 
 def test_lookalike_seeds_are_the_matched_seeds(lookalike_done, files):

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair import Outcome, ScriptedCenter, Side, agreement, auc, run_job, spec
 
 from parties.errors import NodeError
-from parties.grades import CUTOFFS, Grading, Scale, are_cutoffs
+from parties.grades import CUTOFFS, Calibration, Grading, Scale, are_cutoffs
 from parties.home import Dataset
 from parties.kinds import KINDS
 
@@ -184,3 +184,33 @@ def test_a_scale_never_falls_and_stays_in_0_1(fit: list[float], new: list[float]
 )
 def test_cutoffs_that_are_none(value: object) -> None:
     assert are_cutoffs(list(CUTOFFS)) and not are_cutoffs(value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 60), st.sampled_from([3, 1000]))
+def test_calibration_is_scikit_learns_isotonic_regression(seed: int, n: int, levels: int) -> None:
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(seed)
+    said = rng.integers(0, levels, n) / levels
+    yes = rng.random(n) < said
+    found = Calibration.of(said, yes)
+    due = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(said, yes)
+    at = np.concatenate([said, rng.random(20) * 1.4 - 0.2])
+    assert np.allclose(found.chance(at), due.predict(at), atol=1e-9)
+    assert Calibration.from_document(json.loads(json.dumps(found.to_document()))) == found
+
+
+def test_calibrated_scores_are_chances(files: Path, tmp_path: Path) -> None:
+    done = job(files, tmp_path, "joint-lr", calibrate=True, holdout=0.5)
+    assert not done.errors
+    figures = done.brand.result["calibration"]
+    assert set(figures) == {"speed"} and figures["speed"]["brier_calibrated"] < 0.25
+    scores = pd.read_parquet(tmp_path / "brand" / "scores.parquet")
+    held = scores["role"] == "held_out"
+    yes = (pd.read_csv(files / "brand.csv")["fast"].iloc[scores["row"]] == "yes").to_numpy()
+    assert scores["speed"][held].mean() == pytest.approx(yes[held].mean(), abs=1e-9)
+    by = scores.sort_values("speed_prediction")
+    assert (np.diff(by["speed"]) >= 0).all() and scores["speed"].between(0, 1).all()
+    few = job(files, tmp_path / "few", "joint-lr", calibrate=True, holdout=0.0)
+    assert few.errors["brand"].code == "job.labels" and "calibration" in str(few.errors["brand"])

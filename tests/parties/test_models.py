@@ -59,7 +59,9 @@ class Trained:
         self.ran = {
             "boost": self.run("boost", "boost-1", small, {"label": "fast", **own, "learning_rate": 0.3}),
             "joint-lr": self.run("joint-lr", "joint-1", {}, {"label": "fast", **own}),
-            "lead-score": self.run("lead-score", "lead-1", small, {"speed": "fast", "value": "spend", **own}),
+            "lead-score": self.run(
+                "lead-score", "lead-1", small, {"speed": "fast", "value": "spend", "calibrate": True, **own}
+            ),
         }
 
     def run(

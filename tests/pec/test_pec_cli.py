@@ -496,3 +496,29 @@ def test_the_consent_commands_do_without_pandas() -> None:
     assert done.stdout.strip() == "False"
     for name in modules:
         assert "pandas" not in (ROOT / "pec" / f"{name}.py").read_text(encoding="utf-8"), name
+
+
+def test_options_of_a_lookalike_become_the_job_that_both_sign(
+    two_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pec import simulate as simulation
+
+    seen: list[simulation.Inputs] = []
+
+    def stop(inputs: simulation.Inputs, **_: object) -> None:
+        seen.append(inputs)
+        raise PecError("pec.internal", "far enough")
+
+    monkeypatch.setattr(simulation, "run", stop)
+    files = ("--brand", two_files[0], "--provider", two_files[1])
+    shape = ("--features", "crosses", "--alpha", "8", "--l1-ratio", "0.75", "--hidden-share", "0.1")
+    error_of(
+        *SIMULATE, *files, "--label", "loyal", *shape, "--epsilon", "8", "--delta", "1e-5", "--clip", "4"
+    )
+    (inputs,) = seen
+    assert inputs.params == {"features": "crosses", "l1": 6.0, "l2": 2.0}
+    assert (inputs.epsilon, inputs.delta, inputs.clip) == (8.0, 1e-5, 4.0)
+    made = simulation._request(simulation.prepare(inputs))
+    assert made["params"] == inputs.params and made["private"]["hidden_share"] == 0.1
+    code, name, text = error_of(*SIMULATE, *files, "--delta", "1e-5")
+    assert code == 2 and "--epsilon" in text and len(seen) == 1

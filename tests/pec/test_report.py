@@ -65,6 +65,12 @@ def sample() -> dict[str, Any]:
         "epsilon": 2.0,
         "pooled_auc": 0.76543,
         "audience_size": 777,
+        "pr_auc": 0.33221,
+        "calibration": {"ece": 0.01234, "brier": 0.1, "bins": [[0.1, 0.12, 50], [0.3, 0.28, 50]]},
+        "hidden_share": 0.1,
+        "auc_corrected": 0.81818,
+        "columns": 44,
+        "columns_zero": 33,
         "job_id": "job-look",
         "charts": {
             "histogram": metrics.histogram(scores, positive),
@@ -112,6 +118,12 @@ def test_every_figure_is_on_the_page(sample: dict[str, Any]) -> None:
         "0.7654",
         f"{job['auc']:.4f}",
         f"{job['lift_at_5pct']:.2f}",
+        f"{job['recall_at_10pct']:.3f} ({job['intervals']['recall_at_10pct'][0]:.3f}–",
+        "0.332",
+        "0.01234",
+        "0.8182",
+        "33 / 44",
+        "Calibration",
         "290",
         "211",
     ]
@@ -138,7 +150,7 @@ def test_every_figure_is_on_the_page(sample: dict[str, Any]) -> None:
         "Lookalike",
     ]
     assert [w for w in wanted if w not in text] == []
-    assert page.counts["svg"] == 3 + 2
+    assert page.counts["svg"] == 4 + 2
 
 
 def test_nothing_is_loaded_and_data_is_escaped(sample: dict[str, Any]) -> None:
