@@ -21,11 +21,13 @@ from __future__ import annotations
 import math
 import os
 import re
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -56,6 +58,9 @@ NEAR_UNIQUE = 0.5
 
 #: A column of which less than this share of the variance is its own is expressed by the others.
 EXPRESSED = 1e-6
+
+#: A larger Φ of a fit lies in a file.
+IN_MEMORY = 2 << 30
 
 #: Rows from which `narrow` judges columns.
 SAMPLE_ROWS = 1 << 15
@@ -199,10 +204,12 @@ def build(
     *,
     noisy: bool = False,
     form: str = "linear",
+    scratch: Path | None = None,
 ) -> tuple[Plan, np.ndarray]:
     """`learn` and `matrix` of the same rows in one pass over the file: (plan, Φ float32[len(rows), d]).
 
-    `form`: one of `transforms.FORMS`; products are made later, by `cross`.
+    `form`: one of `transforms.FORMS`; products are made later, by `cross`. `scratch`: a private directory
+    for a Φ of more than `IN_MEMORY` bytes.
 
     The file is read in its own order, which is quickest. Extra memory is a few columns.
     """
@@ -222,14 +229,14 @@ def build(
 
     found: list[tuple[str, Step | None, str]] = []
     # Pages that nothing is written to take no memory.
-    phi, at = np.empty((len(rows), 2 * len(columns) + 64), dtype=np.float32, order="F"), 0
+    phi, at = _room(len(rows), 2 * len(columns) + 64, len(columns), scratch), 0
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         writing: list[Future[None]] = []
         for name, step, note, values in _side_by_side(pool, work, view.read(columns, rows[order])):
             found.append((name, step, note))
             if at + len(values) > phi.shape[1]:
                 _all(writing)
-                larger = np.empty((len(rows), 2 * (at + len(values))), dtype=np.float32, order="F")
+                larger = _room(len(rows), 2 * (at + len(values)), at + len(values), scratch)
                 larger[:, :at] = phi[:, :at]
                 phi = larger
             where = None if step is not None and step.kind == "categorical" else back
@@ -239,6 +246,16 @@ def build(
             writing = [one for one in writing if not (one.done() and one.result() is None)]
         _all(writing)
     return _plan(found), phi[:, :at]
+
+
+def _room(rows: int, columns: int, expected: int, scratch: Path | None) -> np.ndarray:
+    """float32[rows, columns] in Fortran order. Where `expected` columns are more than `IN_MEMORY` bytes, a
+    file in `scratch` without a name: nothing of it outlives the process, and memory is the system's cache.
+    """
+    if scratch is None or 4 * rows * expected <= IN_MEMORY:
+        return np.empty((rows, columns), dtype=np.float32, order="F")
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return np.asarray(np.memmap(file, np.float32, "w+", shape=(rows, columns), order="F"))
 
 
 def _file_order(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -351,7 +368,14 @@ def stream(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> Iterat
         yield len(place) + k, out[0]
 
 
-def cross(plan: Plan, phi: np.ndarray, room: int | None, *, noisy: bool = False) -> tuple[Plan, np.ndarray]:
+def cross(
+    plan: Plan,
+    phi: np.ndarray,
+    room: int | None,
+    *,
+    noisy: bool = False,
+    scratch: Path | None = None,
+) -> tuple[Plan, np.ndarray]:
     """(plan, Φ) with products of pairs of its columns, as many as `room` (None: any number) allows; chosen
     without labels. Apply it after `narrow`.
     """
@@ -361,7 +385,7 @@ def cross(plan: Plan, phi: np.ndarray, room: int | None, *, noisy: bool = False)
     if not made:
         return plan, phi
     d = phi.shape[1]
-    wider = np.empty((len(phi), d + len(made)), dtype=np.float32, order="F")
+    wider = _room(len(phi), d + len(made), d + len(made), scratch)
     wider[:, :d] = phi
     for j, product in enumerate(made):
         product.fill(phi[:, product.left], phi[:, product.right], wider[:, d + j])

@@ -94,15 +94,14 @@ def align(as_json: bool, job: bool, id_: str, **given: Any) -> None:
     "--epsilon", type=click.FloatRange(min=0, min_open=True, max=100), help="Privacy budget; none: no noise."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the synthetic data.")
+@click.option("--pooled/--no-pooled", default=True, show_default=True, help="Fit scikit-learn beside it.")
 @json_option
-def lookalike(rows: int, features: int, seeds: int, epsilon: float | None, seed: int, as_json: bool) -> None:
+def lookalike(as_json: bool, **given: Any) -> None:
     """Fit to the seeds, score everybody."""
     from pec.bench import run
 
     with progress("bench lookalike") as bar:
-        data = run.lookalike(
-            rows, features, seeds, epsilon=epsilon, seed=seed, show=lambda w, d, t: bar.update(d, t, w)
-        )
+        data = run.lookalike(**given, show=lambda w, d, t: bar.update(d, t, w))
     emit(data, as_json, _show)
 
 
@@ -145,6 +144,25 @@ def boost(
     emit(data, as_json, _show)
 
 
+@bench.command()
+@click.option("--people", type=click.IntRange(200), default=20_000, show_default=True, help="At both sides.")
+@click.option("--features-brand", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--features-provider", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--leads", type=click.IntRange(1), default=20, show_default=True, help="Scored one at a time.")
+@click.option("--method", type=click.Choice(["joint-lr", "boost"]), default="joint-lr", show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the synthetic data.")
+@json_option
+def lead(as_json: bool, features_brand: int, features_provider: int, **given: Any) -> None:
+    """How long one lead waits for its scores and grade: a whole job each, p50 and p95."""
+    from pec.bench import lead as single
+
+    with progress("bench lead") as bar:
+        data = single.run(
+            columns=(features_brand, features_provider), **given, show=lambda w, d, t: bar.update(d, t, w)
+        )
+    emit(data, as_json, _show_lead)
+
+
 for _command in (gate, consent_api, ledger):
     bench.add_command(_command)
 
@@ -170,6 +188,20 @@ def joint_lr(rows: int, features_brand: int, features_provider: int, seed: int, 
             rows, features_brand, features_provider, seed=seed, show=lambda w, d, t: bar.update(d, t, w)
         )
     emit(data, as_json, _show)
+
+
+def _show_lead(d: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    skip = {"cpu_seconds_a_lead", "peak_rss_mb", "stages", "bytes_sent", "bytes_received"}
+    figures = [(k, v) for k, v in d.items() if k not in skip]
+    figures += [(f"{k} of one lead", wording.bytes_text(d[k])) for k in ("bytes_sent", "bytes_received")]
+    sides = [(s, d["cpu_seconds_a_lead"][s], d["peak_rss_mb"][s]) for s in ("brand", "provider")]
+    return Group(
+        table(("figure", "value"), figures),
+        table(("side", "CPU seconds a lead", "peak MiB"), sides),
+        table(("stage of the last one", "seconds"), list(d["stages"].items())),
+    )
 
 
 def _show_align(d: dict[str, Any]) -> Any:

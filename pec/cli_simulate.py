@@ -377,7 +377,7 @@ def _ranking(d: dict[str, Any]) -> list[Any]:
         low, high = (d.get("intervals") or {}).get(name, (None, None))
         rows.append((name, *("–" if v is None else f"{v:.4f}" for v in (d.get(name), low, high))))
     found = d.get("calibration")
-    out = [table(("figure", "value", "from", "to (95 %)"), rows, title="Held-out seeds")]
+    out: list[Any] = [table(("figure", "value", "from", "to (95 %)"), rows, title="Held-out seeds")]
     if found:
         out.append(f"calibration: expected error {found['ece']:.5f}, Brier {found['brier']:.5f}")
     return out

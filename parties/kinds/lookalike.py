@@ -205,12 +205,12 @@ def fit_provider(ctx: StageContext) -> None:
     at_most = _columns_at_most(ctx.channel.receive_json())
     ctx.channel.progress(0, 2, "features")
     noisy, form = terms.epsilon is not None, ctx.spec.params.get("features", "linear")
-    plan, phi = features.build(ctx.view, names, rows, noisy=noisy, form=form)
+    plan, phi = features.build(ctx.view, names, rows, noisy=noisy, form=form, scratch=ctx.workdir)
     if at_most is not None:
         plan, phi = features.narrow(plan, phi, at_most)
     if form == "crosses":
         room = None if at_most is None else at_most - phi.shape[1]
-        plan, phi = features.cross(plan, phi, room, noisy=noisy)
+        plan, phi = features.cross(plan, phi, room, noisy=noisy, scratch=ctx.workdir)
     ctx.channel.progress(2, 2, "features")
     machine = lookalike.Features(phi, plan.names, ctx.channel.session("fit"), terms, os.urandom)
     fit = ctx.channel.run(machine, "fit")

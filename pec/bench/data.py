@@ -85,7 +85,7 @@ def lookalike_files(folder: Path, rows: int, features: int, seeds: int, seed: in
             stop = min(rows, start + BLOCK)
             x = rng.standard_normal((features, stop - start), dtype=np.float32)
             logit[start:stop] = weights @ x
-            writer.write_table(pa.table([_text(ids[start:stop]), *(pa.array(c) for c in x)], schema=schema))
+            writer.write_table(pa.table([text(ids[start:stop]), *(pa.array(c) for c in x)], schema=schema))
     # Gumbel noise on the logits and the largest `seeds`: a sample without replacement by exp(logit).
     drawn = np.argpartition(logit + rng.gumbel(size=rows), rows - seeds)[rows - seeds :]
     pq.write_table(_ids(ids[rng.permutation(drawn)]), brand)
@@ -123,14 +123,14 @@ def joint_files(folder: Path, rows: int, brand: int, provider: int, seed: int = 
     mixed = rng.permutation(rows)  # the provider's file has another order
     left = {f"b{k:03d}": x[:, j].astype(np.float32) for k, j in enumerate(order[:brand])}
     right = {f"p{k:03d}": x[mixed, j].astype(np.float32) for k, j in enumerate(order[brand:])}
-    pq.write_table(pa.table({"phone": _text(ids), **left, "y": y.astype(np.int8)}), made.brand)
-    pq.write_table(pa.table({"phone": _text(ids[mixed]), **right}), made.provider)
+    pq.write_table(pa.table({"phone": text(ids), **left, "y": y.astype(np.int8)}), made.brand)
+    pq.write_table(pa.table({"phone": text(ids[mixed]), **right}), made.provider)
     return made
 
 
-def _text(values: npt.NDArray[np.int64]) -> pa.Array:
+def text(values: npt.NDArray[np.int64]) -> pa.Array:
     return pa.array(values).cast(pa.string())
 
 
 def _ids(values: npt.NDArray[np.int64]) -> pa.Table:
-    return pa.table({"phone": _text(values)})
+    return pa.table({"phone": text(values)})

@@ -66,9 +66,10 @@ def lookalike(
     *,
     epsilon: float | None = None,
     seed: int = 1,
+    pooled: bool = True,
     show: Show | None = None,
 ) -> dict[str, Any]:
-    """A lookalike on normal features whose seeds follow a logistic model."""
+    """A lookalike on normal features whose seeds follow a logistic model; `pooled`: scikit-learn beside."""
     with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:
         root, note = Path(scratch), show or silent
         note("making data", 0, 1)
@@ -78,8 +79,12 @@ def lookalike(
         # A stage lasts as long as the slower side needs: the provider builds features while the brand waits.
         stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
         note("pooled fit", 0, 1)
-        frame = pq.read_table(files.provider).drop_columns(["phone"]).to_pandas(self_destruct=True)
-        figures = outcome.lookalike(keep["folder"], seen["result"], keep["lines"], frame, list(frame.columns))
+        lines = frame = None
+        if pooled:
+            lines = keep["lines"]
+            frame = pq.read_table(files.provider).drop_columns(["phone"]).to_pandas(self_destruct=True)
+        columns = [] if frame is None else list(frame.columns)
+        figures = outcome.lookalike(keep["folder"], seen["result"], lines, frame, columns)
         out |= {
             "rows": rows,
             "features": features,
@@ -134,7 +139,7 @@ def measure(
             note(f"consent of the {name}'s people", 0, 1)
             columns = {c: CATEGORY for c in pq.read_schema(path).names if c != "phone"}
             network[name].home.add_dataset(Dataset("data", str(path), "phone", "phone", columns))
-            _consent(network, name, recipient, path, bench.kind)
+            consent(network, name, recipient, path, bench.kind)
         network.agree(
             plan.terms(
                 id=AGREEMENT,
@@ -184,7 +189,7 @@ def measure(
     return out, seen, keep
 
 
-def _consent(network: LocalNetwork, name: str, recipient: str, path: Path, purpose: str) -> None:
+def consent(network: LocalNetwork, name: str, recipient: str, path: Path, purpose: str) -> None:
     """Assume consent of everybody, in blocks, as `pec simulate` does."""
     ids = pq.read_table(path, columns=["phone"])["phone"].combine_chunks()
     with network[name].home.center() as center:

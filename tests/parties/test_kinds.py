@@ -179,7 +179,9 @@ def test_lookalike_scores_are_those_of_the_pooled_fit(lookalike_done, files):
 
 
 def test_lookalike_with_crosses_elastic_net_and_columns_that_are_streamed(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(lookalike, "KEPT_BYTES", 0)  # as a Φ that is too large to keep
+    # As a Φ that is too large for memory, and to be kept until the scores.
+    monkeypatch.setattr(lookalike, "KEPT_BYTES", 0)
+    monkeypatch.setattr(features, "IN_MEMORY", 0)
     params = {"features": "crosses", "l1": 6.0, "l2": 2.0}
     job = spec("lookalike", columns=["x0", "x1", "city"], params=params)
     done = run_job(job, agreement(), sides(files, {"label": "loyal", "holdout_seed": 7}), tmp_path)

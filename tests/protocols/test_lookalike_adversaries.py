@@ -1,0 +1,189 @@
+"""A curious provider and a curious brand on whole transcripts of a lookalike.
+
+Each attack is shown to work where what stops it is taken away.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from lattice_helpers import SESSION, fixed_rng, transcript
+from scipy.stats import beta
+
+from protocols.linear_query import messages, ring, sampling
+from protocols.linear_query import provider as query_provider
+from protocols.linear_query.brand import Secret
+from protocols.lookalike import Features, Labels, Terms, padded
+from protocols.lookalike import labels as brand_side
+from protocols.lookalike.terms import agree
+from protocols.machine import pump
+
+PLAIN = Terms(epsilon=None, minimum_seeds=1, minimum_level=1)
+M = ring.N + 500
+
+
+def rows(columns: int, seed: int = 0) -> np.ndarray:
+    made = np.random.default_rng(seed).standard_normal((M, columns))
+    return np.asfortranarray(made, dtype=np.float32)
+
+
+def exchanged(
+    phi: np.ndarray, seeds: np.ndarray, terms: Terms, name: str
+) -> tuple[list[tuple[str, bytes]], Features]:
+    brand = Labels(seeds, len(phi), SESSION, terms, fixed_rng(name + "b"))
+    provider = Features(phi, [f"x{j}" for j in range(phi.shape[1])], SESSION, terms, fixed_rng(name + "p"))
+    return transcript(brand, provider), provider
+
+
+# The provider: real labels or permuted ones?
+
+
+def scaled_up(log: list[tuple[str, bytes]], delta: int) -> np.ndarray:
+    """What the provider reads from each ciphertext as if no key hid it: round(b / delta), float64[M].
+
+    It knows every a, so b and b + a·s' for a guessed s' are all that it can look at; this is the guess 0.
+    """
+    out = []
+    for side, message in log:
+        if side == "left" and len(message) == 131_081:
+            b = messages.residues_of(messages.TO_PROVIDER.decode(message, messages.Chunk).b, ring.N)
+            out += [ring.lift(b[:, j]) / delta for j in range(ring.N)]
+    return np.array(out[:M])
+
+
+def guesses(log: list[tuple[str, bytes]], candidates: list[np.ndarray], delta: int) -> list[float]:
+    """How well each candidate set of seeds fits the ciphertexts, in standard deviations of chance."""
+    read = scaled_up(log, delta)
+    ones, found = np.rint(read) == 1, []
+    for seeds in candidates:
+        y = np.zeros(M)
+        y[seeds] = 1
+        # Also the share of a step, where a ciphertext that hides nothing else would show it.
+        found.append(max((float(np.corrcoef(of, y)[0, 1]) for of in (ones, read % 1) if of.any()), key=abs))
+    return [value * math.sqrt(M) for value in found]
+
+
+def test_the_provider_can_not_tell_real_labels_from_permuted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    phi = rows(2)
+    real = np.flatnonzero(phi[:, 0] > 1)
+    permuted = np.sort(np.random.default_rng(1).permutation(M)[: len(real)])
+    delta = agree(PLAIN, M, 2, padded(len(real))).plan.delta
+    logs = {name: exchanged(phi, s, PLAIN, name)[0] for name, s in (("one", real), ("two", permuted))}
+    sizes = [[(side, message[0], len(message)) for side, message in log] for log in logs.values()]
+    assert sizes[0] == sizes[1]
+    for log in logs.values():
+        # Neither set stands out in either run, and all words are as uniform as those of random polynomials.
+        assert np.abs(guesses(log, [real, permuted], delta)).max() < 5
+        words = np.concatenate(
+            [np.frombuffer(m[9:], "<u4") for side, m in log if side == "left" and len(m) == 131_081]
+        )
+        share = np.bincount(words >> 24, minlength=64)[:64] / len(words)
+        assert np.abs(share - 1 / 64).max() < 6 * math.sqrt(1 / 64 / len(words))
+    # The attack is a real one: with a key that hides nothing it names the set.
+    monkeypatch.setattr(sampling, "ternary", lambda stream, count: np.zeros(count, np.int64))
+    bare, _ = exchanged(phi, real, PLAIN, "bare")
+    fits = guesses(bare, [real, permuted], delta)
+    assert fits[0] > 50 > 5 > abs(fits[1])
+
+
+def outcomes(phi: np.ndarray, seeds: np.ndarray, terms: Terms, runs: int) -> np.ndarray:
+    """z of whole runs with fresh noise, as the provider has it, float64[runs, d + 1]."""
+    found = []
+    for _ in range(runs):
+        brand = Labels(seeds, len(phi), SESSION, terms, fixed_rng("b"))
+        provider = Features(phi, ["x0"], SESSION, terms, fixed_rng("p"))
+        pump(brand, provider)
+        found.append(provider.result.z)
+    return np.array(found)
+
+
+def breaks(epsilon: float, delta: float, without: np.ndarray, with_: np.ndarray) -> bool:
+    """Whether a threshold surely tells two samples float[n] apart better than (epsilon, delta) allows."""
+    n = len(without)
+    for threshold in np.quantile(np.concatenate([without, with_]), np.linspace(0.05, 0.95, 19)):
+        hits, false = int((with_ >= threshold).sum()), int((without >= threshold).sum())
+        least = float(beta.ppf(1e-3, hits, n - hits + 1)) if hits else 0.0
+        most = float(beta.ppf(1 - 1e-3, false + 1, n - false)) if false < n else 1.0
+        if least > math.exp(epsilon) * most + delta:
+            return True
+    return False
+
+
+def test_membership_in_whole_runs_is_what_epsilon_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider knows every seed but one, who has the longest row, and looks at z along it."""
+    terms = Terms(epsilon=1.0, delta=1e-6, clip=4.0, minimum_seeds=1, l2=10.0)
+    phi = np.full((600, 1), 0.1, np.float32)
+    phi[::2] = -0.1
+    phi[599] = 40.0  # clipped to 4
+    others, runs = np.arange(40), 24
+    along = np.array([4.0, 1.0]) / math.sqrt(17)
+    sets = (others, np.append(others, 599))
+    found = [outcomes(phi, seeds, terms, runs) @ along for seeds in sets]
+    assert not breaks(1.0, 1e-6, *found)
+    # The difference is in the means, though the noise drowns it: what one label moves is the row's length.
+    agreed = agree(terms, 600, 1, padded(40))
+    scale = agreed.real_noise_scale
+    assert scale is not None and found[1].std() == pytest.approx(scale, rel=0.5)
+    monkeypatch.setattr(brand_side, "add_noise", lambda values, scale: values)
+    bare = [outcomes(phi, seeds, terms, runs) @ along for seeds in sets]
+    assert breaks(1.0, 1e-6, *bare)
+    assert bare[1].mean() - bare[0].mean() == pytest.approx(math.sqrt(17), rel=1e-3)
+
+
+# The brand: which of two populations does the provider hold?
+
+
+def residues(
+    log: list[tuple[str, bytes]], terms: Terms, d: int, size: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(noise of each answer as a share of delta; a'' as words), by the brand's own key."""
+    agreed = agree(terms, M, d, size).plan
+    secret = Secret(agreed, SESSION, fixed_rng(name + "b"))
+    noise, words = [], []
+    for side, message in log:
+        if side == "right" and len(message) > 1000:
+            answer = messages.TO_BRAND.decode(message, messages.Answer)
+            a = messages.residues_of(answer.a, ring.N)
+            phase = secret.phase(a, messages.residues_of(answer.b))
+            noise.append(((phase + agreed.delta // 2) % agreed.delta - agreed.delta // 2) / agreed.delta)
+            words.append(a.ravel())
+    return np.array(noise), np.concatenate(words)
+
+
+def test_the_brand_can_not_tell_the_providers_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    d, seeds = 12, np.arange(0, M, 7)
+    size = padded(len(seeds))
+    small, large = rows(d), rows(d)
+    large[1] *= 300.0  # one row of nobody whom the brand has; it makes the others' integers small
+    large = np.asfortranarray(large)
+    seen = {
+        name: residues(exchanged(phi, seeds, PLAIN, name)[0], PLAIN, d, size, name)
+        for name, phi in (("s", small), ("l", large))
+    }
+    for noise, words in seen.values():
+        # Uniform over the whole gap between two answers, whatever Q is, and uniform words.
+        assert np.abs(noise).max() > 0.35 and abs(noise.mean()) < 0.3 and 0.15 < noise.std() < 0.42
+        share = np.bincount(words >> 24, minlength=64)[:64] / len(words)
+        assert np.abs(share - 1 / 64).max() < 6 * math.sqrt(1 / 64 / len(words))
+    # Without the flooding the noise is a function of Q, and tells the two apart at once.
+    monkeypatch.setattr(query_provider, "Evaluator", _Bare)
+    bare = {
+        name: residues(exchanged(phi, seeds, PLAIN, name)[0], PLAIN, d, size, name)[0]
+        for name, phi in (("s", small), ("l", large))
+    }
+    assert np.abs(bare["s"]).max() < 1e-6 and np.abs(bare["l"]).max() < 1e-6
+    assert bare["s"][:-1].std() > 5 * bare["l"][:-1].std()
+
+
+class _Bare(query_provider.Evaluator):
+    """Adds no flooding."""
+
+    def _answer(self, j: int, stream: sampling.Stream) -> bytes:
+        kept, self._plan = self._plan, replace(self._plan, flood=0)
+        try:
+            return super()._answer(j, stream)
+        finally:
+            self._plan = kept
