@@ -64,24 +64,21 @@ def test_a_peer_that_is_not_installed(tmp_path: Path) -> None:
 
 
 def test_growth_as_a_plot_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "plot_growth.py"))
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "growth.py"))
 
     def line(n: int, seconds: float) -> str:
-        both = {"receiver": seconds, "sender": 1.0}
-        return json.dumps(
-            {"bench": "align", "sizes": {"receiver": n, "sender": n}, "seconds": seconds, "bytes_sent": n}
-            | {"bytes_received": n, "cpu_seconds": both, "peak_rss_mb": both}
-        )
+        return json.dumps({"sizes": {"receiver": n}, "seconds": seconds, "cpu": {"a": seconds, "b": 1.0}})
 
-    runs, image = tmp_path / "runs.jsonl", tmp_path / "images" / "growth.svg"
-    runs.write_text("\n".join([line(1 << 20, 9.0), line(1 << 16, 2.0), line(1 << 20, 3.0), ""]))
-    assert script["main"](str(runs), str(image)) == 0
-    rows = capsys.readouterr().out.splitlines()[2:]
-    assert [row.split("|")[1:3] for row in rows] == [[" 2^16 ", " 2.0 "], [" 2^20 ", " 3.0 "]]
+    runs, image = tmp_path / "runs.jsonl", tmp_path / "growth.svg"
+    runs.write_text("\n".join([line(1_000_000, 9.0), line(10_000, 2.0), line(1_000_000, 3.0), ""]))
+    asked = ["sizes.receiver=people", "seconds,cpu.a+cpu.b=CPU < both", str(image), str(runs)]
+    assert script["main"](asked) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0] == "| people | seconds | CPU < both |"
+    assert rows[2:] == ["| 10,000 | 2 | 3 |", "| 1,000,000 | 3 | 4 |"]
     root = ElementTree.fromstring(image.read_text())  # noqa: S314 (our own)
     assert len([e for e in root if e.tag.endswith("circle")]) == 4
-    assert script["main"](str(runs), str(image), "cpu") == 0 and image.read_text().count("<circle") == 2
-    for bad in ('{"bench": "ledger"}', line(1 << 16, 2.0)):
-        runs.write_text(bad)
-        with pytest.raises(ValueError, match="align|two sizes"):
-            script["main"](str(runs), str(image))
+    assert "CPU < both" in [e.text for e in root]
+    runs.write_text('{"bench": "ledger"}')
+    with pytest.raises(KeyError, match="sizes"):
+        script["main"](asked)
