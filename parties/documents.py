@@ -357,10 +357,13 @@ class Agreement(Document):
     (provider.spend:brand:10000): whose column it is, who learns the sum, and the most that one person counts.
     `privacy_total`: budget of all jobs under the agreement together (parties.budget); without it each job's
     `privacy` is counted and nothing is refused. `malicious_security`: who is in both is found out by the
-    variant of suite `vole` that holds against a side that deviates, and by nothing else.
+    variant of suite `vole` that holds against a side that deviates, and by nothing else. `standard_errors`:
+    joint regressions may give their standard errors, which tell much (README of protocols/joint, section 9).
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"sums", "privacy_total", "malicious_security"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset(
+        {"sums", "privacy_total", "malicious_security", "standard_errors"}
+    )
 
     id: str
     brand: str
@@ -381,6 +384,7 @@ class Agreement(Document):
     sums: tuple[str, ...] = ()
     privacy_total: PrivacyTotal | None = None
     malicious_security: bool = False
+    standard_errors: bool = False
 
     def validate(self) -> None:
         for name in ("id", "brand", "provider"):

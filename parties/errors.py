@@ -45,6 +45,7 @@ CODES: dict[str, str] = {
     "agreement.purpose": "the agreement does not allow this purpose",
     "agreement.category": "the agreement does not allow one of the data categories",
     "agreement.column": "the agreement does not allow one of the columns or tags",
+    "agreement.errors": "the agreement allows no standard errors",
     "agreement.malicious": "the agreement asks for security against deviating sides, the job for less",
     "agreement.suite": "the agreement does not allow this protocol suite",
     "agreement.privacy": "the job asks for less privacy than the agreement demands",

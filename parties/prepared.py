@@ -20,7 +20,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from parties import documents, private_files
 from parties.documents import Agreement
+from parties.errors import NodeError
 from parties.stage import StageContext
 from protocols.align.sender import Prepared, prepare
 
@@ -126,6 +127,22 @@ class Shelf:
             }
             _write(self.folder, manifest, made)
         return Kept(_placed(made.key, made.outputs, self._order), asking, False)
+
+    def more(self, kept: Kept, asking: int) -> Kept:
+        """The same preparation after `asking` further questions, of a bucket that is asked again; written
+        before they are answered. `node.prepared` if that would be too many under its key.
+        """
+        with _lock:
+            manifest = _manifest(self.folder)
+            asked = kept.asked if manifest is None else max(kept.asked, int(manifest["asked"]))
+            if asked + asking > ASKED_MOST:
+                raise NodeError(
+                    "node.prepared",
+                    f"a bucket can't be asked again: over {ASKED_MOST:,} questions under the prepared key",
+                    "run the job again: a new key is made",
+                )
+            _note(self.folder, asked + asking)
+        return replace(kept, asked=asked + asking)
 
 
 def shelf(ctx: StageContext, items: Bytes) -> Shelf | None:

@@ -467,6 +467,11 @@ def agreement() -> None:
     is_flag=True,
     help="Jobs must align by the variant of vole that holds against a side that deviates.",
 )
+@click.option(
+    "--standard-errors",
+    is_flag=True,
+    help="joint-lr may give standard errors, which show shared people's columns (SECURITY.md).",
+)
 @click.option("--assessment", default="", help="Where the impact assessment (PIPL 55) is kept.")
 @click.option("--days", type=int, default=365, show_default=True, help="How long it holds.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
@@ -506,6 +511,7 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
         suites=options["suites"],
         sums=options["sums"],
         malicious_security=options["malicious_security"],
+        standard_errors=options["standard_errors"],
         assessment=options["assessment"],
         holds=timedelta(days=options["days"]),
     )

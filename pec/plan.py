@@ -87,6 +87,7 @@ def terms(
     suites: Iterable[str] = ("ecdh",),
     sums: Iterable[str] = (),
     malicious_security: bool = False,
+    standard_errors: bool = False,
     assessment: str = "",
     holds: timedelta = timedelta(days=365),
 ) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def terms(
         suites=tuple(suites),
         sums=tuple(sums),
         malicious_security=malicious_security,
+        standard_errors=standard_errors,
         privacy_total=None if total is None else documents.PrivacyTotal(epsilon=total[0], delta=total[1]),
         impact_assessment=assessment,
         created_at=documents.timestamp(created),

@@ -226,6 +226,7 @@ def _set_up(network: LocalNetwork, ready: Prepared) -> None:
             minimum_rows=1,
             preapproved=[inputs.kind],
             suites=("ecdh", "vole", "private_join"),
+            standard_errors=bool(inputs.params.get("errors")),
             assessment=ASSESSMENT,
         )
     )

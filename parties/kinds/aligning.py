@@ -211,7 +211,15 @@ def send(
             store.finish(bucket)
 
         lanes = _lanes(hello, theirs)
-        _run_buckets(ctx, (first, plan.buckets), lanes, answer, ended, lambda bucket: asking(ctx, cap))
+
+        def again(_bucket: int) -> int:
+            nonlocal kept
+            if kept is not None and shelf is not None:
+                kept = shelf.more(kept, cap)
+                ctx.result["prepared"]["asked_at_most_under_key"] = kept.asked
+            return asking(ctx, cap, kept)
+
+        _run_buckets(ctx, (first, plan.buckets), lanes, answer, ended, again)
         asked = int(ctx.result["asked_at_most"])
     store.remove()
     _report(ctx, plan, None, time.monotonic() - began, before)

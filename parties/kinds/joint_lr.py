@@ -73,6 +73,13 @@ def check(spec: JobSpec, agreement: Agreement) -> None:
             "sign an agreement without noise for it, or ask for a lookalike",
             share=True,
         )
+    if spec.params.get("errors") and not agreement.standard_errors:
+        raise NodeError(
+            "agreement.errors",
+            f"agreement {agreement.id} has no standard_errors: they tell more of shared people than a fit",
+            "leave errors out, or sign an agreement with it; SECURITY.md says what it tells",
+            share=True,
+        )
     terms_of(spec, agreement)
 
 
@@ -143,9 +150,11 @@ def fit_brand(ctx: StageContext) -> None:
             f"{len(train)} labelled people for the fit, the agreement asks for {ctx.agreement.minimum_seeds}",
             "use a larger file, or another provider",
         )
-    at_most = len(train) // ROWS_PER_COLUMN - 1
+    # From what the provider may know: the exact number would undo the padding of the rows of the fit.
+    least = max(ctx.agreement.minimum_seeds, ROWS_PER_COLUMN, joint.least(len(train)))
+    at_most = max(1, least // ROWS_PER_COLUMN - 1)
     plan, phi = _own_features(ctx, people, train, at_most)
-    ctx.channel.send_json({"columns_at_most": max(1, at_most)})
+    ctx.channel.send_json({"columns_at_most": at_most})
     # Rows are numbered anew without the withdrawn: both sides know who that is from the bitmap.
     number = np.cumsum(provider_alive) - 1
     machine = joint.Brand(
@@ -454,7 +463,8 @@ JOINT_LR = JobKind(
             "has; location and spread of the brand's part of the scores, in coarse steps",
             "with standard errors: the covariance of its own weights, and sums of products of its columns "
             "over the people of the fit, weighted by the curvature of their scores",
-            "not who was in the fit, nor any label",
+            "no list of who was in the fit, no labels; but where a level is that of one person of the fit, "
+            "the exact sums show that there is one, and the label; with standard errors also who",
         ),
         "brand.zh": (
             "本方人群中哪些在提供方的合格人群内",
@@ -468,7 +478,7 @@ JOINT_LR = JobKind(
             "己方每一列在参与拟合人群中变化程度的一个总和",
             "被询问人数和参与拟合人数（填充后）、品牌方列数、品牌方得分部分的位置与离散程度（粗粒度）",
             "若计算标准误：己方权重的协方差，以及己方各列乘积对参与拟合人群的加权求和",
-            "不知道谁参与了拟合，也不知道任何标签",
+            "没有参与者名单和标签；但若某取值在参与拟合的人中只有一人，精确求和会显示有这样一人及其标签；若计算标准误，还会显示是谁",
         ),
     },
 )

@@ -3,7 +3,7 @@
 from protocols.joint.brand import Brand, BrandResult
 from protocols.joint.information import Columns, Errors, Weights, p_values
 from protocols.joint.provider import Provider, ProviderResult
-from protocols.joint.terms import FAMILIES, Terms, padded
+from protocols.joint.terms import FAMILIES, Terms, least, padded
 
 __all__ = [
     "FAMILIES",
@@ -15,6 +15,7 @@ __all__ = [
     "ProviderResult",
     "Terms",
     "Weights",
+    "least",
     "p_values",
     "padded",
 ]

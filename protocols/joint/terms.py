@@ -11,6 +11,7 @@ from protocols.labels import label
 from protocols.linear_query import Plan, Query, plan
 from protocols.linear_query.ring import N
 from protocols.oprf.padding import padded_size
+from protocols.security import PADDING_FLOOR, PADDING_MANTISSA_BITS
 
 FAMILIES = ("logistic", "linear", "poisson")
 
@@ -169,3 +170,10 @@ def scales(vectors: int, rows: int, queries: int, nonzero: int) -> Scales:
 def padded(count: int) -> int:
     """The number of training rows as the provider is told it, rounded up on the grid of align's sizes."""
     return padded_size(count)
+
+
+def least(count: int) -> int:
+    """The fewest training rows that are padded like `count`; what may depend on their number follows this."""
+    top = padded_size(count)
+    below = top - (1 << max((top - 1).bit_length() - 1 - PADDING_MANTISSA_BITS, 0))
+    return below + 1 if below >= PADDING_FLOOR else 1

@@ -247,7 +247,8 @@ def test_standard_errors_are_those_of_the_pooled_table(tmp_path: Path) -> None:
     table = load_diabetes(as_frame=True, scaled=False).frame
     own = ["age", "bmi", "s1"]
     params = {"family": "linear", "errors": True, "l2": 1e-6}
-    done = run(table, "target", own, tmp_path, params=params, private={"holdout": 0.0})
+    terms = {"standard_errors": True}
+    done = run(table, "target", own, tmp_path, params=params, private={"holdout": 0.0}, terms=terms)
     lines = pq.read_table(tmp_path / "work" / "brand" / "scores.parquet")["row"].to_numpy()
     whole = pooled_table(tmp_path).iloc[lines]
     names = [c for c in table.columns if c != "target"]

@@ -402,6 +402,7 @@ def test_records_outside_the_schema_are_refused():
 
 # -- checks of specs -----------------------------------------------------------------------------------------
 
+EXACT = {"kinds": ["joint-lr"], "privacy": None}
 #: Every job is to align so that a side that deviates gains nothing.
 SECURE = {"suites": ["ecdh", "vole", "private_join"], "malicious_security": True}
 
@@ -423,6 +424,11 @@ PRIVACY = {"epsilon": 2.0, "delta": 1e-6, "clip": 3.0}
         (spec("overlap", params={"malicious": 1}), {"suites": ["vole"]}, "job.spec"),
         (spec("overlap"), {"suites": ["private_join"]}, "agreement.suite"),
         (spec("overlap", params={"malicious": False}), SECURE, "agreement.malicious"),
+        (
+            spec("joint-lr", columns=["*"], params={"errors": True}, outputs={"scores": "brand"}),
+            EXACT,
+            "agreement.errors",
+        ),
         (spec("overlap", params={"suite": "ecdh"}), SECURE, "agreement.malicious"),
         (spec("overlap", **JOIN), SECURE, "agreement.malicious"),
         (spec("enrich", columns=["city"]), SECURE, "agreement.malicious"),

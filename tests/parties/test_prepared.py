@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pair import agreement
 from test_aligning import SETTINGS, both, items_of
 
 from parties import prepared
+from parties.errors import NodeError
 from parties.kinds import aligning
 from protocols import align
 from protocols.align import sender as sending
@@ -113,6 +115,18 @@ def test_too_many_questions_end_a_key(
     assert sum(evaluated) == 100
     third = job(tmp_path, 3, theirs)
     assert sum(evaluated) == 200 and third["prepared"]["asked_at_most_under_key"] == first["provider"]
+
+
+def test_a_bucket_that_is_asked_again_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = np.frombuffer(os.urandom(32 * 40), dtype=np.uint8).reshape(40, 32)
+    shelf = prepared.Shelf(tmp_path / "prepared", 1.0, {"agreement": "a"}, items)
+    kept = shelf.find(256, lambda done: None)
+    again = shelf.more(kept, 256)
+    assert (kept.asked, again.asked, shelf.asked()) == (256, 512, 512)
+    monkeypatch.setattr(prepared, "ASKED_MOST", 600)
+    with pytest.raises(NodeError, match="asked again") as caught:
+        shelf.more(again, 256)
+    assert caught.value.code == "node.prepared" and shelf.asked() == 512
 
 
 @pytest.mark.parametrize("name", ["key.npy", "outputs.npy", "manifest.json"])

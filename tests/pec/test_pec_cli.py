@@ -290,6 +290,7 @@ def test_the_suites_of_a_draft_and_the_method_of_an_overlap() -> None:
     assert error_of(*draft, "--suite", "magic")[1] == "pec.usage"
     assert "malicious_security" not in json.loads(run(*draft)[1])
     assert json.loads(run(*draft, "--malicious-security")[1])["malicious_security"] is True
+    assert json.loads(run(*draft, "--standard-errors")[1])["standard_errors"] is True
     assert error_of(*draft, "--malicious-security", "--suite", "ecdh")[1] == "pec.usage"
     assert error_of(*draft, "enrich", "--kind", "enrich", "--malicious-security")[1] == "pec.usage"
     assert plan.outputs("overlap", {"method": "private_join"}) == {"count": "both"}

@@ -372,3 +372,11 @@ def test_the_brand_can_not_tell_the_providers_columns() -> None:
         column = np.ascontiguousarray(other[:64, 0], "<f4").tobytes()
         assert not any(column[:32] in m for _side, m in log)
     assert shapes[0] == shapes[1]
+
+
+@given(st.integers(1, 1 << 24))
+def test_what_follows_the_padded_rows_tells_no_more(rows: int) -> None:
+    """The brand's limit on columns is made from `least`: equal for all counts that are padded alike."""
+    least = joint.least(rows)
+    assert 1 <= least <= rows and joint.padded(least) == joint.padded(rows)
+    assert least == 1 or joint.padded(least - 1) < joint.padded(rows)
