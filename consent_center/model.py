@@ -106,7 +106,7 @@ class Assessment:
     purpose: str
     reference: str  # where the document is kept
     hash: str = ""  # SHA-256 (hex) of the document, if known
-    approved_on: str = ""  # ISO date
+    approved_on: str = ""  # ISO date (UTC, as all days here); not in force before
     recipient: str = ""  # which recipient it covers; empty: all
     valid_until: str = ""  # ISO date; empty: no end
     status: str = "in_force"  # or "withdrawn"
@@ -241,7 +241,8 @@ class Delta:
     """Who was eligible in a snapshot and is not any more.
 
     `withdrawn` int64[k] ordinals (ascending), `reasons` uint8[k] codes of REASONS. `active` is whether the
-    purpose is still switched on (if not, everybody is in `withdrawn`). `lag_seconds`: how long the oldest of
+    purpose and recipient are still switched on (if not, everybody is in `withdrawn`) and an impact assessment
+    is in force where one is needed (if not, `withdrawn` is as ever). `lag_seconds`: how long the oldest of
     the changes had been recorded when this delta was asked for; 0.0 without changes.
     """
 

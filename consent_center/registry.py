@@ -35,7 +35,6 @@ LEAF_KINDS = (
 #: Whether a job for another organisation needs an assessment in force: "1" in every new center (its first
 #: leaf says so), absent in one from before that was the default, until somebody decides.
 REQUIRED_META = "assessments_required"
-_REQUIRED = {"1": True, "0": False}
 #: By what `Registry.assessments_required` is, if not True.
 UNASSESSED = {
     False: "jobs for other organisations run without an impact assessment (PIPL 55): that was switched off; "
@@ -81,9 +80,16 @@ class Registry:
             if a.purpose == purpose
             and a.recipient in ("", recipient)
             and a.status == "in_force"
+            and a.approved_on <= day
             and (not a.valid_until or a.valid_until >= day)
         ]
         return max(found, key=lambda a: (bool(a.recipient), a.approved_on, a.id), default=None)
+
+    def lacks_assessment(self, controller: str, purpose: str, recipient: str, day: str) -> bool:
+        """Whether a job may not start or go on: for another organisation, and no assessment is in force."""
+        if not self.assessments_required or recipient == controller:
+            return False
+        return self.assessment(purpose, recipient, day) is None
 
     def notice_stands(self, notice: str, seen: int) -> bool:
         """Whether consent given under version `seen` of a notice still stands: no material newer version."""
@@ -311,7 +317,8 @@ def _day(name: str, text: str) -> None:
 
 def assessments_required(connection: sa.Connection) -> bool | None:
     """Whether jobs for other organisations need an assessment in force; None: nobody ever decided."""
-    return _REQUIRED.get(db.get_meta(connection, REQUIRED_META) or "")
+    value = db.get_meta(connection, REQUIRED_META)
+    return None if value is None else value != "0"  # what can't be read must not switch it off
 
 
 def require_assessments(connection: sa.Connection, required: bool, actor: str) -> None:

@@ -75,6 +75,7 @@ CODES: dict[str, str] = {
     "consent.assessment": "no impact assessment in force covers this purpose and recipient",
     "consent.recipient_off": "the recipient was switched off while the job ran",
     "consent.purpose_off": "the purpose was switched off while the job ran",
+    "consent.assessment_ended": "the impact assessment was withdrawn or lapsed while the job ran",
     "consent.unavailable": "the consent center does not answer, so nothing may be used",
     "consent.lease": "a stage lasted longer than one look at the consent is good for",
     "consent.snapshot": "the peer's consent snapshot is unsigned, signed by another key, or of another job",

@@ -39,6 +39,7 @@ from protocols import errors as protocol_errors
 _STATES = {
     "consent.purpose_off": "stopped_by_consent",
     "consent.recipient_off": "stopped_by_consent",
+    "consent.assessment_ended": "stopped_by_consent",
     "job.cancelled": "cancelled",
     "job.rejected": "rejected",
     "job.expired": "rejected",
@@ -386,6 +387,13 @@ class Runner:
             raise NodeError(
                 "consent.recipient_off",
                 f"{self.home.party} switched recipient {self.peer.party!r} off before stage {stage!r}",
+                share=True,
+            )
+        if not found.active and "purpose_inactive" not in found.reasons:
+            raise NodeError(
+                "consent.assessment_ended",
+                f"{self.home.party} has no impact assessment in force any more for {self.spec.purpose!r} and "
+                f"{self.peer.party!r} (before stage {stage!r})",
                 share=True,
             )
         if not found.active:

@@ -163,8 +163,9 @@ class Deciding(Base):
         chosen = decisions.codes[found.rows] == 0
         tokens = snapshot.tokens_of(salt, found.hashed[chosen])
         purpose = known.current.get(request.purpose)
-        assessed = known.assessment(request.purpose, request.recipient, batches.moment(as_of)[:10])
-        if known.assessments_required and assessed is None and request.recipient != self._controller:
+        day = batches.moment(as_of)[:10]
+        assessed = known.assessment(request.purpose, request.recipient, day)
+        if known.lacks_assessment(self._controller, request.purpose, request.recipient, day):
             raise ConsentError(
                 "assessment.missing",
                 f"no impact assessment for {request.purpose!r} and {request.recipient!r} is in force; a job "
@@ -208,7 +209,10 @@ class Deciding(Base):
         return Snapshot(document, signature, decisions, disclosure)
 
     def delta(self, snapshot_id: str) -> Delta:
-        """Who was eligible in a snapshot and is not now. `snapshot.unknown`, `center.unreachable`."""
+        """Who was eligible in a snapshot and is not now. `snapshot.unknown`, `center.unreachable`.
+
+        Not `active`: the purpose or recipient is off, or an assessment is needed and none is in force.
+        """
         now = self._now()
         with self._lock, self._read() as connection:
             self._head.check(connection)
@@ -222,7 +226,14 @@ class Deciding(Base):
                     self._state, self._controller, stored.request, stored.eligible, as_of, rules
                 )
             asked = stored.request
-            active = not deciding.closed_for(self._state.registry, asked.purpose, asked.recipient)
+            known = self._state.registry
+            active = (
+                known is not None
+                and not deciding.closed_for(known, asked.purpose, asked.recipient)
+                and not known.lacks_assessment(
+                    self._controller, asked.purpose, asked.recipient, batches.moment(as_of)[:10]
+                )
+            )
             sequence = self._state.sequence
             members = [ordinals_of(who) for _, who in parts]
             withdrawn = np.concatenate([*members, np.empty(0, np.int64)])

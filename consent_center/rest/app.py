@@ -11,6 +11,7 @@ from apiflask import APIFlask
 from apiflask.exceptions import HTTPError
 from flask import Flask, Response, current_app, redirect, request
 from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
 from consent_center import i18n
@@ -138,14 +139,23 @@ def _favicon() -> Response:
 def _guard() -> None:
     """Who asks, how much, and whether JSON is JSON: before anything looks at the body."""
     roles.enforce(request.endpoint)
-    limit = UPLOAD_LIMIT if request.path in _UPLOADS else BULK_LIMIT if request.path in _BULK else JSON_LIMIT
-    request.max_content_length = limit
+    request.max_content_length = limit = _limit()
+    larger = limit == limits.SMALL and bool(request.environ.get(limits.LARGER))
+    if larger or (request.content_length or 0) > limit:
+        raise RequestEntityTooLarge  # before a byte of it is waited for
     check_form(request.endpoint)
     if request.mimetype == "application/json" and request.path not in _UPLOADS:
         try:
             json.loads(request.get_data(cache=True), parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise ConsentError("request.invalid", f"the body is no JSON: {error}") from error
+
+
+def _limit() -> int:
+    """Bytes of this request's body. Where nobody need prove who they are, no more than needs no thread."""
+    if roles.ENDPOINTS.get(request.endpoint or "") == "public":
+        return limits.SMALL
+    return UPLOAD_LIMIT if request.path in _UPLOADS else BULK_LIMIT if request.path in _BULK else JSON_LIMIT
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -4,8 +4,9 @@ A busy call costs no thread: its question or event goes into the center's queue 
 goes on when the commit of all that waited is done. Its checks are those of `fast`; whatever they do not take,
 and every error, goes to Flask, which judges and words it.
 
-Nothing that a client leaves unsaid holds a thread: small bodies are read here before Flask is called, larger
-ones while Flask reads them (which it does after it knows who asks), each piece in bounded time.
+Small bodies, in chunks or whole, are read here before Flask is called: what a client leaves unsaid holds no
+thread. Larger ones are read while Flask reads them, which it does only for who proved who they are (`app`
+refuses others unread): each piece, and the body by its size, in bounded time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, overload
 
 from a2wsgi import WSGIMiddleware
 from flask import Flask
@@ -26,11 +28,12 @@ from consent_center.gather import Answer, Decided, Item, Tell
 from consent_center.model import Recorded
 from consent_center.rest import fast, guarded
 from consent_center.rest.context import CENTER, TOKEN
+from consent_center.rest.limits import LARGER, SMALL
 
 #: Seconds for a small body as a whole, and for each piece of a larger one.
 BODY_SECONDS, PIECE_SECONDS = 30, 60
-#: Bytes up to which a body is read before a thread is taken.
-SMALL = 1 << 20
+#: Bytes a second that a larger body must come with on average, beyond BODY_SECONDS.
+LEAST_RATE = 65_536
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -88,7 +91,7 @@ class LoopFront:
             await self._slow(scope, receive, send)
             return
         body = await _whole(receive, size, guarded.WHOLE in scope)
-        if isinstance(body, Exception):
+        if not isinstance(body, bytes):
             await self._flask(scope, _failing(body), send)
             return
         try:
@@ -152,11 +155,18 @@ class LoopFront:
     async def _slow(self, scope: Message, receive: Receive, send: Send) -> None:
         sizes = [value for name, value in scope["headers"] if name == b"content-length"]
         chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
-        if chunked or len(sizes) != 1 or not sizes[0].isdigit() or int(sizes[0]) > SMALL:
-            await self._flask(scope, _patient(receive), send)
+        size = int(sizes[0]) if not chunked and len(sizes) == 1 and sizes[0].isdigit() else None
+        if size is not None and size > SMALL:
+            await self._flask(scope, _patient(receive, b""), send)
             return
-        body = await _whole(receive, int(sizes[0]), guarded.WHOLE in scope)
-        await self._flask(scope, _failing(body) if isinstance(body, Exception) else _told(body), send)
+        body = await _whole(receive, size, guarded.WHOLE in scope)
+        if isinstance(body, _Begun):
+            await self._flask({**scope, LARGER: True}, _patient(receive, body.start), send)
+            return
+        if isinstance(body, Exception):
+            await self._flask(scope, _failing(body), send)
+        else:
+            await self._flask({**scope, LARGER: len(body) > SMALL}, _told(body), send)
 
     async def _flask(self, scope: Message, receive: Receive, send: Send) -> None:
         # `X_Forwarded_For` would become the same WSGI name as `X-Forwarded-For`, which a proxy controls.
@@ -175,17 +185,34 @@ def _prepared(app: Flask) -> Any:
     def called(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ["wsgi.input_terminated"] = True  # the server ends a body; it may come in chunks
         environ["wsgi.errors"] = sys.stderr
+        scope = environ.pop("asgi.scope")
         # Named without an error too: what the loop has passed on, no other front needs to look at.
-        environ[fast.FAILED] = environ.pop("asgi.scope").get(fast.FAILED)
+        environ[fast.FAILED] = scope.get(fast.FAILED)
+        environ[LARGER] = scope.get(LARGER, False)
         answer: Iterable[bytes] = app(environ, start_response)
         return answer
 
     return called
 
 
-async def _whole(receive: Receive, size: int, here: bool) -> bytes | Exception:
-    """A body, or why it did not come; `here`: nothing of it has to be waited for."""
+@dataclass(frozen=True)
+class _Begun:
+    """The start of a body in chunks that is larger than SMALL."""
+
+    start: bytes
+
+
+@overload
+async def _whole(receive: Receive, size: int, here: bool) -> bytes | Exception: ...
+@overload
+async def _whole(receive: Receive, size: int | None, here: bool) -> bytes | Exception | _Begun: ...
+async def _whole(receive: Receive, size: int | None, here: bool) -> bytes | Exception | _Begun:
+    """A body of `size`, or in chunks (None; then perhaps only its start), or why it did not come.
+
+    `here`: nothing of it has to be waited for.
+    """
     parts: list[bytes] = []
+    found = 0
     try:
         async with asyncio.timeout(BODY_SECONDS) if not here else nullcontext():
             while True:
@@ -193,12 +220,15 @@ async def _whole(receive: Receive, size: int, here: bool) -> bytes | Exception:
                 if message["type"] != "http.request":
                     return ClientDisconnected()
                 parts.append(message.get("body", b""))
+                found += len(parts[-1])
                 if not message.get("more_body"):
                     break
+                if size is None and found > SMALL:
+                    return _Begun(b"".join(parts))
     except TimeoutError:
         return RequestTimeout(f"the body did not come within {BODY_SECONDS} s")
     body = b"".join(parts)
-    return body if len(body) == size else ClientDisconnected()
+    return body if size is None or found == size else ClientDisconnected()
 
 
 def _told(body: bytes) -> Receive:
@@ -219,17 +249,34 @@ def _failing(error: Exception) -> Receive:
     return receive
 
 
-def _patient(receive: Receive) -> Receive:
-    """A body in pieces. One that ends early must not look as if it were whole."""
+def _patient(receive: Receive, start: bytes) -> Receive:
+    """A body in pieces, `start` first. One that ends early must not look as if it were whole.
+
+    Each piece has PIECE_SECONDS, all of them BODY_SECONDS and a second for each LEAST_RATE bytes that came:
+    one byte now and then must not hold a thread. Only waiting counts, not what Flask does in between.
+    """
+    begun = [start] if start else []
+    received, waited = len(start), 0.0
 
     async def piece() -> Message:
+        nonlocal received, waited
+        if begun:
+            return {"type": "http.request", "body": begun.pop(), "more_body": True}
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        left = BODY_SECONDS + received / LEAST_RATE - waited
         try:
-            async with asyncio.timeout(PIECE_SECONDS):
+            async with asyncio.timeout(min(PIECE_SECONDS, left)):
                 message = await receive()
         except TimeoutError:
+            if left < PIECE_SECONDS:
+                slow = f"the body comes more slowly than {LEAST_RATE} bytes a second"
+                raise RequestTimeout(slow) from None
             raise RequestTimeout(f"no part of the body came for {PIECE_SECONDS} s") from None
         if message["type"] != "http.request":
             raise ClientDisconnected()
+        waited += loop.time() - since
+        received += len(message.get("body", b""))
         return message
 
     return piece

@@ -1,8 +1,9 @@
 """uvicorn's HTTP protocol with limits on what a client may send without saying anything.
 
 uvicorn bounds neither the head of a request nor the time that it may take. Here: `HEAD_SECONDS` for a head,
-counted from the connection's start or the head's first byte; `HEAD_BYTES` and `HEAD_LINES` for a head and for
-trailers. Who goes over is answered 408 or 431 and the connection is closed.
+counted from the connection's start or the head's first byte, and for the rest of a body that was answered
+already, or whatever else comes between two calls (it ends uvicorn's own clock); `HEAD_BYTES` and `HEAD_LINES`
+for a head and for trailers. Who goes over is answered 408 or 431 and the connection is closed.
 
 It also tells the application two things that ASGI has no words for, in the scope: `WHOLE`, that the body is
 here (no clock is needed for it), and `ANSWER`, which writes a whole answer at once.
@@ -47,8 +48,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self._silent = 0 if self._advanced else self._silent + len(data)
         if self._silent > HEAD_BYTES:
             self._refuse(431)
-        elif self._in_head and not self._idle and self._unheard is None:
+        elif self._unheard is None and not self.transport.is_closing() and self._unclocked():
             self._unheard = self.loop.call_later(HEAD_SECONDS, self._refuse, 408)
+
+    def _unclocked(self) -> bool:
+        """Whether nothing but this protocol would end the connection if no more bytes came."""
+        if self._in_head and not self._idle:
+            return True
+        # Before an answer it is the application's clock or turn; after it uvicorn's, which any byte ends.
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and self.timeout_keep_alive_task is None
 
     def on_message_begin(self) -> None:
         self._idle, self._in_head, self._lines = False, True, 0
@@ -75,6 +84,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._heard()
         self._advanced = self._idle = self._in_head = True
         super().on_message_complete()
         scope: Any = self.scope

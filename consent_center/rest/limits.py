@@ -1,4 +1,4 @@
-"""Rate limits by address, for what everybody may call. The windows are a process's own.
+"""Limits of what everybody may call: bytes of a body, rates by address. The windows are a process's own.
 
 The library below Flask-Limiter, without its hook: that would run on every decision too.
 """
@@ -14,6 +14,10 @@ from limits.strategies import MovingWindowRateLimiter
 
 from consent_center.errors import ConsentError
 
+#: Bytes of a body up to which it is read before a thread is taken, and of any body that needs no proof.
+SMALL = 1 << 20
+#: In the environment of a request whose body, in chunks, is larger than SMALL: its rest may not have come.
+LARGER = "pec.larger"
 _EXTENSION = "pec.limits"
 _parse = cache(parse_many)
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from consent_center.center import Center
 from consent_center.errors import ConsentError
-from consent_center.rest import asgi, fast, guarded
+from consent_center.rest import asgi, fast, guarded, limits
 from consent_center.rest.app import HEADERS, create_app
 from consent_center.rest.workers import LoopWorker
 
@@ -225,6 +225,105 @@ def test_slow_clients_hold_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert status == 408 and data["code"] == "request.invalid"
         for one in (silent, head, kept, large, *body):
             one.__exit__()
+
+
+def chunked(path: str, data: bytes, token: str = TOKEN) -> bytes:
+    """The head of a call in chunks, and its first; no last one."""
+    head = post(path, b"", token=token).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    return head + b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@contextmanager
+def dripping(clients: list[Raw], piece: bytes) -> Iterator[None]:
+    """Each client says `piece` ten times a second, whether or not it was answered."""
+    ended = threading.Event()
+
+    def drip() -> None:
+        while not ended.wait(0.1):
+            for client in clients:
+                with suppress(OSError):
+                    client.say(piece)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for client in clients:
+            client.__exit__()
+
+
+FORM = "/v1/public/anything/form"
+
+
+@pytest.mark.parametrize("way", ["chunked", "sized", "large chunks"])
+def test_who_drips_and_proves_nothing_holds_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(asgi, "BODY_SECONDS", 4)
+    said = {
+        "chunked": chunked(FORM, b"{", token="none"),
+        "sized": post(FORM, b"{", token="none", size=2 << 20),
+        "large chunks": chunked(FORM, b" " * (limits.SMALL + 1), token="none"),
+    }[way]
+    piece = b" " if way == "sized" else b"1\r\n \r\n"
+    with make(tmp_path / "c") as center, served(center) as port:
+        clients = [Raw(port).say(said) for _ in range(6)]  # more than there are threads
+        with dripping(clients, piece):
+            time.sleep(0.3)
+            began = time.monotonic()
+            assert requests.get(f"http://127.0.0.1:{port}/v1/health", timeout=20).status_code == 200
+            assert time.monotonic() - began < asgi.BODY_SECONDS, "they were not waited for"
+            status, problem = clients[0].answer()
+            if way == "chunked":
+                assert (status, problem["code"]) == (408, "request.invalid")
+            else:
+                assert (status, problem["code"]) == (413, "request.too_large")
+
+
+def test_a_public_call_may_be_small_only_in_chunks_too(shared: int) -> None:
+    for data, status in ((b'{"a": "%s"}' % (b"a" * limits.SMALL), 413), (b"{", 400)):
+        with Raw(shared) as client:
+            assert client.say(chunked(FORM, data, token="none") + b"0\r\n\r\n").answer()[0] == status
+    with Raw(shared) as client:  # who proves more, may say more
+        data = decision(1) + b" " * (limits.SMALL + 1)
+        assert client.say(chunked("/v1/decisions", data) + b"0\r\n\r\n").answer()[0] == 200
+    with Raw(shared) as client:
+        client.say(chunked("/v1/decisions", data))
+        time.sleep(0.1)
+        assert client.say(b"1\r\n \r\n0\r\n\r\n").answer()[0] == 200  # the rest, after the start
+
+
+def test_a_large_body_has_a_least_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "BODY_SECONDS", 0.5)
+    with make(tmp_path / "c") as center, served(center) as port:
+        slow = Raw(port).say(post("/v1/decisions", b"{", size=2 << 20))
+        with dripping([slow], b" "):  # each piece in time
+            status, problem = slow.answer()
+            assert (status, problem["code"]) == (408, "request.invalid")
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "more"),
+    [
+        (post("/v1/decisions", b"{", size=3_000_000, token="wrong"), 401, b" "),  # more of its body
+        (post("/v1/decisions", b"", size=2 << 20, token="wrong"), 401, b" " * (2 << 20)),  # all of it
+        (chunked("/v1/decisions", b" " * (2 << 20), token="wrong"), 401, b"1"),  # a chunk's size
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 302, b"\r\n"),  # what begins no head
+    ],
+)
+def test_no_connection_is_without_a_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes, status: int, more: bytes
+) -> None:
+    """What comes after an answer ends uvicorn's clock."""
+    monkeypatch.setattr(guarded, "HEAD_SECONDS", 1)
+    with make(tmp_path / "c") as center, served(center) as port, Raw(port) as client:
+        assert client.say(said).answer()[0] == status
+        time.sleep(0.3)  # Flask ends an answer after its last byte
+        client.say(more)
+        assert client.answer()[0] == 408 and client.answer()[0] == 0
 
 
 def test_too_many_connections_are_told_so(tmp_path: Path) -> None:

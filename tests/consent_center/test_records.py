@@ -130,6 +130,69 @@ def test_reminders_before_anything_lapses(center: Center, clock: Clock) -> None:
     assert center.fsck() is None
 
 
+def test_a_job_stops_when_its_assessment_ends(center: Center, clock: Clock) -> None:
+    center.put_assessment(replace(center.assessments()[0], status="withdrawn"))
+    day = clock.now.date()
+    own = Assessment("own", "ads", "dms://3", valid_until=(day + timedelta(days=2)).isoformat())
+    center.put_assessment(own)
+    job = center.snapshot(REQUEST, pa.array([phone(1)]), "phone", "job-1").document["id"]
+    assert center.delta(job).active
+    center.put_assessment(replace(own, status="withdrawn"))
+    found = center.delta(job)
+    assert not found.active and not len(found.withdrawn)
+    center.put_assessment(own)
+    assert center.delta(job).active
+    clock.forward(days=3)
+    assert not center.delta(job).active, "it lapsed"
+    center.require_assessments(False, "dpo")
+    assert center.delta(job).active, "none is asked for"
+    center.require_assessments(True, "dpo")
+    assert not center.delta(job).active
+    inside = replace(REQUEST, recipient="brand")
+    job = center.snapshot(inside, pa.array([phone(1)]), "phone", "job-2").document["id"]
+    assert center.delta(job).active, "the controller's own job needs none"
+
+
+def test_an_assessment_counts_from_its_approval(center: Center, clock: Clock) -> None:
+    values, day = pa.array([phone(1)]), clock.now.date()
+    center.put_assessment(replace(center.assessments()[0], status="withdrawn"))
+    later = Assessment("own", "ads", "dms://3", approved_on=(day + timedelta(days=1)).isoformat())
+    center.put_assessment(later)
+    refused("assessment.missing", center.snapshot, REQUEST, values, "phone", "job-1")
+    center.put_assessment(replace(later, approved_on=day.isoformat()))
+    assert center.snapshot(REQUEST, values, "phone", "job-1").document["assessment"] == "dms://3"
+    center.put_assessment(later)
+    clock.forward(days=1)
+    assert center.snapshot(REQUEST, values, "phone", "job-2").document["assessment"] == "dms://3"
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("change", "required"),
+    [
+        *(
+            (f"UPDATE meta SET value = '{value}' WHERE key = 'assessments_required'", True)
+            for value in (2, "")
+        ),
+        ("UPDATE meta SET value = '0' WHERE key = 'assessments_required'", False),
+        ("DELETE FROM meta WHERE key = 'assessments_required'", None),  # from before the default
+    ],
+)
+def test_what_the_switch_cannot_mean_is_required(tmp_path: Path, change: str, required: bool | None) -> None:
+    with make(tmp_path / "c") as center:
+        center.put_assessment(replace(center.assessments()[0], status="withdrawn"))
+    with sqlite3.connect(tmp_path / "c" / "center.db") as raw:
+        raw.execute(change)
+    raw.close()
+    with Center.open(tmp_path / "c", Clock()) as center:
+        assert center.assessments_required() is required
+        asked = (REQUEST, pa.array([phone(1)]), "phone", "job-1")
+        if required:
+            refused("assessment.missing", center.snapshot, *asked)
+        else:
+            assert center.delta(center.snapshot(*asked).document["id"]).active
+
+
 def test_no_assessment_no_job(center: Center, clock: Clock) -> None:
     """PIPL 55: with none on file for the purpose and recipient, no snapshot is issued, so no job can run."""
     values = pa.array([phone(1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import nodes
@@ -188,6 +189,23 @@ def test_a_purpose_that_is_switched_off_stops_the_job_on_both_sides(pair, client
         pair[1].center.switch_purpose(nodes.PURPOSE, True, "test")
     assert (ours["state"], theirs["state"]) == ("stopped_by_consent", "stopped_by_consent")
     assert ours["error"]["code"] == theirs["error"]["code"] == "consent.purpose_off"
+    assert not pair[0].home.work(job_id).exists()
+
+
+def test_an_assessment_that_ends_stops_the_job_on_both_sides(pair, clients):
+    job_id = clients[0].submit(nodes.request("brand-prov", hold_before="tell"))
+    _until(clients[0], job_id, "held")
+    kept = pair[1].center.assessments()
+    for one in kept:
+        pair[1].center.put_assessment(replace(one, status="withdrawn"))
+    try:
+        clients[0].resume(job_id)
+        ours, theirs = _both(clients, job_id)
+    finally:
+        for one in kept:
+            pair[1].center.put_assessment(one)
+    assert (ours["state"], theirs["state"]) == ("stopped_by_consent", "stopped_by_consent")
+    assert ours["error"]["code"] == theirs["error"]["code"] == "consent.assessment_ended"
     assert not pair[0].home.work(job_id).exists()
 
 
