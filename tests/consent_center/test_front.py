@@ -262,7 +262,7 @@ FORM = "/v1/public/anything/form"
 def test_who_drips_and_proves_nothing_holds_no_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(asgi, "BODY_SECONDS", 4)
+    monkeypatch.setattr(asgi, "BODY_SECONDS", 8)
     said = {
         "chunked": chunked(FORM, b"{", token="none"),
         "sized": post(FORM, b"{", token="none", size=2 << 20),
@@ -273,9 +273,8 @@ def test_who_drips_and_proves_nothing_holds_no_thread(
         clients = [Raw(port).say(said) for _ in range(6)]  # more than there are threads
         with dripping(clients, piece):
             time.sleep(0.3)
-            began = time.monotonic()
-            assert requests.get(f"http://127.0.0.1:{port}/v1/health", timeout=20).status_code == 200
-            assert time.monotonic() - began < asgi.BODY_SECONDS, "they were not waited for"
+            wait = asgi.BODY_SECONDS / 2  # they are not waited for
+            assert requests.get(f"http://127.0.0.1:{port}/v1/health", timeout=wait).status_code == 200
             status, problem = clients[0].answer()
             if way == "chunked":
                 assert (status, problem["code"]) == (408, "request.invalid")
