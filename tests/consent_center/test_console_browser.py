@@ -162,8 +162,17 @@ def by_css(driver: Any, css: str) -> Any:
 
 def wait(condition: Callable[[], Any], seconds: float = 30) -> None:
     """Keys are sent without waiting for the page that they lead to."""
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+
     end = time.monotonic() + seconds
-    while not condition():
+
+    def there() -> Any:
+        try:
+            return condition()
+        except (NoSuchElementException, StaleElementReferenceException):  # between two pages
+            return False
+
+    while not there():
         assert time.monotonic() < end, "the page did not come"
         time.sleep(0.1)
 
