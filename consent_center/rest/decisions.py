@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 from apiflask import APIBlueprint
-from flask import Response, request
+from flask import Response
 
 from consent_center.errors import ConsentError
 from consent_center.model import KINDS, REASONS
-from consent_center.rest import schemas, wire
+from consent_center.rest import limits, schemas, wire
 from consent_center.rest.context import answer, center
 
 bp = APIBlueprint("decisions", __name__, url_prefix="/v1", tag="Decisions")
@@ -87,7 +87,7 @@ def token_proof(snapshot_id: str, json_data: dict[str, Any]) -> Any:
 
 
 def _values(mixed: bool = False) -> tuple[pa.Array, Any, dict[str, Any]]:
-    table, meta = wire.unpack(request.get_data(cache=False), ["value"])
+    table, meta = wire.unpack(limits.body(), ["value"])
     kind = meta.get("kind")
     if mixed and kind is None and "kind" in table.column_names:
         kinds = wire.one_array(table["kind"])

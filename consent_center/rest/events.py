@@ -14,7 +14,7 @@ from consent_center import importer
 from consent_center.collection import shown
 from consent_center.errors import ConsentError
 from consent_center.model import Purpose
-from consent_center.rest import schemas, wire
+from consent_center.rest import limits, schemas, wire
 from consent_center.rest.context import answer, center
 from consent_center.rest.roles import actor
 
@@ -76,7 +76,7 @@ def record_batch() -> Any:
     kind = _KINDS.get(request.mimetype)
     if kind is None:
         raise ConsentError("request.invalid", f"send one of {', '.join(_KINDS)}, not {request.mimetype!r}")
-    body = request.get_data(cache=False)
+    body = limits.body()
     if request.mimetype == "application/json":
         body = importer.lines_of_array(body)
     name = f"the request's body ({request.mimetype})"
@@ -90,7 +90,7 @@ def record_bulk() -> Response:
 
     Columns as in `Center.record_many`. Schema metadata `pec`: `{"on_error": "raise" | "skip"}`.
     """
-    table, meta = wire.unpack(request.get_data(cache=False), [])
+    table, meta = wire.unpack(limits.body(), [])
     on_error = meta.get("on_error", "raise")
     done = center().record_many(table.replace_schema_metadata(None), on_error=str(on_error))
     return answer(wire.plain(done))
@@ -137,7 +137,7 @@ def assume_bulk() -> Response:
 
     Schema metadata `pec`: the other members of `/v1/assumptions`.
     """
-    table, meta = wire.unpack(request.get_data(cache=False), ["value"])
+    table, meta = wire.unpack(limits.body(), ["value"])
     checked = schemas.Assume(exclude=("values",)).validate(meta)
     if checked:
         raise ConsentError("request.invalid", f"the stream's metadata: {checked}")

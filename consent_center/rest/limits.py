@@ -11,6 +11,7 @@ from flask import Flask, current_app, request
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from consent_center.errors import ConsentError
 
@@ -24,6 +25,18 @@ _parse = cache(parse_many)
 
 def install(app: Flask) -> None:
     app.extensions[_EXTENSION] = MovingWindowRateLimiter(MemoryStorage())
+
+
+def body() -> bytes:
+    """The request's body, whole. RequestEntityTooLarge if it goes on beyond its limit.
+
+    `get_data` alone cuts a body that comes in chunks at the limit and says nothing: the last rows of an
+    upload would be lost.
+    """
+    data = request.get_data(cache=False)
+    if request.content_length is None and len(data) >= (request.max_content_length or len(data) + 1):
+        raise RequestEntityTooLarge
+    return data
 
 
 def limit_rate(scope: str, rules: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
-from flask import Response, request
+from flask import Response
 from marshmallow import fields
 
 from consent_center.center import Center
 from consent_center.errors import ConsentError
-from consent_center.rest import schemas
+from consent_center.rest import limits, schemas
 from consent_center.rest.context import answer, center
 from consent_center.rest.roles import actor
 from consent_center.witness.client import WitnessClient, witness_of
@@ -43,7 +43,7 @@ def add_checkpoint() -> Response:
     own = center()
     if not isinstance(own, Center):
         raise ConsentError("center.location", "only a center itself is a witness, not a relay to one")
-    done = own.witness.add_checkpoint(request.get_data(cache=False))
+    done = own.witness.add_checkpoint(limits.body())
     return Response(done.body, done.status, content_type=done.content_type)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from flask.testing import FlaskClient
 
 from consent_center.center import Center
 from consent_center.errors import CODES
-from consent_center.rest import problems, wire
+from consent_center.rest import app, problems, wire
 from consent_center.rest.app import create_app
 from consent_center.rest.roles import ENDPOINTS
 from consent_center.rest.token import ensure_token
@@ -258,6 +259,26 @@ def test_limits(client: FlaskClient) -> None:
     problem(client.post("/v1/events", data=big, content_type="application/json"), 413, "request.too_large")
     many = client.post("/v1/decisions", json={**ASK, "values": ["1"] * 10_001})
     problem(many, 400, "request.invalid")
+
+
+def test_an_upload_in_chunks_is_whole_or_refused(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"".join(json.dumps(EVENT | {"phone": f"1390000{n:04d}"}).encode() + b"\n" for n in range(20))
+
+    def sent() -> Any:
+        return client.post(
+            "/v1/events/batch",
+            input_stream=io.BytesIO(lines),
+            content_type="application/x-ndjson",
+            headers={"Transfer-Encoding": "chunked"},
+            environ_overrides={"wsgi.input_terminated": True},
+        )
+
+    monkeypatch.setattr(app, "UPLOAD_LIMIT", len(lines) - 300)
+    problem(sent(), 413, "request.too_large")
+    monkeypatch.setattr(app, "UPLOAD_LIMIT", len(lines) + 1)
+    assert sent().json["recorded"] == 20
 
 
 def test_unknown_paths_and_methods(client: FlaskClient) -> None:
