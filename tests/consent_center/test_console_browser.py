@@ -201,6 +201,7 @@ def test_login_search_and_languages(driver: Any, url: str, center: Center) -> No
     driver.get(f"{url}/console/people")
     by_css(driver, "#f-value").send_keys("+86 138-0013-8000")
     by_css(driver, "main button.primary").click()
+    wait(lambda: by_css(driver, ".timeline").is_displayed())
     assert "13800138000" not in driver.current_url and "8000" not in driver.current_url
     timeline = by_css(driver, ".timeline").text
     assert "同意" in timeline
@@ -212,7 +213,8 @@ def test_login_search_and_languages(driver: Any, url: str, center: Center) -> No
     assert not driver.find_elements("css selector", "main img, main script")
     no_errors(driver)
     driver.find_element("link text", "English").click()
-    assert by_css(driver, "html").get_attribute("lang") == "en" and "Timeline" in by_css(driver, "main").text
+    wait(lambda: by_css(driver, "html").get_attribute("lang") == "en")
+    wait(lambda: "Timeline" in by_css(driver, "main").text)
     driver.get(f"{url}/console/ledger")
     by_css(driver, "form[action$='/ledger/check'] button").click()
     # htmx asks again every two seconds
@@ -312,7 +314,8 @@ def test_every_page_fits_and_runs_no_script_of_the_data(
     by_css(driver, "#f-text").clear()
     driver.execute_script("document.querySelector('#f-text').value = arguments[0]", RULES)
     by_css(driver, "form[action$='/rules'] button.primary").click()
-    assert by_css(driver, "#trial").is_displayed() and "<img" in by_css(driver, "#trial pre").text
+    wait(lambda: by_css(driver, "#trial").is_displayed())
+    assert "<img" in by_css(driver, "#trial pre").text
     looks_right("rules-tried")
     if phone:
         by_css(driver, "details.menu summary").click()
@@ -326,14 +329,14 @@ def test_without_javascript(driver: Any, url: str, session: dict[str, str], cent
     assert not by_css(driver, "html").get_attribute("class"), "no script ran"
     by_css(driver, "#f-value").send_keys(NUMBER)
     by_css(driver, "main button.primary").click()
-    assert ZH in driver.page_source and by_css(driver, ".timeline").is_displayed()
+    wait(lambda: by_css(driver, ".timeline").is_displayed() and ZH in driver.page_source)
     driver.get(f"{url}/console/webhooks")
     by_css(driver, "form[action$='/webhooks/requeue'] button.small").click()
-    assert "1 message goes out again" in by_css(driver, ".message").text
+    wait(lambda: "1 message goes out again" in by_css(driver, ".message").text)
     center.outbox.settle([(1, 13, False, XSS)])
     driver.get(f"{url}/console/registry/draft/naughty")
     by_css(driver, "form[action$='/publish'] button").click()
-    assert by_css(driver, "h1").text.startswith("Notice") and len(center.notices()) == 3
+    wait(lambda: by_css(driver, "h1").text.startswith("Notice") and len(center.notices()) == 3)
     driver.get(f"{url}/console/rules")
     by_css(driver, "form[action$='/rules'] button.primary").click()
-    assert by_css(driver, "#trial").is_displayed()
+    wait(lambda: by_css(driver, "#trial").is_displayed())
