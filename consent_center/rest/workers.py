@@ -7,6 +7,8 @@ answer what they have taken, then end.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -59,6 +61,11 @@ class LoopWorker(UvicornWorker):  # type: ignore[misc]
         # Raised again by uvicorn when all is answered: to end the ordinary way, not to be killed.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
+
+    def _install_sigquit_handler(self) -> None:
+        # What gunicorn sends when it is interrupted. The library's own handler only notes it, and the worker
+        # would be killed after GRACE.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, os.kill, os.getpid(), signal.SIGTERM)
 
 
 def _end(_number: int, _frame: Any) -> NoReturn:

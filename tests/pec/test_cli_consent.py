@@ -250,7 +250,7 @@ def test_serve_is_a_process_that_says_where_and_stops(pec: Shell) -> None:
         assert child.wait(20) == 0
     finally:
         child.kill()
-        child.communicate()
+        child.wait()  # not for its output: a worker that outlives it would hold that open
 
 
 def test_the_shared_pieces(capsys: pytest.CaptureFixture[str]) -> None:

@@ -209,11 +209,12 @@ def test_the_legend_of_the_histogram_covers_no_bar() -> None:
 
 def test_every_kind_and_every_reason_has_its_words_in_both_languages() -> None:
     """And each side of a job is told as much in Chinese as in English."""
-    assert set(KINDS) <= set(wording.KINDS)
+    known = {name: kind for name, kind in KINDS.items() if name != "probe"}  # a kind of the tests
+    assert set(known) <= set(wording.KINDS)
     assert set(REASONS) - {"eligible"} | {MIDWAY} <= set(wording.REASONS)
     for zh, en in (*wording.KINDS.values(), *wording.REASONS.values()):
         assert re.search("[\u4e00-\u9fff]", zh) and en.isascii()
-    for kind in KINDS.values():
+    for kind in known.values():
         for method in (kind, *kind.methods.values()):
             for side in ("brand", "provider"):
                 assert len(method.leakage[f"{side}.zh"]) == len(method.leakage[side]), (method.name, side)
