@@ -74,6 +74,7 @@ def protocols() -> None:
 
 def columns() -> None:
     """The passes over a provider's column."""
+    # Made-up values, so that the kernels are compiled; nobody's.
     values = np.random.default_rng(1).standard_normal(ROWS)
     kernels.summary(values)
     kernels.spread(values, 0.0, 0.0, 0.0)

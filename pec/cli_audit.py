@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pec.cli_common import emit, json_option, table
-from pec.cli_node import read_json
+from pec.cli_home import read_json
 from pec.consent_options import checkpoint_of, here_if_unsaid, open_at, where
 from pec.errors import EXIT_FAILED, EXIT_REFUSED
 

@@ -14,7 +14,7 @@ import click
 
 from pec import wording
 from pec.cli_common import account_rows, emit, json_option, note, printable, progress, table, time_text
-from pec.cli_node import client_of, home_option, read_json
+from pec.cli_home import client_of, home_option, read_json
 from pec.errors import PecError
 
 STATES = [

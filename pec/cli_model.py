@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pec.cli_common import emit, json_option, table
-from pec.cli_node import home_option
+from pec.cli_home import home_option
 from pec.errors import PecError
 
 

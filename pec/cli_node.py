@@ -7,20 +7,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from pec import plan
-from pec.cli_common import account_rows, emit, json_option, note, progress, table, time_text
+from pec.cli_agreement import agreement
+from pec.cli_common import emit, json_option, note, progress, table
+from pec.cli_home import client_of, home_at, home_option, read_json, shortened, write_or_print
 from pec.errors import PecError
 
-F = TypeVar("F", bound=Callable[..., Any])
-KIND = click.Choice(list(plan.OUTPUTS))
 ALIASES = {"serve": "run", "dataset": "data"}
 
 
@@ -29,75 +25,6 @@ class Aliased(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
-
-
-def home_option(command: F) -> F:
-    """`--home`: the node's directory, from PEC_HOME or the current one by default."""
-    return click.option(
-        "--home",
-        type=click.Path(path_type=Path),
-        envvar="PEC_HOME",
-        default=".",
-        show_default="$PEC_HOME, or the current directory",
-        help="The node's directory.",
-    )(command)
-
-
-@contextmanager
-def client_of(home: Path) -> Iterator[Any]:
-    """The operator's client of the running node in `home`, closed at the end. `pec.node` if nothing answers:
-    the node's file says that it runs, and it was killed.
-    """
-    from parties.client import NodeClient
-    from parties.errors import NodeError
-
-    client = NodeClient(home)
-    try:
-        yield client
-    except NodeError as error:
-        if error.code != "transport.unreachable":
-            raise
-        raise PecError(
-            "pec.node",
-            f"the node in {client.home.path} does not answer at {client.run['address']}: it was killed",
-            f"start it again: pec node run {client.home.path}",
-        ) from error
-    finally:
-        client.close()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or from standard input for `-`. Raises `pec.file`, `pec.input`."""
-    from parties import documents
-
-    if str(path) == "-":
-        return documents.parse(sys.stdin.read(), "standard input")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise PecError("pec.file", f"{path}: {error.strerror}", "check the path") from None
-    return documents.parse(data, f"file {path.name}")
-
-
-def write_or_print(value: dict[str, Any], out: Path | None, as_json: bool) -> None:
-    """A document to a new file, or to standard output."""
-    if out is None:
-        emit(value, as_json)
-        return
-    try:
-        with out.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-    except FileExistsError:
-        raise PecError("pec.output", f"{out} is already there", "name another file") from None
-    except OSError as error:
-        raise PecError("pec.output", f"{out}: {error.strerror}") from None
-    emit({"written": str(out)}, as_json, lambda d: f"written: {d['written']}")
-
-
-def _home(path: Path) -> Any:
-    from parties.home import Home
-
-    return Home.open(path)
 
 
 @click.group(cls=Aliased)
@@ -159,7 +86,7 @@ def _existing_center(consent: str | None) -> str | None:
 )
 def run(directory: Path | None, home: Path, ready_file: Path | None, engine: str | None) -> None:
     """Start the node and stay with it; stop it with Ctrl-C. (`serve` means the same.)"""
-    where = _home(directory or home).path
+    where = home_at(directory or home).path
     command = [sys.executable, "-m", "parties.node", "--home", str(where)]
     if ready_file is not None:
         command += ["--ready-file", str(ready_file)]
@@ -183,7 +110,7 @@ def status(home: Path, as_json: bool) -> None:
 def _status(d: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    fields = [(k, ", ".join(v) if k == "peers" else _short(v)) for k, v in d.items() if k != "events"]
+    fields = [(k, ", ".join(v) if k == "peers" else shortened(v)) for k, v in d.items() if k != "events"]
     last = [
         (e.get("time", "")[:19], e.get("level"), e.get("code"), e.get("text")) for e in d.get("events", [])
     ]
@@ -199,7 +126,7 @@ def _status(d: dict[str, Any]) -> Any:
 @json_option
 def card(home: Path, out: Path | None, as_json: bool) -> None:
     """This node's signed card, to give to a partner."""
-    write_or_print(_home(home).card(), out, as_json)
+    write_or_print(home_at(home).card(), out, as_json)
 
 
 @node.command()
@@ -208,7 +135,7 @@ def card(home: Path, out: Path | None, as_json: bool) -> None:
 @json_option
 def trust(card_file: Path, home: Path, as_json: bool) -> None:
     """Trust the partner whose CARD this is. Compare the fingerprint with them over another channel."""
-    peer = _home(home).trust(read_json(card_file)).describe()
+    peer = home_at(home).trust(read_json(card_file)).describe()
     emit(peer, as_json, lambda d: f"trusted: {d['party']} at {d['address']}\nfingerprint {d['fingerprint']}")
 
 
@@ -217,7 +144,7 @@ def trust(card_file: Path, home: Path, as_json: bool) -> None:
 @json_option
 def peers(home: Path, as_json: bool) -> None:
     """The partners that this node trusts."""
-    listed = [p.describe() for p in _home(home).peers()]
+    listed = [p.describe() for p in home_at(home).peers()]
     emit(
         listed,
         as_json,
@@ -283,7 +210,7 @@ def data_add(
     """
     from parties.home import ID_KINDS, Dataset
 
-    opened = _home(home)
+    opened = home_at(home)
     identifiers = []
     for text in ids:
         column, _, kind = text.rpartition(":")
@@ -319,7 +246,7 @@ def data_add(
 @json_option
 def data_list(home: Path, as_json: bool) -> None:
     """The registered data sets."""
-    listed = [d.to_json() for d in _home(home).datasets()]
+    listed = [d.to_json() for d in home_at(home).datasets()]
     columns = ("name", "file", "identifiers", "columns")
 
     def ids(s: dict[str, Any]) -> str:
@@ -348,7 +275,7 @@ def _preflight(d: dict[str, Any]) -> Any:
 
     by_id = d.get("identifiers") or []
     names = ("column", "kind", "normalised", "null", "invalid", "distinct")
-    whole = [(k, _short(v)) for k, v in d.items() if k != "identifiers"]
+    whole = [(k, shortened(v)) for k, v in d.items() if k != "identifiers"]
     return Group(table(("what", "rows"), whole), table(names, [tuple(i[n] for n in names) for i in by_id]))
 
 
@@ -405,7 +332,7 @@ def _prepared(d: dict[str, Any]) -> Any:
     from rich.console import Group
 
     lists = {"dropped_when", "categories", "name"}
-    rows = [(k.replace("_", " "), _short(v)) for k, v in d.items() if k not in lists]
+    rows = [(k.replace("_", " "), shortened(v)) for k, v in d.items() if k not in lists]
     return Group(
         table(("what", "value"), [*rows, ("categories", ", ".join(d["categories"]))]),
         table(("it is dropped when",), [(text,) for text in d["dropped_when"]]),
@@ -417,202 +344,4 @@ def _kept(found: list[dict[str, Any]]) -> Any:
     return table(columns, [tuple(p[c] for c in columns) for p in found])
 
 
-@node.group()
-def agreement() -> None:
-    """Agreements: the terms of jobs with a partner, signed by both."""
-
-
-@agreement.command("draft")
-@click.option("--id", "id_", required=True, help="The agreement's name, the same on both sides.")
-@click.option("--brand", required=True)
-@click.option("--provider", required=True)
-@click.option("--kind", "kinds", multiple=True, required=True, type=KIND, help="Repeat for several.")
-@click.option("--purpose", "purposes", multiple=True, required=True, help="Repeat for several.")
-@click.option(
-    "--category", "categories", multiple=True, required=True, help="Data category; repeat for several."
-)
-@click.option(
-    "--column", "columns", multiple=True, default=("*",), help="Provider's column for a lookalike; all."
-)
-@click.option("--tag", "tags", multiple=True, help="Column that enrich may hand out; repeat for several.")
-@click.option("--epsilon", type=float, default=2.0, show_default=True, help="Privacy budget of a lookalike.")
-@click.option("--delta", type=float, default=1e-6, show_default=True)
-@click.option(
-    "--total-epsilon", type=float, help="Budget of all jobs together.  [default: 5 times --epsilon]"
-)
-@click.option("--total-delta", type=float, help="Its delta.  [default: 10 times --delta]")
-@click.option("--no-total", is_flag=True, help="Count what the jobs spend, and refuse nothing.")
-@click.option("--no-noise", is_flag=True, help="No noise: the provider learns exact sums over the seeds.")
-@click.option("--minimum-seeds", type=int, default=100, show_default=True)
-@click.option("--minimum-rows", type=int, default=100, show_default=True)
-@click.option(
-    "--sum",
-    "sums",
-    multiple=True,
-    metavar="SIDE.COLUMN:LEARNER:BOUND",
-    help="Column that an overlap by private_join may sum, who learns it, and the most that a person counts.",
-)
-@click.option("--preapproved", multiple=True, type=KIND, help="Runs without asking; repeat for several.")
-@click.option(
-    "--suite",
-    "suites",
-    multiple=True,
-    type=click.Choice(["ecdh", "vole", "private_join"]),
-    default=("ecdh", "vole"),
-    show_default=True,
-    help="Protocol suite that jobs may use; repeat for several.",
-)
-@click.option(
-    "--malicious-security",
-    is_flag=True,
-    help="Jobs must align by the variant of vole that holds against a side that deviates.",
-)
-@click.option(
-    "--standard-errors",
-    is_flag=True,
-    help="joint-lr may give standard errors, which show shared people's columns (SECURITY.md).",
-)
-@click.option("--assessment", default="", help="Where the impact assessment (PIPL 55) is kept.")
-@click.option("--days", type=int, default=365, show_default=True, help="How long it holds.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
-@json_option
-def draft(out: Path | None, as_json: bool, **options: Any) -> None:
-    """Write down terms as JSON, unsigned. Nothing is stored."""
-    from pec import plan
-
-    for kind in options["preapproved"]:
-        if kind not in options["kinds"]:
-            raise PecError(
-                "pec.usage", f"--preapproved {kind} without --kind {kind}", f"give --kind {kind} too"
-            )
-    if "enrich" in options["kinds"] and not options["tags"]:
-        raise PecError("pec.usage", "enrich without a tag to hand out", "give --tag COLUMN")
-    if options["malicious_security"]:
-        if "vole" not in options["suites"]:
-            raise PecError("pec.usage", "--malicious-security without suite vole", "give --suite vole too")
-        if "enrich" in options["kinds"]:
-            what = "--malicious-security with --kind enrich, which has no such variant"
-            raise PecError("pec.usage", what, "draft an agreement of its own for enrich")
-    terms = plan.terms(
-        id=options["id_"],
-        brand=options["brand"],
-        provider=options["provider"],
-        kinds=options["kinds"],
-        purposes=options["purposes"],
-        categories=options["categories"],
-        columns=options["columns"],
-        tags=options["tags"],
-        epsilon=None if options["no_noise"] else options["epsilon"],
-        delta=options["delta"],
-        total=_total(options),
-        minimum_seeds=options["minimum_seeds"],
-        minimum_rows=options["minimum_rows"],
-        preapproved=options["preapproved"],
-        suites=options["suites"],
-        sums=options["sums"],
-        malicious_security=options["malicious_security"],
-        standard_errors=options["standard_errors"],
-        assessment=options["assessment"],
-        holds=timedelta(days=options["days"]),
-    )
-    write_or_print(terms, out, as_json)
-
-
-def _total(options: dict[str, Any]) -> tuple[float, float] | None:
-    given = [n for n in ("total_epsilon", "total_delta") if options[n] is not None]
-    if given and (options["no_total"] or options["no_noise"]):
-        off = "--no-total" if options["no_total"] else "--no-noise"
-        raise PecError("pec.usage", f"--{given[0].replace('_', '-')} together with {off}", "give one of them")
-    if options["no_total"] or options["no_noise"]:
-        return None
-    epsilon, delta = options["total_epsilon"], options["total_delta"]
-    return (
-        5 * options["epsilon"] if epsilon is None else epsilon,
-        10 * options["delta"] if delta is None else delta,
-    )
-
-
-@agreement.command("sign")
-@click.argument("file", type=click.Path(path_type=Path))
-@home_option
-@click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
-@json_option
-def sign(file: Path, home: Path, out: Path | None, as_json: bool) -> None:
-    """Sign terms, or countersign what the partner has signed."""
-    write_or_print(_home(home).sign_agreement(read_json(file)), out, as_json)
-
-
-@agreement.command("add")
-@click.argument("file", type=click.Path(path_type=Path))
-@home_option
-@json_option
-def agreement_add(file: Path, home: Path, as_json: bool) -> None:
-    """Store an agreement that both have signed."""
-    read = read_json(file)
-    if "signatures" not in read:
-        both = "pec node agreement sign, at both parties, first"
-        raise PecError("pec.input", f"{file.name} is not signed", both)
-    added = _home(home).add_agreement(read).to_json()
-    emit(added, as_json, lambda d: f"agreement {d['id']} between {d['brand']} and {d['provider']} is stored")
-
-
-@agreement.command("list")
-@home_option
-@json_option
-def agreement_list(home: Path, as_json: bool) -> None:
-    """The stored agreements."""
-    listed = [a.to_json() for a in _home(home).agreements()]
-    columns = ("id", "brand", "provider", "kinds", "purposes", "epsilon", "until")
-    emit(
-        listed,
-        as_json,
-        lambda d: table(
-            columns,
-            [
-                (
-                    *(a["id"], a["brand"], a["provider"], ", ".join(a["kinds"]), ", ".join(a["purposes"])),
-                    *((a["privacy"] or {}).get("epsilon", "no noise"), a["expires_at"]),
-                )
-                for a in d
-            ],
-        ),
-    )
-
-
-@agreement.command("show")
-@click.argument("id_", metavar="ID")
-@home_option
-@json_option
-def agreement_show(id_: str, home: Path, as_json: bool) -> None:
-    """One agreement: its terms, and the privacy account with every job that has spent of it.
-
-    Reads the node's directory; the node may be running or not.
-    """
-    from parties.store import read_account
-
-    opened = _home(home)
-    found = opened.agreement(id_)
-    account = read_account(opened.path / "node.db", found).to_document()
-    emit({**found.to_json(), "account": account}, as_json, _agreement)
-
-
-def _agreement(d: dict[str, Any]) -> Any:
-    from rich.console import Group
-
-    terms = [(k, _short(v)) for k, v in d.items() if k != "account"]
-    columns = ("job", "kind", "epsilon", "delta", "at")
-    spends = [
-        (s["job_id"], s["kind"], s["epsilon"], s["delta"], time_text(s["at"])) for s in d["account"]["spends"]
-    ]
-    return Group(
-        table(("term", "value"), terms),
-        table(("what", "value"), account_rows(d["account"]), title="Privacy account"),
-        table(columns, spends, title="Spent by"),
-    )
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, dict | list | tuple):
-        text = json.dumps(value, ensure_ascii=False, default=str)
-        return text if len(text) < 120 else text[:117] + "…"
-    return value
+node.add_command(agreement)

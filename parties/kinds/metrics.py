@@ -70,6 +70,7 @@ def detailed(scores: np.ndarray, positives: np.ndarray, hidden_share: float | No
     above = others - np.searchsorted(rest, known, side="right")  # others that score more
     ties = others - above - np.searchsorted(rest, known, side="left")
     place = above + 0.5 * ties
+    # No secret: resampling for the bootstrap, the same each time so that a report can be repeated.
     draws = np.random.default_rng(0).multinomial(hits, np.full(hits, 1 / hits), ROUNDS)
     draws = np.concatenate([np.ones((1, hits)), draws])  # the first row is the sample itself
     found = np.cumsum(draws, axis=1)
@@ -112,6 +113,7 @@ def _calibration(scores: np.ndarray, positives: np.ndarray) -> dict[str, Any]:
     calibration error). The others are unlabelled, so it is the chance of being one of these positives, not of
     being like them.
     """
+    # No secret: which half the sigmoid is fitted to.
     shuffled = np.random.default_rng(1).permutation(len(scores))
     fit, seen = shuffled[::2], shuffled[1::2]
     keep = fit[:CALIBRATION_ROWS]

@@ -1,0 +1,98 @@
+"""What the commands about a node share: its directory, its client, JSON files in and out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pec import plan
+from pec.cli_common import emit
+from pec.errors import PecError
+
+F = TypeVar("F", bound=Callable[..., Any])
+#: A kind of job.
+KIND = click.Choice(list(plan.OUTPUTS))
+
+
+def home_option(command: F) -> F:
+    """`--home`: the node's directory, from PEC_HOME or the current one by default."""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path),
+        envvar="PEC_HOME",
+        default=".",
+        show_default="$PEC_HOME, or the current directory",
+        help="The node's directory.",
+    )(command)
+
+
+@contextmanager
+def client_of(home: Path) -> Iterator[Any]:
+    """The operator's client of the running node in `home`, closed at the end. `pec.node` if nothing answers:
+    the node's file says that it runs, and it was killed.
+    """
+    from parties.client import NodeClient
+    from parties.errors import NodeError
+
+    client = NodeClient(home)
+    try:
+        yield client
+    except NodeError as error:
+        if error.code != "transport.unreachable":
+            raise
+        raise PecError(
+            "pec.node",
+            f"the node in {client.home.path} does not answer at {client.run['address']}: it was killed",
+            f"start it again: pec node run {client.home.path}",
+        ) from error
+    finally:
+        client.close()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or from standard input for `-`. Raises `pec.file`, `pec.input`."""
+    from parties import documents
+
+    if str(path) == "-":
+        return documents.parse(sys.stdin.read(), "standard input")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PecError("pec.file", f"{path}: {error.strerror}", "check the path") from None
+    return documents.parse(data, f"file {path.name}")
+
+
+def write_or_print(value: dict[str, Any], out: Path | None, as_json: bool) -> None:
+    """A document to a new file, or to standard output."""
+    if out is None:
+        emit(value, as_json)
+        return
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    except FileExistsError:
+        raise PecError("pec.output", f"{out} is already there", "name another file") from None
+    except OSError as error:
+        raise PecError("pec.output", f"{out}: {error.strerror}") from None
+    emit({"written": str(out)}, as_json, lambda d: f"written: {d['written']}")
+
+
+def home_at(path: Path) -> Any:
+    """The node in this directory, running or not. Raises `node.*` where there is none."""
+    from parties.home import Home
+
+    return Home.open(path)
+
+
+def shortened(value: Any) -> Any:
+    """A value for one cell of a table."""
+    if isinstance(value, dict | list | tuple):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return text if len(text) < 120 else text[:117] + "…"
+    return value
