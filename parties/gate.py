@@ -6,6 +6,8 @@ other module may open a data set (`parties/GATE.md` gives the reasons, an import
 
 The gate fails closed: a center that is unreachable, stale, inconsistent or that signs something else than
 what was asked for ends the job with an error. There is no mode in which rows pass undecided.
+
+Long on purpose: whatever may touch `parties.rows` stands in this one module, so that one reading covers it.
 """
 
 from __future__ import annotations
