@@ -179,10 +179,10 @@ def _lookalike_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
 
 
 def _spread(job: Mapping[str, Any], name: str) -> str:
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % interval, which is not broken at its dash (word joiners)."""
     interval = (job.get("intervals") or {}).get(name)
     text = ratio_text(job.get(name), 3)
-    return text if not interval else f"{text} ({interval[0]:.3f}–{interval[1]:.3f})"
+    return text if not interval else f"{text} ({interval[0]:.3f}\u2060–\u2060{interval[1]:.3f})"
 
 
 def _lookalike_charts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
