@@ -118,7 +118,7 @@ def test_every_figure_is_on_the_page(sample: dict[str, Any]) -> None:
         "0.7654",
         f"{job['auc']:.4f}",
         f"{job['lift_at_5pct']:.2f}",
-        f"{job['recall_at_10pct']:.3f} ({job['intervals']['recall_at_10pct'][0]:.3f}–",
+        f"{job['recall_at_10pct']:.3f} ({job['intervals']['recall_at_10pct'][0]:.3f}\u2060–",
         "0.332",
         "0.01234",
         "0.8182",
