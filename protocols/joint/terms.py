@@ -103,8 +103,8 @@ def _rung(rows: int) -> tuple[int, int, int, float]:
 def levels(total: int, padded_rows: int, columns: int) -> tuple[int, ...]:
     """Over how many of the provider's first rows gradients are taken, level after level; the last: all.
 
-    `columns` of the wider side. Sums over a part of the rows are as safe as those over all: a level has 200
-    training rows a column, and LEVEL_STEPS gradients at the most.
+    `columns` of the wider side. A level has 200 training rows a column, and LEVEL_STEPS gradients at the
+    most; a group of people may be smaller in a part of the rows than in all (README 6).
     """
     wanted = max(LEVEL_ROWS, LEVEL_ROWS_PER_COLUMN * columns)
     every = chunks(total)
