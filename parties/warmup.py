@@ -22,6 +22,7 @@ from consent_center.records.assess import file_assessment
 from parties import column_kernels as kernels
 from parties import persons
 from protocols import align, boost, enrich, joint, lookalike, ot, packs, vole
+from protocols.align import buckets
 from protocols.machine import pump
 from protocols.permute import permutation
 
@@ -152,6 +153,8 @@ def aligned() -> None:
                     items, session, limits, os.urandom, suite="vole", malicious=malicious, numbers=numbers
                 ),
             )
+    for _ in buckets.split(buckets.assign(items, 2, session), 2):
+        pass
 
 
 def main() -> int:

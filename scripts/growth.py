@@ -6,7 +6,7 @@
 The first name is the size on the x axis, then the figures to draw, by name, by path (such as
 `peak_rss_mb.provider`) or as a sum of paths (a+b), and after `=` what to call them; then the picture, then
 files of lines. Of several lines with one size the one with the least first figure counts. The dashed line
-grows in proportion to the size, from the first point of each figure.
+is in proportion to the size, through the last point of each figure: what is above it is a fixed cost.
 """
 
 from __future__ import annotations
@@ -85,9 +85,8 @@ def plot(size: str, names: Sequence[str], reports: Sequence[dict[str, Any]]) -> 
     for k, (name, values) in enumerate(zip(names, y, strict=True)):
         colour = COLOURS[k % len(COLOURS)]
         points = [place(a, b) for a, b in zip(x, values, strict=True)]
-        linear = [points[0], place(x[-1], min(values[0] + x[-1] - x[0], high))]
-        if values[0] + x[-1] - x[0] > high:
-            linear[1] = place(x[0] + high - values[0], high)
+        reach = min(x[-1] - x[0], values[-1] - low)  # cut off at the lower edge
+        linear = [place(x[-1] - reach, values[-1] - reach), points[-1]]
         for shape, extra in ((linear, ' stroke-dasharray="4 4" opacity=".6"'), (points, "")):
             path = "L".join(f"{a:.1f},{b:.1f}" for a, b in shape)
             out.append(f'<path class="line" stroke="{colour}"{extra} d="M{path}"/>')

@@ -191,7 +191,7 @@ class _Objective:
     def hessian(self, x: F64, stride: int) -> F64:
         """From every stride-th block of rows, scaled to all."""
         d, m = self._columns.shape
-        starts = self._all[::stride]
+        starts = np.ascontiguousarray(self._all[::stride])  # one form of the kernel for every stride
         tasks = max(1, min(16, PARTS_BYTES // (8 * (d + 1) ** 2)))
         parts = _gram(self._columns, self._factors, x[:-1], float(x[-1]), starts, tasks)
         half = parts.sum(axis=0)
