@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parties.evaluation.align import RECEIVER, SENDER
 from pec import __version__
-from pec.bench import data
+from pec.bench import data, peer
+from pec.bench.ports import free_port
 from pec.errors import PecError
 
-RECEIVER, SENDER = "receiver", "sender"
 REASON = "a benchmark on files that whoever runs it may use"
 Show = Callable[[str, float, float], None]
 
@@ -76,8 +76,6 @@ def run(given: Inputs, show: Show | None = None) -> dict[str, Any]:
             out["ratio"] = round(out["seconds"] / out["bare_seconds"], 3)
         if given.peer_python is not None:
             note("the peer", 0, 1)
-            from pec.bench import peer
-
             peers = [
                 peer.run(given.peer_python, paths, given.id, root, given.suite) for _ in range(given.runs)
             ]
@@ -149,12 +147,6 @@ def threads() -> dict[str, str]:
     if "NUMBA_NUM_THREADS" in os.environ:
         return {}
     return {"NUMBA_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2)), "OMP_NUM_THREADS": "1"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _keys(folder: Path) -> Path:

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pec.bench import align
+from parties.evaluation.align import RECEIVER
+from pec.bench.ports import free_port
 from pec.errors import PecError
 
 #: What runs in the peer's Python: one party. Arguments: rank, file, column, protocol, output, two ports.
@@ -63,7 +64,7 @@ PROTOCOLS = {"vole": "RR22", "ecdh": "ECDH"}
 
 def run(python: Path, paths: dict[str, Path], column: str, folder: Path, suite: str) -> dict[str, Any]:
     """The peer's figures on the same two files; PecError pec.bench with the peer's words if it fails."""
-    ports = [str(align.free_port()), str(align.free_port())]
+    ports = [str(free_port()), str(free_port())]
     protocol, processes = PROTOCOLS[suite], {}
     began = time.monotonic()
     for rank, (role, path) in enumerate(paths.items()):
@@ -84,7 +85,7 @@ def run(python: Path, paths: dict[str, Path], column: str, folder: Path, suite: 
         "system": "spu",
         "protocol": protocol,
         "seconds": round(seconds, 3),
-        "matched": sides[align.RECEIVER]["matched"],
+        "matched": sides[RECEIVER]["matched"],
         "peak_rss_mb": {role: side["peak_rss_mb"] for role, side in sides.items()},
         "cpu_seconds": {role: side["cpu_seconds"] for role, side in sides.items()},
     }
