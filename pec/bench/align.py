@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parties.evaluation.align import RECEIVER, SENDER
 from pec import __version__
 from pec.bench import data, peer
 from pec.bench.ports import free_port
 from pec.errors import PecError
 
+RECEIVER, SENDER = "receiver", "sender"
 REASON = "a benchmark on files that whoever runs it may use"
 Show = Callable[[str, float, float], None]
 

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from parties.evaluation.align import RECEIVER
 from pec.bench.ports import free_port
 from pec.errors import PecError
 
@@ -63,7 +62,7 @@ PROTOCOLS = {"vole": "RR22", "ecdh": "ECDH"}
 
 
 def run(python: Path, paths: dict[str, Path], column: str, folder: Path, suite: str) -> dict[str, Any]:
-    """The peer's figures on the same two files; PecError pec.bench with the peer's words if it fails."""
+    """The peer's figures on the same two files by role, the receiver's first; PecError pec.bench with the peer's words if it fails."""
     ports = [str(free_port()), str(free_port())]
     protocol, processes = PROTOCOLS[suite], {}
     began = time.monotonic()
@@ -85,7 +84,7 @@ def run(python: Path, paths: dict[str, Path], column: str, folder: Path, suite: 
         "system": "spu",
         "protocol": protocol,
         "seconds": round(seconds, 3),
-        "matched": sides[RECEIVER]["matched"],
+        "matched": sides[next(iter(paths))]["matched"],
         "peak_rss_mb": {role: side["peak_rss_mb"] for role, side in sides.items()},
         "cpu_seconds": {role: side["cpu_seconds"] for role, side in sides.items()},
     }
