@@ -62,7 +62,10 @@ PROTOCOLS = {"vole": "RR22", "ecdh": "ECDH"}
 
 
 def run(python: Path, paths: dict[str, Path], column: str, folder: Path, suite: str) -> dict[str, Any]:
-    """The peer's figures on the same two files by role, the receiver's first; PecError pec.bench with the peer's words if it fails."""
+    """The peer's figures on the same two files by role, the receiver's first.
+
+    PecError pec.bench with the peer's words if it fails.
+    """
     ports = [str(free_port()), str(free_port())]
     protocol, processes = PROTOCOLS[suite], {}
     began = time.monotonic()
