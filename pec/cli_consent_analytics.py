@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from consent_center.analytics.client import analytics_of
-from consent_center.analytics.service import FEWEST, GROUPS, LEAST
+from consent_center.analytics.service import FEWEST, FUNNELS, GROUPS, LEAST
 from pec.cli_common import console, emit, json_option, table
 from pec.consent_options import moment, open_at, where
 
@@ -16,10 +16,10 @@ _least = click.option(
     type=click.IntRange(FEWEST),
     default=LEAST,
     show_default=True,
-    help="Smaller groups are suppressed.",
+    help="Smaller groups are suppressed, and others that would tell them.",
 )
-_since = click.option("--since", metavar="TIME", help="From this time on.")
-_until = click.option("--until", metavar="TIME", help="Before this time.")
+_since = click.option("--since", metavar="TIME", help="From the day of this time on.")
+_until = click.option("--until", metavar="TIME", help="Up to the day of the moment before this time.")
 _purpose = click.option("--purpose", "purpose", default="", help="Of this purpose only.")
 
 
@@ -70,6 +70,8 @@ def rates(
             for g in (*d["groups"], {**d["total"], "key": "all"})
         ]
         names = (by, "granted", "denied", "withdrawn", "consent rate", "95 % interval", "withdrawal rate")
+        if d["withheld"]:
+            console().print("Groups are left out: named beside the total they would tell small numbers.")
         return table(names, rows)
 
     emit(told, as_json, render)
@@ -97,16 +99,29 @@ def standing(location: str | None, least: int, as_json: bool) -> None:
 @_since
 @_until
 @_purpose
+@click.option(
+    "--by",
+    type=click.Choice(FUNNELS),
+    default="notice",
+    show_default=True,
+    help="Channel and notice, or channel.",
+)
 @_least
 @json_option
 def funnel(
-    location: str | None, since: str | None, until: str | None, purpose: str, least: int, as_json: bool
+    location: str | None,
+    since: str | None,
+    until: str | None,
+    purpose: str,
+    by: str,
+    least: int,
+    as_json: bool,
 ) -> None:
     """From shown to decided to granted, by channel and notice."""
     with open_at(location) as center:
         span = (moment(since, "--since"), moment(until, "--until"))
-        told = analytics_of(center).funnel(*span, purpose, least)
-    names = ("channel", "purpose", "recipient", "notice", "notice_version")
+        told = analytics_of(center).funnel(*span, purpose, least, by)
+    names = ("channel", "purpose", "recipient", "notice", "notice_version")[: 1 if by == "channel" else None]
 
     def render(d: dict[str, Any]) -> Any:
         steps = ("shown", "decided", "granted")

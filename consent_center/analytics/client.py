@@ -30,6 +30,7 @@ class AnalyticsClient(Protocol):
         until: datetime | None = None,
         purpose: str = "",
         least: int = LEAST,
+        by: str = "notice",
     ) -> dict[str, Any]: ...
     def experiment(self, id: str, effect: float = 0.05, least: int = LEAST) -> dict[str, Any]: ...
 
@@ -76,8 +77,9 @@ class RemoteAnalytics:
         until: datetime | None = None,
         purpose: str = "",
         least: int = LEAST,
+        by: str = "notice",
     ) -> dict[str, Any]:
-        return self._get("funnel", since=since, until=until, purpose=purpose, least=least)
+        return self._get("funnel", since=since, until=until, purpose=purpose, least=least, by=by)
 
     def experiment(self, id: str, effect: float = 0.05, least: int = LEAST) -> dict[str, Any]:
         return self._get(f"experiments/{quote(id, safe='')}", effect=effect, least=least)

@@ -1,7 +1,7 @@
 """The figures: from events by what many share, from bitmaps, and from the counts of what was shown.
 
-Groups of fewer than `least` decisions are suppressed: their numbers are None, so that a figure is never
-about few people. Days, weeks and months are China's.
+Groups of fewer than `least` decisions are suppressed: their numbers are None, and so are those of other
+groups where a total would tell them (`disclosure`). Days, weeks and months are China's; spans are whole days.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from consent_center import database as db
+from consent_center.analytics.disclosure import few, hide
 from consent_center.analytics.statistics import Proportion, compare, sample_size
 from consent_center.batch import ASSUMED, DAY, LOCAL_OFFSET, micros
 from consent_center.collection import experiments, settings
@@ -26,6 +27,7 @@ from consent_center.model import GRANTS
 from consent_center.room import Room
 
 GROUPS = ("purpose", "recipient", "notice", "channel", "method", "regulation", "day", "week", "month")
+FUNNELS = ("notice", "channel")
 LEAST, FEWEST = 10, 5
 
 
@@ -47,20 +49,37 @@ class Analytics:
 
         A group: {key, granted, denied, withdrawn, consent_rate, interval, withdrawal_rate, suppressed}.
         The consent rate is granted of granted and denied; the withdrawal rate is withdrawn of granted, of
-        the same span.
+        the same span. The span is the whole days that `since` and `until` touch. `withheld`: groups are left
+        out, since naming them beside the total would tell small numbers.
         """
         if by not in GROUPS:
             raise ConsentError("analytics.request", f"by is one of {', '.join(GROUPS)}, not {by!r}")
         _check(least)
-        found: dict[str, list[int]] = {}
+        found: dict[tuple[str, str], list[int]] = {}
         for descriptor, day, count in self._counted(since, until):
             if purpose and descriptor["purpose"] != purpose:
                 continue
-            tally = found.setdefault(_key(by, descriptor, day), [0, 0, 0])
+            # A notice is of one purpose, whose numbers are shown beside: what is hidden there is hidden here.
+            within = descriptor["purpose"] if by == "notice" else ""
+            tally = found.setdefault((within, _key(by, descriptor, day)), [0, 0, 0])
             tally[_column(descriptor["action"])] += count
-        groups = [_group(key, tally, least) for key, tally in sorted(found.items())]
+        hidden = hide(found, least)
+        rows: dict[str, list[int]] = {}
+        for (_, key), tally in found.items():
+            rows[key] = [one + more for one, more in zip(rows.get(key, (0, 0, 0)), tally, strict=True)]
+        groups = [
+            _group(key, tally, key in hidden.decided, key in hidden.withdrawn)
+            for key, tally in sorted(rows.items())
+            if key not in hidden.unlisted
+        ]
         total = np.array(list(found.values()) or [[0, 0, 0]]).sum(axis=0).tolist()
-        return {"by": by, "least": least, "groups": groups, "total": _group("", total, least)}
+        return {
+            "by": by,
+            "least": least,
+            "groups": groups,
+            "withheld": len(groups) < len(rows),
+            "total": _group("", total, *few(total, least)),
+        }
 
     def _counted(
         self, since: datetime | None, until: datetime | None
@@ -69,10 +88,11 @@ class Analytics:
         table = db.events
         day = ((table.c.occurred_at + LOCAL_OFFSET) // DAY).label("day")
         query = sa.select(table.c.descriptor, day, sa.func.count())
-        if since is not None:
-            query = query.where(table.c.occurred_at >= micros(since))
-        if until is not None:
-            query = query.where(table.c.occurred_at < micros(until))
+        first, last = _days(since, until)
+        if first is not None:
+            query = query.where(table.c.occurred_at >= first * DAY - LOCAL_OFFSET)
+        if last is not None:
+            query = query.where(table.c.occurred_at < (last + 1) * DAY - LOCAL_OFFSET)
         with self.room.read() as connection:
             catalogue = _catalogue(connection)
             rows = connection.execute(query.group_by(table.c.descriptor, day)).all()
@@ -127,47 +147,52 @@ class Analytics:
         until: datetime | None = None,
         purpose: str = "",
         least: int = LEAST,
+        by: str = "notice",
     ) -> dict[str, Any]:
-        """Shown, decided, granted, by channel, purpose, recipient and notice: what was counted without
-        persons first.
+        """Shown, decided, granted, by channel alone (`by` "channel") or by channel, purpose, recipient and
+        notice too: what was counted without persons first.
 
         "Shown" counts displays, not people: whoever looks twice counts twice. Channels where nothing is
-        counted (imports, servers) are left out.
+        counted (imports, servers) are left out. By channel it hides what `rates` by channel hides.
         """
+        if by not in FUNNELS:
+            raise ConsentError("analytics.request", f"by is one of {', '.join(FUNNELS)}, not {by!r}")
         _check(least)
         table = shown_counts
-        columns = (
-            table.c.channel,
-            table.c.purpose,
-            table.c.recipient,
-            table.c.notice,
-            table.c.notice_version,
-        )
+        names = _FUNNEL[:1] if by == "channel" else _FUNNEL
+        columns = [table.c[name] for name in names]
         query = sa.select(*columns, sa.func.sum(table.c.shown)).group_by(*columns)
-        if since is not None:
-            query = query.where(table.c.day >= (micros(since) + LOCAL_OFFSET) // DAY)
-        if until is not None:
-            query = query.where(table.c.day <= (micros(until) - 1 + LOCAL_OFFSET) // DAY)
+        first, last = _days(since, until)
+        if first is not None:
+            query = query.where(table.c.day >= first)
+        if last is not None:
+            query = query.where(table.c.day <= last)
         if purpose:
             query = query.where(table.c.purpose == purpose)
         with self.room.read() as connection:
-            shown = {tuple(row[:5]): int(row[5]) for row in connection.execute(query)}
+            shown = {tuple(row[:-1]): int(row[-1]) for row in connection.execute(query)}
         decided: dict[tuple[Any, ...], list[int]] = {}
         for descriptor, _, count in self._counted(since, until):
-            names = ("channel", "purpose", "recipient", "notice", "notice_version")
-            tally = decided.setdefault(tuple(descriptor[name] for name in names), [0, 0, 0])
-            tally[_column(descriptor["action"])] += count
+            if not purpose or descriptor["purpose"] == purpose:
+                tally = decided.setdefault(tuple(descriptor[name] for name in names), [0, 0, 0])
+                tally[_column(descriptor["action"])] += count
+        hidden = (
+            hide({("", str(key[0])): tally for key, tally in decided.items()}, least)
+            if by == "channel"
+            else None
+        )
         groups = []
         for key in sorted(shown):
-            granted, denied, _ = decided.get(key, [0, 0, 0])
-            small = shown[key] < least
-            group: dict[str, Any] = dict(
-                zip(("channel", "purpose", "recipient", "notice", "notice_version"), key, strict=True)
+            tally = decided.get(key, [0, 0, 0])
+            small = few(tally, least)[0] if hidden is None else key[0] in hidden.decided | hidden.unlisted
+            group: dict[str, Any] = dict(zip(names, key, strict=True))
+            group["shown"] = None if shown[key] < least else shown[key]
+            group |= (
+                {"decided": None, "granted": None}
+                if small
+                else {"decided": sum(tally[:2]), "granted": tally[0]}
             )
-            group |= {"shown": shown[key], "decided": granted + denied, "granted": granted}
-            if small:
-                group |= {"shown": None, "decided": None, "granted": None}
-            groups.append({**group, "suppressed": small})
+            groups.append({**group, "suppressed": small or shown[key] < least})
         return {"least": least, "groups": groups}
 
     def experiment(self, id: str, effect: float = 0.05, least: int = LEAST) -> dict[str, Any]:
@@ -252,6 +277,7 @@ class Analytics:
         return found
 
 
+_FUNNEL = ("channel", "purpose", "recipient", "notice", "notice_version")
 _COUNTED = GRANTS | {"denied", "withdrawn"}
 
 
@@ -274,22 +300,26 @@ def _key(by: str, descriptor: dict[str, Any], day: int) -> str:
     return str(descriptor[by])
 
 
-def _group(key: str, tally: Sequence[int], least: int) -> dict[str, Any]:
+def _days(since: datetime | None, until: datetime | None) -> tuple[int | None, int | None]:
+    """First and last local day of a span: whole days, so that spans can't be laid around one person."""
+    first = None if since is None else (micros(since) + LOCAL_OFFSET) // DAY
+    last = None if until is None else (micros(until) - 1 + LOCAL_OFFSET) // DAY
+    return first, last
+
+
+def _group(key: str, tally: Sequence[int], few_decided: bool, few_withdrawn: bool) -> dict[str, Any]:
     granted, denied, withdrawn = tally
-    decided = granted + denied
-    if max(decided, withdrawn) < least:
-        names = ("granted", "denied", "withdrawn", "consent_rate", "interval", "withdrawal_rate")
-        return {"key": key, **dict.fromkeys(names), "suppressed": True}
-    rate = Proportion(granted, decided) if decided >= least else None
+    told = not few_decided and granted + denied > 0
+    rate = Proportion(granted, granted + denied) if told else None
     return {
         "key": key,
-        "granted": granted,
-        "denied": denied,
-        "withdrawn": withdrawn,
+        "granted": None if few_decided else granted,
+        "denied": None if few_decided else denied,
+        "withdrawn": None if few_withdrawn else withdrawn,
         "consent_rate": None if rate is None else rate.rate,
         "interval": None if rate is None else list(rate.interval()),
-        "withdrawal_rate": withdrawn / granted if granted >= least else None,
-        "suppressed": False,
+        "withdrawal_rate": withdrawn / granted if told and granted and not few_withdrawn else None,
+        "suppressed": few_decided or few_withdrawn,
     }
 
 

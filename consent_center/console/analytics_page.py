@@ -25,10 +25,15 @@ def analytics() -> Response:
     purpose = purpose if purpose in names else ""
     since = datetime.now(UTC) - timedelta(days=days)
     weeks = figures.rates("week", since, purpose=purpose)
-    funnel = figures.funnel(since, purpose=purpose)
-    steps = {name: sum(g[name] or 0 for g in funnel["groups"]) for name in ("shown", "decided", "granted")}
+    # By channel, as the table below: with notices too, its numbers could be added up to hidden ones.
+    funnel = figures.funnel(since, purpose=purpose, by="channel")
+    told = [group for group in funnel["groups"] if not group["suppressed"]]
+    steps = {name: sum(group[name] for group in told) for name in ("shown", "decided", "granted")}
     words = {"shown": _("Shown"), "decided": _("Decided"), "granted": _("Granted")}
     rate = Series(_("consent rate"), [g["consent_rate"] for g in weeks["groups"]])
+    found = {by: figures.rates(by, since, purpose=purpose) for by in ("purpose", "notice", "channel")}
+    heads = {"purpose": _("By purpose"), "notice": _("By notice"), "channel": _("By channel")}
+    tables = [(heads[by], by, found[by]["groups"]) for by in found]
     return page(
         "analytics.html",
         days=days,
@@ -40,14 +45,8 @@ def analytics() -> Response:
         chart=charts.lines(
             [rate], [g["key"][5:] for g in weeks["groups"]], _("Consent rate by week"), "percent"
         ),
-        tables=[
-            (title, by, figures.rates(by, since, purpose=purpose)["groups"])
-            for title, by in (
-                (_("By purpose"), "purpose"),
-                (_("By notice"), "notice"),
-                (_("By channel"), "channel"),
-            )
-        ],
+        tables=tables,
+        withheld=any(told["withheld"] for told in (weeks, *found.values())),
         steps=steps,
         funnel=funnel["groups"],
         funnel_chart=charts.bars([(words[n], float(steps[n])) for n in steps], _("From shown to granted")),

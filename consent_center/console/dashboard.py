@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from flask import Response, current_app
 
+from consent_center.analytics.disclosure import cover, few
+from consent_center.analytics.service import LEAST
 from consent_center.console import charts
 from consent_center.console.base import bp, embedded, page
 from consent_center.console.charts import Series
@@ -38,6 +40,7 @@ def dashboard() -> Response:
     rates = _rates(days)
     grants = sum(map(sum, days.grants.values()))
     withdrawals = sum(map(sum, days.withdrawals.values()))
+    few_granted, few_withdrawn = few((grants, 0, withdrawals), LEAST)
     standing = center.rights.deadlines()["counts"]
     return page(
         "dashboard.html",
@@ -45,9 +48,10 @@ def dashboard() -> Response:
         people=asked.people(),
         in_force=asked.in_force(),
         names=names,
-        grants=grants,
-        withdrawals=withdrawals,
-        rate=withdrawals / grants if grants else None,
+        least=LEAST,
+        grants=None if few_granted else grants,
+        withdrawals=None if few_withdrawn else withdrawals,
+        rate=withdrawals / grants if grants and not (few_granted or few_withdrawn) else None,
         consents=consents,
         consents_chart=charts.lines(consents, labels, _("Consents a week by purpose")),
         consents_legend=charts.legend(consents),
@@ -68,17 +72,24 @@ def _weekly(values: list[int]) -> list[int]:
 
 
 def _by_purpose(days: Days, names: dict[str, str]) -> list[Series]:
-    """One line a purpose, the largest first; small ones together."""
+    """One line a purpose, the largest first; small ones together. A gap where few consented, and where the
+    total would tell how few.
+    """
     order = sorted(days.grants, key=lambda purpose: (-sum(days.grants[purpose]), purpose))
-    shown = [Series(names.get(p, p), _weekly(days.grants[p])) for p in order[:_SHOWN]]
+    weekly = [(names.get(p, p), _weekly(days.grants[p])) for p in order[:_SHOWN]]
     if rest := [_weekly(days.grants[p]) for p in order[_SHOWN:]]:
-        shown.append(Series(_("others"), [sum(column) for column in zip(*rest, strict=True)]))
-    return shown
+        weekly.append((_("others"), [sum(column) for column in zip(*rest, strict=True)]))
+    counts = [count for _name, values in weekly for count in values]
+    hidden = cover(counts, [0 < count < LEAST for count in counts], LEAST)
+    told = iter(None if hidden is None or i in hidden else count for i, count in enumerate(counts))
+    return [Series(name, [next(told) for _week in values]) for name, values in weekly]
 
 
 def _rates(days: Days) -> Series:
-    """Withdrawals ÷ consents of each week; a gap where nobody consented."""
+    """Withdrawals ÷ consents of each week; a gap where nobody or few consented."""
     zeros = [0] * _DAYS
     granted = _weekly([sum(c) for c in zip(*(days.grants.values() or [zeros]), strict=True)])
     gone = _weekly([sum(c) for c in zip(*(days.withdrawals.values() or [zeros]), strict=True)])
-    return Series(_("withdrawal rate"), [w / g if g else None for g, w in zip(granted, gone, strict=True)])
+    return Series(
+        _("withdrawal rate"), [w / g if g >= LEAST else None for g, w in zip(granted, gone, strict=True)]
+    )

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from flask import Response, render_template, request
 
 from consent_center import database as db
+from consent_center.analytics.service import LEAST
 from consent_center.batch import moment
 from consent_center.console import references
 from consent_center.console.base import bp, embedded, page, who
@@ -84,7 +85,11 @@ Rows = tuple[list[str], Iterable[Iterable[Any]]]
 
 
 def _consents() -> Rows:
-    rows = [(row["purpose"], row["recipient"], row["people"]) for row in figures().in_force()]
+    """Few people are no number but words: no figure that leaves the house is about few."""
+    rows = [
+        (row["purpose"], row["recipient"], f"<{LEAST}" if row["people"] is None else row["people"])
+        for row in figures().in_force()
+    ]
     return ["purpose", "recipient", "people_in_force"], rows
 
 

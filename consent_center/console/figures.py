@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from consent_center import database as db
+from consent_center.analytics.service import LEAST
 from consent_center.console.base import zone
 from consent_center.model import GRANTS
 from consent_center.outbox.service import Outbox
@@ -199,21 +200,24 @@ class Figures:
         found: Days = self._ask(tally)
         return found
 
-    def totals(self) -> dict[str, dict[str, int]]:
-        """Events of all time: {purpose: {action: n}}, assumed consent left out."""
+    def totals(self) -> dict[str, dict[str, int | None]]:
+        """Events of all time: {purpose: {action: n}}, assumed consent left out; None: few."""
 
-        def tally() -> dict[str, dict[str, int]]:
+        def tally() -> dict[str, dict[str, int | None]]:
             found: dict[str, dict[str, int]] = {}
             for (purpose, action, _), n in self._days.items():
                 row = found.setdefault(purpose, {})
                 row[action] = row.get(action, 0) + n
-            return found
+            return {
+                purpose: {action: None if n < LEAST else n for action, n in row.items()}
+                for purpose, row in found.items()
+            }
 
-        answer: dict[str, dict[str, int]] = self._ask(tally)
+        answer: dict[str, dict[str, int | None]] = self._ask(tally)
         return answer
 
     def in_force(self) -> list[dict[str, Any]]:
-        """Consents in force by purpose and recipient, at most a minute old: purpose, recipient, people."""
+        """Consents in force, a minute old at most: purpose, recipient, people (None: few)."""
         now = self._room.now()
         with self._lock:
             if now - self._in_force[0] < _IN_FORCE_SECONDS * 1_000_000 and self._in_force[0] >= 0:
@@ -234,7 +238,7 @@ class Figures:
                     key = (str(told["purpose"]), str(told["recipient"]))
                     sums[key] = sums.get(key, 0) + int(row.n)
             listed = [
-                {"purpose": purpose, "recipient": recipient, "people": n}
+                {"purpose": purpose, "recipient": recipient, "people": None if n < LEAST else n}
                 for (purpose, recipient), n in sorted(sums.items(), key=lambda item: (-item[1], item[0]))
             ]
             self._in_force = (now, listed)

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response, redirect, request, url_for
 from markupsafe import Markup, escape
 
+from consent_center.analytics.service import LEAST
 from consent_center.console.base import bp, embedded, field, page, say, who
 from consent_center.console.dashboard import figures
 from consent_center.errors import ConsentError
@@ -38,6 +39,7 @@ def registry() -> Response:
         assessed=assessed,
         drafts=center.notice_board.drafts(),
         totals=figures().totals(),
+        least=LEAST,
     )
 
 
@@ -52,7 +54,6 @@ def purpose(id: str) -> Response:
         versions=versions,
         notices=notices,
         assessments=assessments,
-        totals=figures().totals().get(id, {}),
         may_edit=allowed(who().role, ENDPOINTS["console.purpose_switch"]),
     )
 

@@ -8,7 +8,7 @@ from apiflask import APIBlueprint, Schema, fields
 from apiflask import validators as validate
 from flask import current_app
 
-from consent_center.analytics.service import FEWEST, GROUPS, LEAST, Analytics
+from consent_center.analytics.service import FEWEST, FUNNELS, GROUPS, LEAST, Analytics
 from consent_center.center import Center
 from consent_center.errors import ConsentError
 from consent_center.rest import schemas
@@ -21,19 +21,27 @@ class Least(Schema):
     least = fields.Integer(
         validate=validate.Range(FEWEST, 1_000_000),
         load_default=LEAST,
-        metadata={"description": "Groups of fewer are suppressed."},
+        metadata={"description": "Groups of fewer are suppressed, and others that would tell them."},
     )
 
 
 class Span(Least):
-    since = schemas.time("From this time on. ISO 8601 with its offset.")
-    until = schemas.time("Before this time.")
+    since = schemas.time("From the day (in China) of this time on. ISO 8601 with its offset.")
+    until = schemas.time("Up to the day of the moment before this time.")
     purpose = schemas.text(what="Of this purpose only.")
 
 
 class RatesQuery(Span):
     by = fields.String(
         validate=validate.OneOf(GROUPS), load_default="purpose", metadata={"description": "How to group."}
+    )
+
+
+class FunnelQuery(Span):
+    by = fields.String(
+        validate=validate.OneOf(FUNNELS),
+        load_default="notice",
+        metadata={"description": "By channel and notice, or by channel alone."},
     )
 
 
@@ -71,11 +79,13 @@ def standing(query_data: dict[str, Any]) -> Any:
 
 
 @bp.get("/funnel")
-@bp.input(Span, location="query")
+@bp.input(FunnelQuery, location="query")
 def funnel(query_data: dict[str, Any]) -> Any:
     """Shown, decided, granted, by channel and notice."""
     q = query_data
-    return answer(analytics().funnel(q.get("since"), q.get("until"), q.get("purpose", ""), q["least"]))
+    return answer(
+        analytics().funnel(q.get("since"), q.get("until"), q.get("purpose", ""), q["least"], q["by"])
+    )
 
 
 @bp.get("/experiments/<string:id>")

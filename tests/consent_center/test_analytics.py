@@ -88,9 +88,18 @@ def test_rates_are_what_was_decided(center: Center) -> None:
     groups = {g["key"]: g for g in told["groups"]}
     assert (groups["web"]["granted"], groups["web"]["denied"], groups["web"]["withdrawn"]) == (30, 10, 12)
     assert groups["web"]["consent_rate"] == 0.75 and groups["web"]["withdrawal_rate"] == 0.4
-    assert groups["shop"]["consent_rate"] == 1.0
     assert groups["fax"]["suppressed"] and groups["fax"]["denied"] is None
-    assert told["total"]["granted"] == 42
+    # The total is told, so one more group is not: it would say how many the fax had.
+    assert told["total"]["granted"] == 42 and told["total"]["denied"] == 13 and not told["withheld"]
+    assert groups["shop"]["suppressed"] and groups["shop"]["consent_rate"] is None
+    groups = {
+        g["key"]: g for g in center.analytics.rates("channel", since=START - timedelta(days=60))["groups"]
+    }
+    assert groups["shop"]["granted"] is None
+    assert (
+        center.analytics.rates("channel", until=START - timedelta(days=30))["groups"][0]["consent_rate"]
+        == 1.0
+    )
     assert center.analytics.rates("notice")["groups"][0]["key"] == "ads-notice 1"
     months = {g["key"]: g["granted"] for g in center.analytics.rates("month")["groups"]}
     assert months == {"2026-01": 12, "2026-02": 30, "2026-03": 0}
@@ -132,12 +141,19 @@ def test_the_funnel_counts_displays_and_decisions(center: Center) -> None:
     for number in range(12):
         link = center.collection.link([("phone", phone(number))], "signup")
         page = center.collection.view(link["token"], "page", "en")
-        if number < 9:
+        if number < 11:
             action = "grant" if number < 6 else "refuse"
             key = page["offers"][0]["key"]
             center.collection.answer(link["token"], "page", page["ticket"], key, action)
     (group,) = center.analytics.funnel()["groups"]
-    assert (group["shown"], group["decided"], group["granted"]) == (12, 9, 6)
+    assert (group["shown"], group["decided"], group["granted"]) == (12, 11, 6)
+    (channel,) = center.analytics.funnel(by="channel")["groups"]
+    assert channel == {
+        "channel": "preference_page",
+        **{"shown": 12, "decided": 11, "granted": 6, "suppressed": False},
+    }
+    few = center.analytics.funnel(least=12)["groups"][0]
+    assert (few["shown"], few["decided"], few["granted"]) == (12, None, None)
     assert group["channel"] == "preference_page" and group["notice"] == "ads-notice"
     assert center.analytics.funnel(until=START - timedelta(days=2))["groups"] == []
     assert center.analytics.funnel(least=13)["groups"][0]["shown"] is None
@@ -174,6 +190,7 @@ def test_an_experiment_counts_each_person_once(center: Center) -> None:
     [
         (lambda a: a.rates("colour"), "analytics.request"),
         (lambda a: a.rates(least=1), "analytics.request"),
+        (lambda a: a.funnel(by="week"), "analytics.request"),
         (lambda a: a.experiment("none"), "collection.unknown"),
         (lambda a: a.experiment("none", effect=0), "analytics.request"),
     ],
@@ -192,7 +209,7 @@ def test_over_rest_and_by_command(center: Center, tmp_path: Path, capsys: pytest
     assert [g["key"] for g in told["groups"]] == ["fax", "web"]
     assert client.get("/v1/analytics/rates?by=colour").status_code == 400
     assert client.get("/v1/analytics/standing").get_json()["groups"][0]["people"] == 55
-    assert client.get("/v1/analytics/funnel").get_json()["groups"] == []
+    assert client.get("/v1/analytics/funnel?by=channel").get_json()["groups"] == []
     assert client.get("/v1/analytics/experiments/x").status_code == 404
     where = ["--center", str(tmp_path / "center")]
     assert run(consent, ["analytics", "rates", "--by", "channel", *where]) == 0

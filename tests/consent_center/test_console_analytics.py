@@ -47,6 +47,16 @@ def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Center]:
                 )
             )
         center.record_many(made)
+        made = [
+            ConsentEvent(
+                (("phone", phone(n)),),
+                action="granted",
+                notice="ads-long",
+                **{**common, "recipient": "tiny", "occurred_at": now},
+            )
+            for n in range(500, 503)
+        ]
+        center.record_many(made)
         for n in range(600, 640):
             link = center.collection.link([("phone", phone(n))], "signup")
             center.collection.view(link["token"], "page", "zh")
@@ -67,6 +77,18 @@ def test_the_page_shows_the_figures(center: Center, monkeypatch: pytest.MonkeyPa
     assert "同意率" in client.get("/console/analytics?lang=zh").text
     for query in ("days=30", "days=x", "purpose=ads", "purpose=%3Cscript%3E", "days=999999999"):
         assert client.get(f"/console/analytics?{query}").status_code == 200
+
+
+def test_few_people_are_no_number_on_the_dashboard_and_in_exports(
+    center: Center, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheap_passwords(monkeypatch)
+    secret = add(center, "officer", "officer")
+    client = create_app(center, TOKEN).test_client()
+    login(client, "officer", secret)
+    assert '<bdi>tiny</bdi></td><td class="num">&lt; 10</td>' in client.get("/console/").text
+    rows = client.get("/console/exports/consents.csv").text
+    assert "ads,tiny,<10" in rows and "ads,provider,3" in rows
 
 
 @pytest.mark.browser
