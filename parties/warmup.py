@@ -1,15 +1,18 @@
 """Compiles every kernel by running tiny instances of what jobs run: `python -m parties.warmup`.
 
 Kernels are compiled at their first call and kept on disk (numba's cache), so this makes the first job of a
-fresh installation as quick as the second. Nothing of a node's home is touched.
+fresh installation as quick as the second. Nothing of a node's home is touched. Numba compiles on one core, so
+the parts, which share hardly a kernel, are compiled side by side, in as many processes as there are cores.
 """
 
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,8 +32,8 @@ from protocols.permute import permutation
 ROWS, COLUMNS, SEEDS = 512, 4, 128
 
 
-def protocols() -> None:
-    """Align, enrich, lookalike (elastic net too) and joint on a few hundred random rows."""
+def exchanges() -> None:
+    """Align, transfers, VOLE and enrich on a few hundred random rows."""
     items = np.frombuffer(os.urandom(32 * ROWS), dtype=np.uint8).reshape(ROWS, 32)
     session = os.urandom(32)
     limits = align.Limits(max_receiver=1 << 16, max_sender=1 << 16)
@@ -54,6 +57,11 @@ def protocols() -> None:
         enrich.Receiver(items[:SEEDS], session, wide, os.urandom),
         enrich.Sender(items, records, session, wide, os.urandom),
     )
+
+
+def fits() -> None:
+    """Lookalike (elastic net too) and joint on a few hundred random rows."""
+    session = os.urandom(32)
     rng = np.random.default_rng(1)
     phi = np.asfortranarray(rng.standard_normal((ROWS, COLUMNS), dtype=np.float32))
     names = tuple(f"x{k}" for k in range(COLUMNS))
@@ -157,12 +165,27 @@ def aligned() -> None:
         pass
 
 
-def main() -> int:
-    protocols()
-    columns()
+def joins() -> None:
+    """What finds the people of both sides, with the pack; trees use the same transfers."""
+    exchanges()
     pack()
     forests()
-    consent()
+
+
+#: The longest first.
+PARTS = (joins, fits, consent, columns)
+
+
+def main() -> int:
+    cores = len(os.sched_getaffinity(0))
+    if cores == 1:
+        for part in PARTS:
+            part()
+        return 0
+    fresh = multiprocessing.get_context("spawn")  # numba's threads do not survive a fork
+    with ProcessPoolExecutor(min(cores, len(PARTS)), mp_context=fresh) as pool:
+        for ended in [pool.submit(part) for part in PARTS]:
+            ended.result()
     return 0
 
 
