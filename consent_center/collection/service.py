@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from consent_center.batch import LOCAL, NEVER, minor_until, moment
-from consent_center.collection import experiments, links, settings, shown, ticket
+from consent_center.collection import contact, experiments, links, settings, shown, ticket
 from consent_center.collection.asking import (
     Standing,
     answer_fields,
@@ -37,7 +37,7 @@ from consent_center.collection.tables import shown_counts
 from consent_center.errors import ConsentError
 from consent_center.model import GUARDIAN_AGE, Recorded
 from consent_center.preferences import store as preference_store
-from consent_center.preferences.model import ALL, Preference, when
+from consent_center.preferences.model import when
 from consent_center.registry import Registry
 from consent_center.room import Room
 
@@ -48,7 +48,7 @@ LIFETIMES = {
     "confirm": (3 * 86_400, 30 * 86_400),
     "guardian": (14 * 86_400, 30 * 86_400),
 }
-PAGE_CHANNEL = "preference_page"
+PAGE_CHANNEL = contact.SOURCE
 _RELATIONS = ("father", "mother", "other_guardian")
 DAY = 86_400_000_000
 
@@ -324,7 +324,7 @@ class Collection:
     # ---- pages ---------------------------------------------------------------------------------------------
 
     def view(self, token: str, kind: str, language: str) -> dict[str, Any]:
-        """All that a page shows: offers with state and ticket, and (kind page) the channels. `link.*`."""
+        """All that a page shows: offers with state and ticket, and (kind page) `contact`. `link.*`."""
         with self.room.write() as connection:  # it also counts what was shown
             now = self.room.now()
             link = links.open_link(connection, self.room.keys, token, kind, now)
@@ -356,9 +356,9 @@ class Collection:
             for offer in others:  # not a question of this form: nothing is counted
                 found = self._standing(connection, link.subject, offer)
                 shown_offers.append(self._shown(offer, found, language))
-            channels = (
-                self._channels(connection, link.subject) if kind == "page" and form["preferences"] else []
-            )
+            preferences = None
+            if kind == "page" and form["preferences"]:
+                preferences = contact.shown(connection, self.room.keys, link.subject, language)
             return {
                 "kind": kind,
                 "form": form["id"],
@@ -370,7 +370,7 @@ class Collection:
                 "expires_at": moment(link.expires_at),
                 "minor": minor,
                 "offers": shown_offers,
-                "channels": channels,
+                "contact": preferences,
             }
 
     def _standing(self, connection: sa.Connection, subject: int | None, offer: Offer) -> Standing:
@@ -529,37 +529,27 @@ class Collection:
         )[0]
         return {"changed": True, "sequence": done.sequence, "state": same}
 
-    # ---- channels on the page ------------------------------------------------------------------------------
+    # ---- contact preferences on the page -------------------------------------------------------------------
 
-    def _channels(self, connection: sa.Connection, subject: int) -> list[dict[str, Any]]:
-        book = preference_store.rulebook(connection)
-        secret = preference_store.secrets_of(connection, self.room.keys, [subject])
-        wishes, broken = preference_store.in_force(connection, secret)
-        if broken:
-            raise ConsentError("ledger.corrupt", "a preference of this person was changed; run fsck")
-        said = {w.channel: w.allowed for _, w in wishes.get(subject, ()) if w.topic == ALL}
-        return [
-            {"id": term.id, "title": dict(term.title), "allowed": said.get(term.id)}
-            for term in book.channels.values()
-            if term.active
-        ]
-
-    def set_channel(self, token: str, ticket_text: str, channel: str, allowed: bool) -> dict[str, Any]:
-        """One click on the page: may we contact you on this channel? `link.*`, `preference.unknown`."""
+    def set_preference(
+        self,
+        token: str,
+        ticket_text: str,
+        channel: str,
+        topic: str,
+        choice: str,
+        given: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """One click on the page about contacts (`contact.choose`). `link.*`, `preference.*`."""
         with self.room.write() as connection:
             now = self.room.now()
             link = links.open_link(connection, self.room.keys, token, "page", now)
             ticket.read(self.room.keys, ticket_text, f"page:{link.name}", now)
-            if channel not in preference_store.rulebook(connection).channels:
-                raise ConsentError("preference.unknown", f"channel {channel!r} is not declared")
-            wish = Preference(
-                channel, allowed=allowed, occurred_at=when(now), source=PAGE_CHANNEL, actor="data subject"
-            )
-            number, _ = preference_store.write_preferences(
-                connection, self.room.keys, link.subject, [wish], now
+            done = contact.choose(
+                connection, self.room.keys, link.subject, (channel, topic), choice, given or {}, now
             )
             links.use(connection, link, now)
-        return {"changed": True, "number": number}
+        return done
 
     # ---- counting what was shown ---------------------------------------------------------------------------
 

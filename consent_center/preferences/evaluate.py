@@ -95,18 +95,32 @@ def _consent(known: Known, at: int) -> Iterator[Reason]:
             yield Reason("minor", "consent", detail=consent.purpose)
 
 
-def _will(wishes: Sequence[Preference], policies: Sequence[Policy]) -> Iterator[Reason]:
+def ended_by(yes: Preference, wishes: Sequence[Preference]) -> Preference | None:
+    """The broader no that was said after a yes and so ended it."""
+    later = (p for p in wishes if p.allowed is False and _narrower(yes, p) and _since(yes) < _since(p))
+    return next(later, None)
+
+
+def refused_by(wishes: Sequence[Preference], channel: str, topic: str) -> Preference | None:
+    """The first no that stands for that channel and topic (`*`: for all of them), the narrowest first."""
+    about = [p for p in wishes if covers((p.channel, p.topic), channel, topic)]
+    about.sort(key=lambda p: (p.topic == ALL, p.channel == ALL))
+    return next(_refusals(about), None)
+
+
+def _refusals(wishes: Sequence[Preference]) -> Iterator[Preference]:
     yes = [p for p in wishes if p.allowed is True]
     for no in wishes:
         if no.allowed is False and not any(_narrower(p, no) and _since(p) >= _since(no) for p in yes):
-            code = (
-                "opted_out_topic"
-                if no.topic != ALL
-                else "opted_out_channel"
-                if no.channel != ALL
-                else "opted_out"
-            )
-            yield Reason(code, "preference", no.channel, no.topic)
+            yield no
+
+
+def _will(wishes: Sequence[Preference], policies: Sequence[Policy]) -> Iterator[Reason]:
+    yes = [p for p in wishes if p.allowed is True]
+    for no in _refusals(wishes):
+        narrow = "opted_out_topic" if no.topic != ALL else "opted_out_channel"
+        code = "opted_out" if (no.channel, no.topic) == (ALL, ALL) else narrow
+        yield Reason(code, "preference", no.channel, no.topic)
     for policy in policies:
         if policy.opt_in and not any(_same(p, policy) or _narrower(p, policy) for p in yes):
             yield Reason("no_opt_in", "policy", policy.channel, policy.topic)

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from consent_center import collection as package
 from consent_center.center import Center
+from consent_center.collection.contact import QUIET
 from consent_center.collection.service import Collection
 from consent_center.collection.texts import TEXTS, language_of
 from consent_center.errors import ConsentError
@@ -116,7 +117,9 @@ def _render(view: dict[str, Any] | None, kind: str, message: str, bad: bool, sta
         sep="、" if language == "zh" else ", ",
         message=message,
         bad=bad,
+        quiet=QUIET,
         css=Markup(_CSS),  # noqa: S704 - our own file
+        at=_clicked(),
         given={name: request.form.get(name, "") for name in ("name", "relation", "declared")},
     )
     response = make_response(text, status)
@@ -129,6 +132,16 @@ def _render(view: dict[str, Any] | None, kind: str, message: str, bad: bool, sta
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Robots-Tag"] = "noindex"
     return response
+
+
+def _clicked() -> dict[str, Any]:
+    """The row that the click was in, which stays unfolded; nothing for a page that was only opened."""
+    what = request.form.get("choice", "").partition(":")[0]
+    return {
+        "channel": request.form.get("channel", "*"),
+        "topic": request.form.get("topic", ""),
+        "limits": what in ("limit", "quiet", "resume"),
+    }
 
 
 def _from_here() -> bool:
@@ -147,9 +160,9 @@ def _answer(token: str, kind: str) -> Response:
     given = request.form.get("ticket", "")
     try:
         if kind == "page" and request.form.get("channel"):
-            if choice not in ("allow", "stop"):
-                raise ConsentError("event.action", "choose allow or stop")
-            done = collection().set_channel(token, given, request.form["channel"], choice == "allow")
+            about = (request.form["channel"], request.form.get("topic", "*"))
+            times = {name: request.form.get(name, "") for name in ("start", "end")}
+            done = collection().set_preference(token, given, *about, request.form.get("choice", ""), times)
         else:
             guardian = {name: request.form.get(name, "") for name in ("name", "relation", "declared")}
             done = collection().answer(token, kind, given, key, choice, guardian)
@@ -158,6 +171,8 @@ def _answer(token: str, kind: str) -> Response:
             return _show(token, kind, words["outdated"], True, 409)
         if error.code == "event.guardian":
             return _show(token, kind, words["step_error" if kind == "guardian" else "minor"], True, 422)
+        if error.code == "preference.quiet":
+            return _show(token, kind, words["quiet_error"], True, 422)
         if error.code not in _TOLD:
             raise
         return _closed(words["invalid"], problems.status_of(error.code))

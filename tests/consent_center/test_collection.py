@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consent_center.center import Center
-from consent_center.collection import links
+from consent_center.collection import contact, links
 from consent_center.collection.experiments import arm_of
 from consent_center.errors import ConsentError
 from consent_center.model import DecisionRequest, Notice
+from consent_center.preferences.evaluate import Known, evaluate
+from consent_center.preferences.model import Cap, Policy, Preference, Question, Term
 
 FORM: dict[str, Any] = {
     "id": "signup",
@@ -268,15 +271,130 @@ def test_a_child_alone_cannot_grant_but_can_refuse(center: Center, clock: Clock)
     assert code(center.collection.guardian_link, WHO, born, "signup", " ") == "event.guardian"
 
 
-def test_channels_on_the_page_are_preferences(center: Center) -> None:
-    link = center.collection.link(WHO, "signup")
+def contact_click(center: Center, link: dict[str, Any], key: str, choice: str, **given: str) -> Any:
     page = center.collection.view(link["token"], "page", "en")
-    assert {c["id"] for c in page["channels"]} >= {"sms", "email", "wechat"}
-    center.collection.set_channel(link["token"], page["ticket"], "sms", False)
+    channel, _, topic = key.partition("/")
+    return center.collection.set_preference(link["token"], page["ticket"], channel, topic, choice, given)
+
+
+def contact_rows(center: Center, link: dict[str, Any]) -> dict[str, Any]:
+    told = center.collection.view(link["token"], "page", "en")["contact"]
+    rows = [told["all"], *told["channels"], *told["topics"]]
+    rows += [row for topic in told["topics"] for row in topic["channels"]]
+    return {f"{row['channel']}/{row['topic']}": row for row in rows}
+
+
+def test_a_person_sets_channels_topics_limits_and_quiet_hours_on_the_page(
+    center: Center, clock: Clock
+) -> None:
+    center.preferences.declare(Term("topic", "news", {"zh": "资讯", "en": "News"}))
+    center.preferences.declare(Term("topic", "old", {"en": "Old"}, active=False))
+    center.preferences.put_policy(Policy("sms", caps=(Cap(3, "week"),)))
+    center.preferences.put_policy(Policy("wechat", opt_in=True))
+    link = center.collection.link(WHO, "signup")
+    rows = contact_rows(center, link)
+    assert {"*/*", "sms/*", "*/news", "sms/news", "wechat/news"} <= set(rows) and "*/old" not in rows
+    assert rows["sms/*"]["house"]["caps"] == [{"count": 3, "per": "week"}]
+    assert (rows["sms/*"]["state"], rows["wechat/news"]["state"]) == ("unset", "opt_in")
+    for key, choice, times in (
+        ("sms/*", "limit:1:week", {}),
+        ("sms/*", "quiet", {"start": "21:30", "end": "09:00"}),
+        ("*/news", "stop", {}),
+        ("sms/news", "allow", {}),
+        ("sms/*", "allow", {}),
+    ):
+        clock.forward(minutes=1)
+        assert contact_click(center, link, key, choice, **times)["changed"]
+    assert not contact_click(center, link, "sms/*", "allow")["changed"]  # nothing new, so nothing recorded
+    rows = contact_rows(center, link)
+    sms = rows["sms/*"]
+    assert sms["state"] == "allowed" and sms["caps"] == [
+        {"count": 1, "per": "week"}
+    ]  # one click leaves the rest
+    assert (sms["quiet"][0]["start"], sms["quiet"][0]["end"]) == ("21:30", "09:00")
+    assert (rows["email/news"]["state"], rows["email/news"]["broader"]) == ("stopped", True)
+    assert (rows["sms/news"]["state"], rows["*/news"]["limits"]) == ("allowed", False)
     held = center.preferences.get("phone", phone(1)).in_force
-    assert [(w.channel, w.allowed, w.source) for _, w in held] == [("sms", False, "preference_page")]
-    bad = code(center.collection.set_channel, link["token"], page["ticket"], "fax", False)
-    assert bad == "preference.unknown" and center.fsck() is None
+    assert {w.source for _, w in held} == {"preference_page"}
+    asked = Question("phone", phone(1), "sms", "news", "shop")
+    assert not center.preferences.decide([asked])[0].reasons
+    night = replace(asked, at=clock() + timedelta(hours=3))  # 23:05 in Shanghai
+    assert [r.code for r in center.preferences.decide([night])[0].reasons] == ["quiet_hours"]
+    clock.forward(minutes=1)
+    contact_click(center, link, "*/*", "stop")
+    assert contact_rows(center, link)["sms/news"]["state"] == "stopped"
+    for key, choice, times, told in (
+        ("fax/*", "stop", {}, "preference.unknown"),
+        ("sms/soap", "stop", {}, "preference.unknown"),
+        ("sms/*", "limit:1:day", {}, "event.action"),  # stopped by the stop of everything
+        ("*/*", "limit:9:day", {}, "event.action"),
+        ("*/*", "quiet", {"start": "x", "end": "08:00"}, "event.action"),
+    ):
+        assert code(contact_click, center, link, key, choice, **times) == told
+    clock.forward(minutes=1)
+    contact_click(center, link, "*/*", "allow")
+    assert code(contact_click, center, link, "*/*", "quiet", start="x", end="08:00") == "preference.quiet"
+    assert center.fsck() is None
+
+
+def test_a_limit_neither_renews_a_yes_nor_ends_a_later_one(center: Center, clock: Clock) -> None:
+    """The words about a key have one time; setting its limits must not renew an older yes or no."""
+    center.preferences.declare(Term("topic", "news", {"en": "News"}))
+    link = center.collection.link(WHO, "signup")
+
+    def state(key: str) -> str:
+        return str(contact_rows(center, link)[key]["state"])
+
+    for key, choice in (
+        ("sms/news", "allow"),
+        ("sms/*", "stop"),
+        ("sms/*", "allow"),
+        ("sms/news", "limit:1:day"),
+    ):
+        clock.forward(minutes=1)
+        contact_click(center, link, key, choice)
+    wish = {(w.channel, w.topic): w for _, w in center.preferences.get("phone", phone(1)).in_force}
+    assert wish["sms", "news"].caps == (Cap(1, "day"),) and state("sms/news") == "allowed"
+    clock.forward(minutes=1)
+    contact_click(center, link, "*/*", "stop")
+    clock.forward(minutes=1)
+    contact_click(center, link, "*/news", "allow")
+    assert (state("sms/news"), state("email/news"), state("sms/*")) == ("allowed", "allowed", "stopped")
+    clock.forward(minutes=1)
+    contact_click(
+        center, link, "sms/news", "limit:none"
+    )  # its own yes had ended: what allows it is the topic's
+    wish = {(w.channel, w.topic): w for _, w in center.preferences.get("phone", phone(1)).in_force}
+    assert wish["sms", "news"].allowed is None and wish["sms", "news"].caps == ()
+    clock.forward(minutes=1)
+    contact_click(center, link, "*/news", "stop")
+    assert state("sms/news") == "stopped"
+
+
+WISHES = st.lists(
+    st.builds(
+        lambda channel, topic, allowed, minute: Preference(
+            channel, topic, allowed, occurred_at=START + timedelta(minutes=minute)
+        ),
+        st.sampled_from(["*", "sms", "email"]),
+        st.sampled_from(["*", "news", "offers"]),
+        st.sampled_from([True, False, None]),
+        st.integers(0, 5),
+    ),
+    unique_by=lambda wish: (wish.channel, wish.topic),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WISHES)
+def test_the_page_says_stopped_where_a_decision_says_no(wishes: list[Preference]) -> None:
+    for channel in ("sms", "email"):
+        for topic in ("news", "offers"):
+            decided = evaluate(Known(wishes, (), (), (), None), channel, topic, 0)
+            told = contact._row((), wishes, channel, topic)
+            assert (told["state"] == "stopped") == (not decided.allowed)
+            said_yes = evaluate(Known(wishes, (Policy("*", opt_in=True),), (), (), None), channel, topic, 0)
+            assert (told["state"] == "allowed") <= said_yes.allowed
 
 
 @pytest.mark.parametrize(

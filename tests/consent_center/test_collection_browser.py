@@ -18,6 +18,7 @@ from werkzeug.serving import make_server
 
 from consent_center.center import Center
 from consent_center.model import Notice, Purpose
+from consent_center.preferences.model import Cap, Quiet, Term
 from consent_center.rest import server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -37,6 +38,7 @@ def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Center]:
             center.put_notice(Notice(f"notice{number}", 1, f"ads{number}", 1, texts))
         offers = [{"purpose": f"ads{n}", "recipient": "provider", "categories": ["contact"]} for n in (0, 1)]
         center.collection.put_form(FORM | {"offers": offers})
+        center.preferences.declare(Term("topic", "news", {"zh": "资讯", "en": f"News {XSS}"}))
         yield center
 
 
@@ -107,11 +109,59 @@ def test_the_page(center: Center, base: str, tmp_path: Path, width: int, script:
         browser.find_element(By.CSS_SELECTOR, "header a").click()
         shows("You withdrew")
         assert browser.title != "owned" and XSS in browser.find_element(By.TAG_NAME, "body").text
-        browser.find_element(By.CSS_SELECTOR, 'button[value="stop"]').click()
-        until(browser, lambda: browser.find_element(By.CSS_SELECTOR, ".row small").text == "Stopped")
+        contact_preferences(browser)
         assert problems(browser) == []
     assert [e["action"] for e in center.explain("phone", person).events] == ["granted", "withdrawn"]
-    assert center.preferences.get("phone", person).in_force[0][1].allowed is False
+    held = {(w.channel, w.topic): w for _, w in center.preferences.get("phone", person).in_force}
+    assert held["*", "news"].allowed is False and held["email", "news"].allowed is True
+    assert held["sms", "*"].caps == (Cap(1, "week"),) and held["sms", "*"].allowed is None
+    assert held["sms", "*"].quiet == (Quiet("21:15", "08:00"),)
+
+
+def contact_preferences(browser: Any) -> None:
+    """A topic, a channel of it, a limit, quiet hours: each one click (or Enter), buttons look alike."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    def found(channel: str, topic: str, value: str) -> Any:
+        inside = (
+            f"//form[input[@name='channel'][@value='{channel}'] and input[@name='topic'][@value='{topic}']]"
+        )
+        return browser.find_element(By.XPATH, f"{inside}//button[@value='{value}']")
+
+    def says(id: str, text: str) -> None:
+        until(
+            browser, lambda: text in browser.find_element(By.CSS_SELECTOR, f"#{id} small").text
+        )  # unfolded, too
+
+    def unfold(channel: str, topic: str, value: str) -> None:
+        """Opens, with Enter, what is folded around it."""
+        folded = found(channel, topic, value).find_elements(By.XPATH, "ancestor::details[not(@open)]")
+        for one in folded:
+            one.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+
+    stop, allow = found("*", "news", "stop"), found("*", "news", "allow")
+    assert stop.size == allow.size and stop.size["height"] >= 44
+    stop.click()
+    says("t-1", "Stopped")
+    unfold("email", "news", "allow")
+    found("email", "news", "allow").send_keys(Keys.ENTER)
+    says("t-1-2", "Allowed")
+    assert "broader choice" in browser.find_element(By.CSS_SELECTOR, "#t-1-1 small").get_attribute(
+        "textContent"
+    )
+    unfold("sms", "*", "limit:1:week")
+    sizes = {str(found("sms", "*", v).size) for v in ("limit:1:week", "limit:none", "limit:usual")}
+    assert len(sizes) == 1
+    found("sms", "*", "limit:1:week").send_keys(Keys.ENTER)
+    says("c-1", "1 a week at most")
+    unfold("sms", "*", "quiet")
+    begin = found("sms", "*", "quiet").find_element(By.XPATH, "ancestor::form//input[@name='start']")
+    assert begin.get_attribute("value") == "22:00"
+    begin.send_keys("0915PM")
+    found("sms", "*", "quiet").send_keys(Keys.ENTER)
+    says("c-1", "Quiet hours 21:15–08:00")
+    assert found("sms", "*", "limit:1:week").get_attribute("aria-current") == "true"
 
 
 def shadow(browser: Any, selector: str) -> list[Any]:

@@ -35,7 +35,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
         link = center.collection.link([("phone", phone(1))], "signup")
         assert click(center, link, "grant")["changed"]
         page = center.collection.view(link["token"], "page", "en")
-        center.collection.set_channel(link["token"], page["ticket"], "sms", True)
+        center.collection.set_preference(link["token"], page["ticket"], "sms", "*", "allow")
         pending = center.collection.request_opt_in([("phone", phone(2))], "signup", "ads", "provider")
         assert reason(center, 2) == "no_event"
         assert click(center, pending, "grant", "confirm")["changed"]
