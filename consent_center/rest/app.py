@@ -18,6 +18,7 @@ from consent_center import i18n
 from consent_center.client import CenterClient, open_center
 from consent_center.console import install as console
 from consent_center.console.security import check_form
+from consent_center.details import told
 from consent_center.errors import ConsentError
 from consent_center.rest import (
     analytics,
@@ -117,6 +118,7 @@ def create_app(
     app.get("/favicon.ico", endpoint="favicon")(app.doc(hide=True)(_favicon))
     app.get("/", endpoint="home")(app.doc(hide=True)(_home))
     i18n.install(app)
+    app.jinja_env.filters["told"] = told
     limits.install(app)
     console.install(app, opened, Path(location) if isinstance(location, str | Path) else home)
     roles.check(app)
@@ -210,7 +212,7 @@ def _explain(error: HTTPError) -> str:
             for key, value in node.items():
                 walk(value, [*path, str(key)])
         elif isinstance(node, list):
-            found.append(f"{'.'.join(path[1:]) or 'the body'}: {' '.join(str(x) for x in node)}")
+            found.append(f"{'.'.join(path[1:]) or told('the body')}: {' '.join(told(str(x)) for x in node)}")
 
     walk(error.detail, [])
     return "; ".join(found[:20]) or str(error.message)

@@ -7,7 +7,9 @@ from typing import Any
 
 from flask import Response, current_app, request
 
+from consent_center.details import told
 from consent_center.errors import CODES, ConsentError
+from consent_center.i18n import gettext, language
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:pec:problem:"
@@ -73,11 +75,12 @@ def status_of(code: str) -> int:
 
 
 def body_of(code: str, detail: str, status: int, **more: Any) -> dict[str, Any]:
+    """`title` and `detail` in the reader's language (`Accept-Language`), the rest for programs."""
     body: dict[str, Any] = {
         "type": TYPE + code,
-        "title": CODES[code],
+        "title": gettext(CODES[code]),
         "status": status,
-        "detail": detail,
+        "detail": told(detail),
         "instance": request.path,
         "code": code,
     }
@@ -91,7 +94,7 @@ def respond(body: dict[str, Any]) -> Response:
             shown: Response = page(body)
             return shown
     more = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
-    headers = more.get(body["status"], {})
+    headers = {"Content-Language": language(), "Vary": "Accept-Language", **more.get(body["status"], {})}
     text = json.dumps(body, ensure_ascii=True)
     return Response(text, body["status"], headers, content_type=MEDIA_TYPE)
 
@@ -111,9 +114,9 @@ def internal() -> Response:
     """A fault of ours has no code and tells no detail; the server's log has the trace."""
     body = {
         "type": "about:blank",
-        "title": "Internal Server Error",
+        "title": gettext("Internal Server Error"),
         "status": 500,
-        "detail": "the center failed on this request; its log says why",
+        "detail": told("the center failed on this request; its log says why"),
         "instance": request.path,
     }
     return respond(body)
