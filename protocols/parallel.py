@@ -33,17 +33,17 @@ prange = range
 
 
 def _load_numba_without_scipy() -> None:
-    """Import the part of numba that looks for BLAS while scipy can't be found.
+    """Import the part of numba that looks for BLAS while `scipy.linalg` can't be found.
 
-    Numba does so when the first kernel is compiled or read from disk, and imports all of `scipy.linalg` for
-    it, about 0.3 s of every process's start. No kernel here needs BLAS. Later imports of scipy are as ever.
+    Numba does so when the first kernel is compiled or read from disk, and importing `scipy.linalg` for it is
+    about 0.3 s of every process's start. No kernel here needs BLAS. Later imports of it are as ever.
     """
-    if "scipy" not in sys.modules:
-        sys.modules["scipy"] = None  # type: ignore[assignment]
+    if "scipy.linalg" not in sys.modules:
+        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
         try:
             importlib.import_module("numba.np.arraymath")
         finally:
-            del sys.modules["scipy"]
+            del sys.modules["scipy.linalg"]
 
 
 class Inline:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 import gmpy2
-from phe import PaillierPrivateKey, PaillierPublicKey
 
 from protocols import security
 from protocols.errors import LocalError, PeerError
@@ -38,6 +37,8 @@ class PublicKey:
     """A modulus n of `bits` bits, with what needs no secret."""
 
     def __init__(self, n: int) -> None:
+        from phe import PaillierPublicKey  # here: it loads its own command line, 0.1 s of a start
+
         self.n = n
         self.bits = n.bit_length()
         self._phe = PaillierPublicKey(n)
@@ -106,6 +107,8 @@ class PrivateKey:
     """The owner's side of a key; may serve several sessions (README, section 6.4)."""
 
     def __init__(self, first: Prime, second: Prime) -> None:
+        from phe import PaillierPrivateKey, PaillierPublicKey
+
         n = first.p * second.p
         if first.p == second.p or math.gcd(n, (first.p - 1) * (second.p - 1)) != 1:
             raise LocalError("protocol.argument", "these primes make no Paillier key")

@@ -10,11 +10,12 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from pec_command import ROOT, pec
+from pec_command import ROOT, pec, pec_here
 
 from consent_center.records.assess import file_assessment
 from pec import jobs, plan
@@ -37,8 +38,8 @@ def nodes_below(folder: Path) -> list[int]:
     return found
 
 
-def simulate(kind: str, files: tuple[Path, Path], *more: str | Path) -> dict:
-    answer = pec(
+def simulate(kind: str, files: tuple[Path, Path], *more: str | Path, run: Any = pec_here) -> dict:
+    answer = run(
         *("simulate", kind, "--brand", files[0], "--provider", files[1], "--id", "phone"),
         *("--assume-consent", "a test on synthetic people", "--json", *more),
     )
@@ -69,14 +70,14 @@ def test_lookalike_with_files(two_files: tuple[Path, Path], tmp_path: Path) -> N
     raw = bytearray(bundle.read_bytes())
     raw[len(raw) // 2] ^= 1
     changed.write_bytes(raw)
-    answer = pec("audit", "verify", changed, "--json")
+    answer = pec_here("audit", "verify", changed, "--json")
     assert answer.code == 3 and answer.json["ok"] is False
-    assert pec("audit", "verify", bundle, "--json").json["ok"] is True
+    assert pec_here("audit", "verify", bundle, "--json").json["ok"] is True
 
 
 @pytest.mark.slow
 def test_overlap_and_enrich(two_files: tuple[Path, Path]) -> None:
-    report = simulate("overlap", two_files)
+    report = simulate("overlap", two_files, run=pec)
     assert report["count"] == 400 and report["count_plain_join"] == 400
     report = simulate("overlap", two_files, "--method", "private_join", "--epsilon", "2")
     assert abs(report["count"] - 400) <= 15 and report["wrong"] == 0
@@ -121,9 +122,10 @@ def test_a_network_runs_holds_refuses_and_stops(two_files: tuple[Path, Path], tm
         }
         seen, other = network.run("shop", plan.request("overlap", **base))
         assert seen["result"]["count"] == 400 and other["state"] == "succeeded"
-        answer = pec("job", "show", seen["job_id"], "--home", network["shop"].home.path, "--json")
+        answer = pec_here("job", "show", seen["job_id"], "--home", network["shop"].home.path, "--json")
         assert answer.json["state"] == "succeeded" and answer.json["counts"]["own"]["in"] == 500
-        rows = pec("job", "rows", seen["job_id"], "--home", network["bank"].home.path, "--json").json["lines"]
+        answer = pec_here("job", "rows", seen["job_id"], "--home", network["bank"].home.path, "--json")
+        rows = answer.json["lines"]
         assert len(rows) == 400 and np.unique(rows).size == 400
         with pytest.raises(PecError) as refused:
             network.run("shop", plan.request("enrich", **base, columns=["score"]))
@@ -131,7 +133,7 @@ def test_a_network_runs_holds_refuses_and_stops(two_files: tuple[Path, Path], tm
         job_id = network["shop"].client.submit(plan.request("overlap", **base))
         waiting = network["shop"].client.wait(job_id, 20, until=(jobs.WAITING,))
         assert waiting["state"] == jobs.WAITING
-        answer = pec(
+        answer = pec_here(
             "job", "reject", job_id, "--reason", "not now", "--home", network["bank"].home.path, "--json"
         )
         assert answer.code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pec_command import pec
+from pec_command import pec_here
 
 
 @pytest.mark.slow
@@ -15,7 +15,7 @@ def test_on_real_data(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "datasets" / "fate"
     for side in ("guest", "host"):
         pd.read_csv(folder / f"breast_hetero_{side}.csv.gz").to_csv(tmp_path / f"{side}.csv", index=False)
-    answer = pec(
+    answer = pec_here(
         *("simulate", "boost", "--brand", tmp_path / "guest.csv", "--provider", tmp_path / "host.csv"),
         *("--id", "id", "--id-kind", "opaque", "--label", "y", "--trees", "15", "--depth", "3"),
         *("--assume-consent", "a public data set", "--json", "--out", tmp_path / "out"),
@@ -31,7 +31,7 @@ def test_on_real_data(shared_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_feature_report(two_files: tuple[Path, Path]) -> None:
-    answer = pec(
+    answer = pec_here(
         *("simulate", "feature-report", "--brand", two_files[0], "--provider", two_files[1], "--id", "phone"),
         *("--label", "loyal", "--assume-consent", "a test", "--json"),
     )
@@ -55,7 +55,7 @@ def test_labels_that_cannot_be_learned(tmp_path: Path, label: str, more: tuple[s
     frame = pd.DataFrame({"phone": people, "flat": 1, "text": "x"})
     frame.to_csv(tmp_path / "a.csv", index=False)
     pd.DataFrame({"phone": people, "x": range(60)}).to_csv(tmp_path / "b.csv", index=False)
-    answer = pec(
+    answer = pec_here(
         *(
             "simulate",
             "boost",

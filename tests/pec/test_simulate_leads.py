@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pec_command import pec
+from pec_command import pec_here
 from sklearn.datasets import load_diabetes
 
 
@@ -27,7 +27,7 @@ def leads(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_on_real_data(leads: Path) -> None:
-    answer = pec(
+    answer = pec_here(
         *(
             "simulate",
             "lead-score",
@@ -75,7 +75,7 @@ def test_on_real_data(leads: Path) -> None:
 def test_what_can_not_be_scored(
     leads: Path, speed: str, value: str, more: tuple[str, ...], code: str
 ) -> None:
-    answer = pec(
+    answer = pec_here(
         *(
             "simulate",
             "lead-score",

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pec_command import pec
+from pec_command import pec_here
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer
@@ -203,14 +203,14 @@ def test_the_command(tmp_path: Path) -> None:
         {"id": range(len(y)), "bought": np.where(np.isnan(y), None, np.where(y == 1, "yes", "no"))}
     )
     frame.to_csv(tmp_path / "brand.csv", index=False)
-    answer = pec(
+    answer = pec_here(
         *("model", "stack", "--model", f"a={paths['a']}", "--model", f"b={paths['b'] / 'scores.parquet'}"),
         *("--labels", tmp_path / "brand.csv", "--label", "bought", "--out", tmp_path / "out", "--json"),
     )
     assert answer.code == 0, answer.out + answer.err
     assert answer.json["auc"] > answer.json["best_single_auc"]
     assert len(pd.read_parquet(tmp_path / "out" / "scores.parquet")) == len(y)
-    wrong = pec(
+    wrong = pec_here(
         *("model", "stack", "--model", "a", "--labels", tmp_path / "brand.csv", "--label", "bought"),
         *("--out", tmp_path / "out", "--json"),
     )

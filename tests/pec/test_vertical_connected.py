@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pec_command import pec
+from pec_command import pec, pec_here
 
 from parties.home import Dataset
 from pec import plan, simulate
@@ -63,14 +63,14 @@ def test_a_partner_behind_the_running_node(tmp_path: Path) -> None:
     listed = pec("model", "list", "--home", home, "--json")
     assert listed.code == 0 and [m["job_id"] for m in listed.json] == [model.job_id_]
     assert listed.json[0]["consent"]["share"] == 1.0 and not listed.json[0]["flagged"]
-    assert pec("model", "alias", "boost.provider", "champion", "--home", home, "--json").code == 0
-    card = pec("model", "card", "champion", "--home", home, "--out", tmp_path / "card.html", "--json")
+    assert pec_here("model", "alias", "boost.provider", "champion", "--home", home, "--json").code == 0
+    card = pec_here("model", "card", "champion", "--home", home, "--out", tmp_path / "card.html", "--json")
     assert card.json["job_id"] == model.job_id_ and "模型卡" in (tmp_path / "card.html").read_text("utf-8")
-    assert pec("model", "expire", "champion", "--home", home, "--json").json["state"] == "expired"
-    shown = pec("model", "show", model.job_id_, "--home", home, "--json").json
+    assert pec_here("model", "expire", "champion", "--home", home, "--json").json["state"] == "expired"
+    shown = pec_here("model", "show", model.job_id_, "--home", home, "--json").json
     assert shown["aliases"] == ["champion"] and shown["state"] == "expired"
-    assert pec("model", "retire", "champion", "--home", home, "--json").json["state"] == "retired"
-    gone = pec("model", "show", "champion", "--home", home, "--json")
+    assert pec_here("model", "retire", "champion", "--home", home, "--json").json["state"] == "retired"
+    gone = pec_here("model", "show", "champion", "--home", home, "--json")
     assert gone.code == 2 and gone.error["code"] == "model.unknown"
-    theirs = pec("model", "card", model.job_id_, "--home", network["provider"].home.path, "--json")
+    theirs = pec_here("model", "card", model.job_id_, "--home", network["provider"].home.path, "--json")
     assert theirs.code == 2 and theirs.error["code"] == "pec.file"
