@@ -19,6 +19,7 @@ CODES: dict[str, str] = {
     "node.prepared": "nothing can be prepared: no job would use it",
     "node.worker": "workers of the engine were lost too often in one alignment",
     "node.port": "the port can't be opened",
+    "node.disk": "the disk has no room for what a job keeps while it runs",
     "node.interrupted": "the node stopped while the job ran",
     "node.stopping": "the node is shutting down",
     "node.not_running": "the node of this directory does not answer",

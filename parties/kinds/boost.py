@@ -24,6 +24,7 @@ from parties.gate import ConsentedView
 from parties.home import Dataset
 from parties.kinds import common, supervised
 from parties.kinds.metrics import measure
+from parties.scratch import Scratch
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from protocols import boost
 from protocols.errors import LocalError
@@ -106,13 +107,17 @@ def fit_brand(ctx: StageContext) -> None:
     labels = boost.Labels(people.rows, people.y, people.train, people.held, own)
     terms, learning = terms_of(ctx.spec), _learning(ctx, objective, plan.names, columns)
     session = ctx.channel.session("fit")
-    machine = boost.Brand(labels, int(alive.sum()), session, terms, learning, os.urandom)
-    try:
-        forest = ctx.channel.run(machine, "fit")
-    except LocalError as error:
-        if error.code == "boost.rows":
-            raise NodeError("job.labels", error.detail, "use more people or another provider") from error
-        raise
+    with Scratch(ctx.workdir) as scratch:
+        try:
+            machine = boost.Brand(
+                labels, int(alive.sum()), session, terms, learning, os.urandom, scratch.room
+            )
+            forest = ctx.channel.run(machine, "fit")
+        except LocalError as error:
+            if error.code == "boost.rows":
+                raise NodeError("job.labels", error.detail, "use more people or another provider") from error
+            raise
+        ctx.result["disk_bytes"] = scratch.disk_bytes
     ctx.carry.update(fitted=people, forest=forest)
     gains = {f"own:{n}": float(g) for n, g in zip(plan.names, forest.gains[0], strict=True)}
     gains |= {f"theirs:{n}": float(g) for n, g in zip(columns, forest.gains[1], strict=False)}
@@ -159,8 +164,10 @@ def fit_provider(ctx: StageContext) -> None:
     plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins, tails=True)
     table = binning.table(plan, ctx.view, rows)
     supervised.send_columns(ctx, plan)
-    machine = boost.Provider(table, ctx.channel.session("fit"), terms, os.urandom)
-    forest = ctx.channel.run(machine, "fit")
+    with Scratch(ctx.workdir) as scratch:
+        machine = boost.Provider(table, ctx.channel.session("fit"), terms, os.urandom, scratch.room)
+        forest = ctx.channel.run(machine, "fit")
+        ctx.result["disk_bytes"] = scratch.disk_bytes
     ctx.result.update(
         rows=len(rows),
         columns=list(plan.names),

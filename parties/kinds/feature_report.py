@@ -26,6 +26,7 @@ from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.home import Dataset
 from parties.kinds import common, supervised
+from parties.scratch import Scratch
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from protocols import boost
 from protocols.errors import LocalError
@@ -89,13 +90,17 @@ def count_brand(ctx: StageContext) -> None:
     # g = mean − y and h = 1: the sums of both by bin are those of y and of people. No gain is ever enough.
     learning = boost.Learning(objective="squared", minimum_gain=1e300)
     session = ctx.channel.session("count")
-    machine = boost.Brand(labels, int(alive.sum()), session, terms_of(ctx.spec), learning, os.urandom)
-    try:
-        learned = ctx.channel.run(machine, "count")
-    except LocalError as error:
-        if error.code == "boost.rows":
-            raise NodeError("job.labels", error.detail, "use more people or another provider") from error
-        raise
+    terms = terms_of(ctx.spec)
+    with Scratch(ctx.workdir) as scratch:
+        try:
+            machine = boost.Brand(
+                labels, int(alive.sum()), session, terms, learning, os.urandom, scratch.room
+            )
+            learned = ctx.channel.run(machine, "count")
+        except LocalError as error:
+            if error.code == "boost.rows":
+                raise NodeError("job.labels", error.detail, "use more people or another provider") from error
+            raise
     if learned.first is None:
         raise NodeError("kind.message", "the provider sent no sums", share=True)
     people_by_bin = np.rint(learned.first[..., 1])
@@ -111,7 +116,9 @@ def count_provider(ctx: StageContext) -> None:
     plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins)
     table = binning.table(plan, ctx.view, rows)
     supervised.send_columns(ctx, plan)
-    ctx.channel.run(boost.Provider(table, ctx.channel.session("count"), terms, os.urandom), "count")
+    with Scratch(ctx.workdir) as scratch:
+        machine = boost.Provider(table, ctx.channel.session("count"), terms, os.urandom, scratch.room)
+        ctx.channel.run(machine, "count")
     ctx.result.update(rows=len(rows), columns=list(plan.names), notes=list(plan.notes))
 
 

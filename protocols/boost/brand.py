@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from protocols.boost import ggm, shares
 from protocols.boost.bins import Table
 from protocols.boost.growth import Forest
 from protocols.boost.messages import (
@@ -33,10 +32,12 @@ from protocols.boost.messages import (
     pieces,
 )
 from protocols.boost.model import BrandResult
+from protocols.boost.shares import BrandShares, Layout
+from protocols.boost.store import Memory, Room
 from protocols.boost.terms import Learning, Terms, terms_digest
 from protocols.codec import U8, U32, U64, array_of
 from protocols.errors import LocalError, PeerError
-from protocols.machine import Done, Machine, State, Step
+from protocols.machine import Done, Machine, Step
 from protocols.vole.chosen import Sender, Strings
 
 Rng = Callable[[int], bytes]
@@ -88,7 +89,8 @@ class Labels:
 
 
 class Brand(Machine[BrandResult]):
-    """Grows the forest. total_rows is m. Progress counts levels of trees.
+    """Grows the forest. total_rows is m; `room` is where its keys lie, 16 bytes a row and column of the
+    provider. Progress counts levels of trees.
 
     LocalError `protocol.argument`, `boost.rows`; PeerError `protocol.binding`, `boost.size`.
     """
@@ -101,13 +103,14 @@ class Brand(Machine[BrandResult]):
         terms: Terms,
         learning: Learning,
         rng: Rng,
+        room: Room = Memory,
         transfer: Callable[..., Machine[Strings]] = Sender,
     ) -> None:
         if not 1 <= total_rows <= terms.max_rows:
             raise LocalError("protocol.argument", f"{total_rows} rows; 1 to {terms.max_rows} are agreed")
         labels.check(total_rows, learning)
         opening = Opening(terms_digest(terms, session), U64(total_rows))  # type: ignore[arg-type]
-        run = _Run(labels, total_rows, session, terms, learning, rng, transfer)
+        run = _Run(labels, total_rows, session, terms, learning, rng, room, transfer)
         super().__init__(Step((TO_PROVIDER.encode(opening),), WaitShape(run)))
 
 
@@ -121,9 +124,8 @@ class _Run:
     terms: Terms
     learning: Learning
     rng: Rng
+    room: Room
     transfer: Callable[..., Machine[Strings]]
-    forest: Forest | None = None
-    cache: list[npt.NDArray[np.uint64]] | None = None
 
 
 class WaitShape:
@@ -143,13 +145,7 @@ class WaitShape:
             )
         if over := run.terms.over(run.total, len(flags)):
             raise PeerError("boost.size", over)
-        table = (flags & CATEGORICAL > 0), (flags & MISSING > 0)
-        run.forest = Forest(run.labels, run.total, *table, run.terms, run.learning, run.rng)
-        each = len(flags) * run.terms.bits
-        groups = shares.segments(run.total, len(flags), run.terms.bits)
-        sizes = [sum(block.rows for block in group) * each for group in groups]
-        inner = run.transfer(sizes, run.session, run.rng)
-        return Step(_wrapped(inner.start()), WaitTransfer(run, inner))
+        return _Forest(run, flags).transfer()
 
 
 def _wrapped(messages: Iterator[bytes]) -> Iterator[bytes]:
@@ -157,84 +153,121 @@ def _wrapped(messages: Iterator[bytes]) -> Iterator[bytes]:
         yield TO_PROVIDER.encode(Transfer(data))
 
 
-class WaitTransfer:
-    """The correlated OT runs inside; when it has ended, the corrections and the first tree follow."""
+class _Forest:
+    """The forest and this side's shares: what there is once the provider's columns are known."""
 
-    def __init__(self, run: _Run, inner: Machine[Strings]) -> None:
-        self._run, self._inner = run, inner
+    def __init__(self, run: _Run, flags: npt.NDArray[np.uint8]) -> None:
+        table = (flags & CATEGORICAL > 0), (flags & MISSING > 0)
+        self.run = run
+        self.grown = Forest(run.labels, run.total, *table, run.terms, run.learning, run.rng)
+        self.layout = Layout(run.total, len(flags), run.terms.bits)
+        kept = None if run.terms.depth > 1 else 0  # the root's sums alone are made with the shares
+        self.shares = BrandShares(self.layout, run.session, run.room, kept)
 
-    def receive(self, message: bytes) -> Step[BrandResult]:
-        data = TO_BRAND.decode(message, Transfer).data
-        answers = list(self._inner.receive(data))  # the sender's messages are few and short
-        if not self._inner.finished:
-            return Step(_wrapped(iter(answers)), self)
-        first = begin(self._run)
+    def transfer(self) -> Step[BrandResult]:
+        each = self.layout.columns * self.layout.bits
+        sizes = [(stop - start) * each for start, stop in self.layout.segments()]
+        taken: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]] = []
+        inner = self.run.transfer(
+            sizes, self.run.session, self.run.rng, lambda words, delta: taken.append((words, delta))
+        )
+        return Step(_wrapped(inner.start()), WaitTransfer(self, inner, taken))
+
+    def begin(self) -> Step[BrandResult]:
+        """The next tree, or the end."""
+        grown, layout = self.grown, self.layout
+        if grown.finished:
+            end = Begin(U32(len(grown.trees)), U8(1), b"")
+            return Step((TO_PROVIDER.encode(end),), Done(grown.result()), grown.progress)
+        used = grown.begin()
+        chosen = np.zeros(layout.columns, dtype=np.uint8)
+        chosen[used] = 1
+        opening = Begin(U32(len(grown.trees)), U8(0), np.packbits(chosen).tobytes())
 
         def send() -> Iterator[bytes]:
-            yield from _wrapped(iter(answers))
-            yield from _corrections(self._run, self._inner.result)
-            yield from first.send
+            yield TO_PROVIDER.encode(opening)
+            self.shares.begin(len(grown.trees), used)
+            values = grown.fixed_point()
+            for block in layout.blocks():
+                c = self.shares.mask(block, values[block.start : block.stop])
+                yield TO_PROVIDER.encode(Shares(U32(block.number), c.tobytes()))
+            grown.take_sums(self.shares.root())
 
-        return Step(send(), first.then, first.progress)
+        return Step(send(), WaitSums(self), grown.progress)
+
+    def next(self, messages: list[bytes]) -> Step[BrandResult]:
+        """After a level: its messages, then the next level or the next tree."""
+        grown = self.grown
+        if grown.advance():
+
+            def go_on() -> Iterator[bytes]:
+                yield from messages  # first, so that the provider sums while this side does
+                grown.take_sums(self.shares.sums(*grown.due_rows()))
+
+            return Step(go_on(), WaitSums(self), grown.progress)
+        grown.end_tree()
+        after = self.begin()
+
+        def send() -> Iterator[bytes]:
+            yield from messages
+            yield from after.send
+
+        return Step(send(), after.then, after.progress)
 
 
-def _corrections(run: _Run, strings: Strings) -> Iterator[bytes]:
-    """Expand all trees, keep their leaves, and send what the provider needs for its own."""
-    forest, bits = _forest(run), run.terms.bits
-    pi = ggm.Permutation("ggm", run.session)
-    run.cache = []
-    groups = shares.segments(run.total, forest.columns, bits)
-    for words, delta, group in zip(strings.words, strings.deltas, groups, strict=True):
-        each = words.reshape(-1, bits, 2)
-        for block in group:
-            first = (block.start - group[0].start) * forest.columns
-            q = each[first : first + block.rows * forest.columns]
-            leaves, corrections = ggm.brand_leaves(q, delta, pi)
-            run.cache.append(leaves.reshape(block.rows, forest.columns, -1, 2))
-            if bits > 1:
+class WaitTransfer:
+    """The correlated OT runs inside. A segment's corrections follow its end, and the opening of the next one,
+    so that the provider is at work meanwhile; the first tree follows the last segment's.
+    """
+
+    def __init__(
+        self,
+        forest: _Forest,
+        inner: Machine[Strings],
+        taken: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]],
+    ) -> None:
+        self._forest, self._inner, self._taken = forest, inner, taken
+        self._blocks = forest.layout.blocks()
+        self._first: Step[BrandResult] | None = None
+
+    def receive(self, message: bytes) -> Step[BrandResult]:
+        if self._first is not None and not isinstance(self._first.then, Done):
+            return self._first.then.receive(message)
+        answers = self._inner.receive(TO_BRAND.decode(message, Transfer).data)
+        return Step(self._send(answers), self)
+
+    def _send(self, answers: Iterator[bytes]) -> Iterator[bytes]:
+        yield from _wrapped(answers)
+        while self._taken:
+            yield from self._corrections(*self._taken.pop(0))
+        if self._inner.finished:
+            self._first = self._forest.begin()
+            yield from self._first.send
+
+    def _corrections(self, words: npt.NDArray[np.uint64], delta: npt.NDArray[np.uint64]) -> Iterator[bytes]:
+        """Keep a segment's keys, and send what the provider needs for its own."""
+        layout, shares = self._forest.layout, self._forest.shares
+        each = words.reshape(-1, layout.bits, 2)
+        shares.segment(delta)
+        at = 0
+        while at < len(each):
+            block = next(self._blocks)
+            strings = each[at : at + block.rows * layout.columns]
+            at += len(strings)
+            corrections = shares.learn(block, strings)
+            if layout.bits > 1:
                 yield TO_PROVIDER.encode(Corrections(U32(block.number), corrections.tobytes()))
-
-
-def _forest(run: _Run) -> Forest:
-    if run.forest is None:
-        raise LocalError("protocol.state", "the forest is asked for before its shape is known")
-    return run.forest
-
-
-def begin(run: _Run) -> Step[BrandResult]:
-    """The next tree, or the end."""
-    forest = _forest(run)
-    if forest.finished:
-        end = Begin(U32(len(forest.trees)), U8(1), b"")
-        return Step((TO_PROVIDER.encode(end),), Done(forest.result()), forest.progress)
-    used = forest.begin()
-    chosen = np.zeros(forest.columns, dtype=np.uint8)
-    chosen[used] = 1
-    opening = Begin(U32(len(forest.trees)), U8(0), np.packbits(chosen).tobytes())
-
-    def send() -> Iterator[bytes]:
-        yield TO_PROVIDER.encode(opening)
-        pi = ggm.Permutation(f"tree {len(forest.trees)}", run.session)
-        values = forest.fixed_point()
-        for block in shares.blocks(run.total, forest.columns, run.terms.bits):
-            leaves = (run.cache or [])[block.number]
-            share, c = shares.brand_share(leaves, used, values[block.start : block.stop], pi)
-            forest.keep(share)
-            yield TO_PROVIDER.encode(Shares(U32(block.number), c.tobytes()))
-        forest.sum_level()
-
-    return Step(send(), WaitSums(run), forest.progress)
 
 
 class WaitSums:
     """The provider's shares of a level's sums; the answer are the splits."""
 
-    def __init__(self, run: _Run) -> None:
-        self._run = run
+    def __init__(self, forest: _Forest) -> None:
+        self._forest = forest
         self._due: Collector | None = None
 
     def receive(self, message: bytes) -> Step[BrandResult]:
-        forest = _forest(self._run)
+        forest = self._forest.grown
         if self._due is None:
             self._due = Collector(forest.sums_bytes())
         piece = TO_BRAND.decode(message, Sums)
@@ -246,37 +279,21 @@ class WaitSums:
         level = U8(forest.level)
         messages: list[bytes] = [TO_PROVIDER.encode(Splits(level, heads))]
         messages += pieces(Sides, TO_PROVIDER, sides)
-        then: State[BrandResult] = WaitBits(self._run, forest.bits_bytes())
-        if forest.bits_bytes():
-            return Step(messages, then)
-        return _next(self._run, messages)
+        if due := forest.bits_bytes():
+            return Step(messages, WaitBits(self._forest, due))
+        return self._forest.next(messages)
 
 
 class WaitBits:
     """Which rows go left at the provider's splits; then the next level, or the next tree."""
 
-    def __init__(self, run: _Run, due: int) -> None:
-        self._run, self._due = run, Collector(due)
+    def __init__(self, forest: _Forest, due: int) -> None:
+        self._forest, self._due = forest, Collector(due)
 
     def receive(self, message: bytes) -> Step[BrandResult]:
         piece = TO_BRAND.decode(message, Bits)
         self._due.add(piece.first, piece.data)
         if not self._due.complete:
             return Step((), self)
-        _forest(self._run).take_bits(self._due.data)
-        return _next(self._run, [])
-
-
-def _next(run: _Run, messages: list[bytes]) -> Step[BrandResult]:
-    forest = _forest(run)
-    if forest.advance():
-        forest.sum_level()
-        return Step(messages, WaitSums(run), forest.progress)
-    forest.end_tree()
-    after = begin(run)
-
-    def send() -> Iterator[bytes]:
-        yield from messages
-        yield from after.send
-
-    return Step(send(), after.then, after.progress)
+        self._forest.grown.take_bits(self._due.data)
+        return self._forest.next([])

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from protocols.boost import shares, tree
+from protocols.boost import tree
 from protocols.boost.messages import LEAF, OWN, THEIRS
 from protocols.boost.model import BrandNode, BrandResult, Tree
-from protocols.boost.routing import Rows, smaller
+from protocols.boost.routing import Nodes, Rows, slots_of, smaller
+from protocols.boost.shares import U32
 from protocols.boost.terms import Learning, Terms
 from protocols.errors import PeerError
 
@@ -57,9 +58,8 @@ class Forest:
         self._gains = np.zeros(own.bins.shape[1]), np.zeros(self.columns)
         self._start = tree.start(labels.y[labels.train], learning.objective)
         self._margin = np.full(len(labels.rows), self._start)
-        self._stored: list[npt.NDArray[np.float64]] = []
+        self._best_margin = self._margin  # of the least held-out loss
         self._losses = [self._held_loss()] if labels.held.any() else []
-        self._kept: list[shares.U32] = []
         self._first: npt.NDArray[np.float64] | None = None
 
     # ---- the forest ----------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class Forest:
         keep = len(self.trees)
         if self._learning.patience and self._losses:
             keep = int(np.argmin(self._losses))
-        scores = self._start + sum(self._stored[:keep], np.zeros(len(self._labels.rows)))
+        scores = self._margin if keep == len(self.trees) else self._best_margin
         own, theirs = np.zeros_like(self._gains[0]), np.zeros_like(self._gains[1])
         for grown in self.trees[:keep]:
             for node in grown.nodes:
@@ -126,7 +126,7 @@ class Forest:
         self._own_used = self._sample(labels.own.bins.shape[1])
         self._used = self._sample(self.columns)
         self._rows = Rows(self._total)
-        self._kept, self.level = [], 0
+        self.level = 0
         self._sums: dict[int, npt.NDArray[np.int32]] = {}
         self._nodes: list[BrandNode | None] = [None]
         self._parents: dict[int, int] = {}
@@ -147,7 +147,7 @@ class Forest:
             return np.arange(columns)
         return np.sort(np.argsort(self._draw(columns), kind="stable")[:take])
 
-    def fixed_point(self) -> shares.U32:
+    def fixed_point(self) -> U32:
         """uint32[m, 2]: g and h of every row of the provider, 0 where the brand has no training row."""
         largest = max(float(np.abs(self._g).sum()), float(self._h.sum()), 2.0**-40)
         # One unit a row is what rounding can add to a sum.
@@ -157,10 +157,6 @@ class Forest:
         out[self._labels.rows, 1] = np.rint(self._h * self._scale)
         return out.astype(np.uint32)
 
-    def keep(self, share: shares.U32) -> None:
-        """The brand's share of the next block."""
-        self._kept.append(share)
-
     # ---- a level -------------------------------------------------------------------------------------------
 
     def sums_shape(self) -> tuple[int, int, int]:
@@ -169,17 +165,15 @@ class Forest:
     def sums_bytes(self) -> int:
         return 4 * math.prod(self.sums_shape())
 
-    def sum_level(self) -> None:
-        """This side's shares of the sums of the nodes that are due."""
-        slots = np.full(len(self._nodes), -1, dtype=np.int16)
-        slots[self.due] = np.arange(len(self.due))
-        self._mine = np.zeros(self.sums_shape(), dtype=np.uint32)
-        at = 0
-        for share in self._kept:
-            shares.accumulate(share, self._rows.nodes[at : at + len(share)], slots, self._mine)
-            at += len(share)
+    def due_rows(self) -> tuple[Nodes, Nodes, int]:
+        """(node of every row int16[m], slot of every node −1 if its sums are not due, how many are due)."""
+        return self._rows.nodes, *slots_of(self.due, len(self._nodes))
 
-    def split_level(self, theirs: shares.U32) -> tuple[bytes, bytes]:
+    def take_sums(self, mine: U32) -> None:
+        """This side's shares of the sums of the nodes that are due, uint32[due, U, 2B]."""
+        self._mine = mine
+
+    def split_level(self, theirs: U32) -> tuple[bytes, bytes]:
         """Open the sums and choose the splits: (heads, bits of the brand's own)."""
         opened = self._open_sums(theirs)
         if self._first is None:
@@ -209,7 +203,7 @@ class Forest:
         self._mark_own()
         return bytes(heads), self._rows.pack(self._splits_of(OWN), len(self._nodes))
 
-    def _open_sums(self, theirs: shares.U32) -> dict[int, npt.NDArray[np.float64]]:
+    def _open_sums(self, theirs: U32) -> dict[int, npt.NDArray[np.float64]]:
         """{node: float64[U, B, 2]} of all open nodes, siblings by subtraction."""
         exact: dict[int, npt.NDArray[np.int32]] = {}
         for position, number in enumerate(self.due):
@@ -314,11 +308,13 @@ class Forest:
         values = np.array([node.value for node in nodes])
         added = values[self._rows.nodes[self._labels.rows]]
         self._margin = self._margin + added
-        self._stored.append(added)
         self.trees.append(Tree(nodes))
-        self._open, self._kept = {}, []
+        self._open = {}
         if self._labels.held.any():
-            self._losses.append(self._held_loss())
+            loss = self._held_loss()
+            if loss < min(self._losses):
+                self._best_margin = self._margin
+            self._losses.append(loss)
 
 
 def _signs(wanted: dict[int, int], columns: int) -> npt.NDArray[np.int8]:

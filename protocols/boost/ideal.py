@@ -26,7 +26,7 @@ def boost(
         nodes = np.zeros(rows, dtype=np.int64)  # kept here, apart from the forest's own
         growing = True
         while growing:
-            forest.sum_level()  # nothing was kept: zeros
+            forest.take_sums(np.zeros(forest.sums_shape(), dtype=np.uint32))
             sums = np.zeros(forest.sums_shape(), dtype=np.uint32)
             for slot, number in enumerate(forest.due):
                 here = np.flatnonzero(nodes == number)

@@ -1,19 +1,20 @@
 """The provider: columns as bins. README, section 3.
 
-States: WaitOpening → WaitTransfer → WaitCorrections → WaitBegin → WaitShares → (WaitSplits → WaitSides) a
-level.
+States: WaitOpening → WaitTransfer → WaitBegin → WaitShares → (WaitSplits → WaitSides) a level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
-from protocols.boost import ggm, shares
+from protocols.boost import ggm
 from protocols.boost.bins import Table
+from protocols.boost.hashing import Words
 from protocols.boost.messages import (
     CATEGORICAL,
     LEAF,
@@ -36,19 +37,21 @@ from protocols.boost.messages import (
     pieces,
 )
 from protocols.boost.model import ProviderResult, ProviderSplit
-from protocols.boost.routing import Rows, smaller
+from protocols.boost.routing import Rows, slots_of, smaller
+from protocols.boost.shares import Block, Layout, ProviderShares
+from protocols.boost.store import Memory, Room
 from protocols.boost.terms import Terms, terms_digest
 from protocols.codec import array_of
 from protocols.errors import LocalError, PeerError
-from protocols.machine import Done, Machine, State, Step
+from protocols.machine import Done, Machine, Step
 from protocols.vole.chosen import Receiver, Strings
 
 Rng = Callable[[int], bytes]
 
 
 class Provider(Machine[ProviderResult]):
-    """Answers with shares of sums; table.bins uint8[m, F] below 2^terms.bits. Progress counts levels of
-    trees.
+    """Answers with shares of sums; table.bins uint8[m, F] below 2^terms.bits; `room` is where its keys lie,
+    16 bytes a row, column and bit. Progress counts levels of trees.
 
     LocalError `protocol.argument`; PeerError `protocol.binding`, `boost.size`, `boost.order`.
     """
@@ -59,6 +62,7 @@ class Provider(Machine[ProviderResult]):
         session: bytes,
         terms: Terms,
         rng: Rng,
+        room: Room = Memory,
         transfer: Callable[..., Machine[Strings]] = Receiver,
     ) -> None:
         table.check(terms.bins)
@@ -70,7 +74,7 @@ class Provider(Machine[ProviderResult]):
             )
         if over := terms.over(rows, columns):
             raise LocalError("protocol.argument", over)
-        super().__init__(Step((), WaitOpening(_Run(table, session, terms, rng, transfer))))
+        super().__init__(Step((), WaitOpening(_Run(table, session, terms, rng, room, transfer))))
 
 
 @dataclass
@@ -79,8 +83,8 @@ class _Run:
     session: bytes
     terms: Terms
     rng: Rng
+    room: Room
     transfer: Callable[..., Machine[Strings]]
-    leaves: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     splits: list[ProviderSplit] = field(default_factory=list)
     trees: int = 0
 
@@ -105,17 +109,48 @@ class WaitOpening:
             raise PeerError("boost.size", f"the brand counts on {opening.rows} rows, there are {rows}")
         flags = run.table.categorical * CATEGORICAL + run.table.missing * MISSING
         shape = TO_BRAND.encode(Shape(digest, flags.astype(np.uint8).tobytes()))  # type: ignore[arg-type]
-        chosen = []
-        for group in shares.segments(*run.shape, run.terms.bits):
-            bins = run.table.bins[group[0].start : group[-1].stop].reshape(-1)
-            chosen.append(ggm.choices(bins, run.terms.bits).reshape(-1))
-        inner = run.transfer(chosen, run.session, run.rng)
+        layout = Layout(*run.shape, run.terms.bits)
+        kept = None if run.terms.depth > 1 else 0  # the root's sums alone are made with the shares
+        shares = ProviderShares(layout, run.table.bins, run.session, run.room, kept)
+        forest = _Forest(run, layout, shares)
+        taken: list[Words] = []
+        inner = run.transfer(
+            _Choices(run.table.bins, layout), run.session, run.rng, lambda words, _: taken.append(words)
+        )
 
         def send() -> Iterator[bytes]:
             yield shape
             yield from _wrapped(inner.start())
 
-        return Step(send(), WaitTransfer(run, inner), (0, run.terms.trees * run.terms.depth))
+        then = WaitTransfer(forest, inner, taken)
+        return Step(send(), then, (0, run.terms.trees * run.terms.depth))
+
+
+@dataclass
+class _Forest:
+    run: _Run
+    layout: Layout
+    shares: ProviderShares
+
+
+class _Choices(Sequence[npt.NDArray[np.uint8]]):
+    """What is chosen in the transfers of each segment, made when it is asked for."""
+
+    def __init__(self, bins: ggm.Bins, layout: Layout) -> None:
+        self._bins, self._bits, self._segments = bins, layout.bits, layout.segments()
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    @overload
+    def __getitem__(self, segment: int) -> npt.NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, segment: slice) -> Sequence[npt.NDArray[np.uint8]]: ...
+    def __getitem__(self, segment: int | slice) -> npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]:
+        if isinstance(segment, slice):
+            return [self[i] for i in range(*segment.indices(len(self)))]
+        start, stop = self._segments[segment]
+        return ggm.choices(self._bins[start:stop].reshape(-1), self._bits).reshape(-1)
 
 
 def _wrapped(messages: Iterator[bytes]) -> Iterator[bytes]:
@@ -124,62 +159,53 @@ def _wrapped(messages: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class WaitTransfer:
-    """The correlated OT; corrections (or, with two bins, the first tree) may come once it has ended."""
+    """The correlated OT, and the corrections of every segment of it that has ended; then the first tree."""
 
-    def __init__(self, run: _Run, inner: Machine[Strings]) -> None:
-        self._run, self._inner = run, inner
-
-    def receive(self, message: bytes) -> Step[ProviderResult]:
-        if not self._inner.finished:
-            data = TO_PROVIDER.decode(message, Transfer).data
-            return Step(_wrapped(self._inner.receive(data)), self)
-        following: State[ProviderResult] = WaitCorrections(self._run, self._inner.result)
-        if self._run.terms.bits == 1:
-            _expand_all(self._run, self._inner.result)
-            following = WaitBegin(self._run)
-        return following.receive(message)
-
-
-def _expand_all(run: _Run, strings: Strings) -> None:
-    """Trees of two leaves need no corrections."""
-    pi = ggm.Permutation("ggm", run.session)
-    for block, t in _by_block(run, strings):
-        _expand(run, t, block, np.zeros((len(t), 0, 2), dtype=np.uint64), pi)
-
-
-def _by_block(run: _Run, strings: Strings) -> Iterator[tuple[shares.Block, ggm.Words]]:
-    """Each block with its strings t, uint64[instances, D, 2]."""
-    columns, bits = run.shape[1], run.terms.bits
-    for words, group in zip(strings.words, shares.segments(*run.shape, bits), strict=True):
-        each = words.reshape(-1, bits, 2)
-        for block in group:
-            first = (block.start - group[0].start) * columns
-            yield block, each[first : first + block.rows * columns]
-
-
-def _expand(
-    run: _Run, t: ggm.Words, block: shares.Block, corrections: ggm.Words, pi: ggm.Permutation
-) -> None:
-    paths = np.ascontiguousarray(run.table.bins[block.start : block.stop]).reshape(-1)
-    leaves = ggm.provider_leaves(t, corrections, paths, pi)
-    run.leaves.append(leaves.reshape(block.rows, run.shape[1], -1, 2))
-
-
-class WaitCorrections:
-    def __init__(self, run: _Run, strings: Strings) -> None:
-        self._run = run
-        self._blocks = _by_block(run, strings)
-        self._pi = ggm.Permutation("ggm", run.session)
+    def __init__(self, forest: _Forest, inner: Machine[Strings], taken: list[Words]) -> None:
+        self._forest, self._inner, self._taken = forest, inner, taken
+        self._blocks = forest.layout.blocks()
+        self._strings = np.zeros((0, forest.layout.bits, 2), dtype=np.uint64)  # of the segment that is due
+        self._left = forest.layout.rows
 
     def receive(self, message: bytes) -> Step[ProviderResult]:
-        run = self._run
-        sent, (block, t) = TO_PROVIDER.decode(message, Corrections), next(self._blocks)
-        _in_order(sent.block, block.number)
-        corrections = array_of(sent.data, "u8", len(t), run.terms.bits - 1, 2)
-        _expand(run, t, block, corrections, self._pi)
-        if block.stop < run.shape[0]:
+        if not self._left:
+            return WaitBegin(self._forest).receive(message)
+        layout = self._forest.layout
+        sent = TO_PROVIDER.decode(
+            message, *((Corrections,) if self._inner.finished else (Transfer, Corrections))
+        )
+        if isinstance(sent, Corrections):
+            block = self._next()
+            _in_order(sent.block, block.number)
+            corrections = array_of(sent.data, "u8", block.rows * layout.columns, layout.bits - 1, 2)
+            self._learn(block, corrections)
             return Step((), self)
-        return Step((), WaitBegin(run))
+        if len(self._taken) + bool(len(self._strings)) > 1:
+            # Strings of more than two segments must not heap up here.
+            raise PeerError("boost.order", "a transfer goes on before the corrections of the one before it")
+        return Step(self._go_on(sent.data), self)
+
+    def _go_on(self, data: bytes) -> Iterator[bytes]:
+        yield from _wrapped(self._inner.receive(data))
+        if self._forest.layout.bits == 1:  # trees of two leaves need no corrections
+            while self._taken or len(self._strings):
+                block = self._next()
+                self._learn(
+                    block, np.zeros((block.rows * self._forest.layout.columns, 0, 2), dtype=np.uint64)
+                )
+
+    def _next(self) -> Block:
+        if not len(self._strings):
+            if not self._taken:
+                raise PeerError("boost.order", "corrections of a transfer that has not ended")
+            self._strings = self._taken.pop(0).reshape(-1, self._forest.layout.bits, 2)
+        return next(self._blocks)
+
+    def _learn(self, block: Block, corrections: Words) -> None:
+        count = len(corrections)
+        self._forest.shares.learn(block, self._strings[:count], corrections)
+        self._strings = self._strings[count:]
+        self._left -= block.rows
 
 
 def _in_order(found: int, due: int) -> None:
@@ -188,11 +214,11 @@ def _in_order(found: int, due: int) -> None:
 
 
 class WaitBegin:
-    def __init__(self, run: _Run) -> None:
-        self._run = run
+    def __init__(self, forest: _Forest) -> None:
+        self._forest = forest
 
     def receive(self, message: bytes) -> Step[ProviderResult]:
-        run, columns = self._run, self._run.shape[1]
+        run, columns = self._forest.run, self._forest.layout.columns
         begin = TO_PROVIDER.decode(message, Begin)
         _in_order(begin.tree, run.trees)
         if begin.last:
@@ -208,30 +234,23 @@ class WaitBegin:
         chosen = np.unpackbits(bits)
         if chosen[columns:].any() or not chosen.any():
             raise PeerError("protocol.malformed", "a tree uses no column, or one that doesn't exist")
-        return Step((), WaitShares(_Tree(run, np.flatnonzero(chosen[:columns]))))
+        return Step((), WaitShares(_Tree(self._forest, np.flatnonzero(chosen[:columns]))))
 
 
 class _Tree:
     """One boosting tree at the provider: its shares, rows in nodes, sums of open nodes."""
 
-    def __init__(self, run: _Run, used: npt.NDArray[np.int64]) -> None:
-        self.run, self.used = run, used
-        self.rows = Rows(run.shape[0])
-        self.kept: list[shares.U32] = []
+    def __init__(self, forest: _Forest, used: npt.NDArray[np.int64]) -> None:
+        self.run, self.forest, self.used = forest.run, forest, used
+        self.rows = Rows(forest.layout.rows)
         self.open, self.due, self.known, self.level = [0], [0], 1, 0
-        self.parents: dict[int, int] = {}
-        self.sums: dict[int, shares.U32] = {}
 
     def sum_level(self) -> Iterator[bytes]:
         """This side's shares of the sums that are due, as messages."""
-        slots = np.full(self.known, -1, dtype=np.int16)
-        slots[self.due] = np.arange(len(self.due))
-        sums = np.zeros((len(self.due), len(self.used), 2 * self.run.terms.bins), dtype=np.uint32)
-        at = 0
-        for share in self.kept:
-            shares.accumulate(share, self.rows.nodes[at : at + len(share)], slots, sums)
-            at += len(share)
-        return pieces(Sums, TO_BRAND, sums.astype("<u4").tobytes())
+        shares = self.forest.shares
+        due = slots_of(self.due, self.known)
+        sums = shares.sums(self.rows.nodes, *due) if self.level else shares.root()
+        yield from pieces(Sums, TO_BRAND, sums.astype("<u4", copy=False).tobytes())
 
     def split(self, heads: bytes) -> tuple[list[int], list[int]]:
         """(nodes that the brand splits, nodes that this side splits) by the heads; marks the rows of the
@@ -268,7 +287,6 @@ class _Tree:
         pairs = []
         for number in sorted(split):
             left[number] = self.known
-            self.parents[self.known] = self.parents[self.known + 1] = number
             pairs.append((self.known, self.known + 1))
             self.known += 2
         self.rows.advance(left)
@@ -282,17 +300,16 @@ class WaitShares:
 
     def __init__(self, tree: _Tree) -> None:
         self._tree = tree
-        self._blocks = shares.blocks(*tree.run.shape, tree.run.terms.bits)
-        self._pi = ggm.Permutation(f"tree {tree.run.trees}", tree.run.session)
+        self._blocks = tree.forest.layout.blocks()
+        tree.forest.shares.begin(tree.run.trees, tree.used)
 
     def receive(self, message: bytes) -> Step[ProviderResult]:
-        tree, run = self._tree, self._tree.run
+        tree, rows = self._tree, self._tree.forest.layout.rows
         sent, block = TO_PROVIDER.decode(message, Shares), next(self._blocks)
         _in_order(sent.block, block.number)
         c = array_of(sent.data, "u4", block.rows, len(tree.used), 2)
-        bins = run.table.bins[block.start : block.stop]
-        tree.kept.append(shares.provider_share(run.leaves[block.number], tree.used, bins, c, self._pi))
-        if block.stop < run.shape[0]:
+        tree.forest.shares.open(block, c)
+        if block.stop < rows:
             return Step((), self)
         return Step(tree.sum_level(), WaitSplits(tree), _progress(tree))
 
@@ -344,4 +361,4 @@ def _answer(tree: _Tree, own: list[int], theirs: list[int]) -> Step[ProviderResu
 
         return Step(send(), WaitSplits(tree), _progress(tree))
     tree.run.trees += 1
-    return Step(bits, WaitBegin(tree.run), (tree.run.trees * tree.run.terms.depth, _progress(tree)[1]))
+    return Step(bits, WaitBegin(tree.forest), (tree.run.trees * tree.run.terms.depth, _progress(tree)[1]))

@@ -106,3 +106,10 @@ class Rows:
 def smaller(pairs: list[tuple[int, int]], sizes: Index) -> list[int]:
     """Of each pair of siblings the one that is summed: fewer rows, the left one of equals."""
     return [a if sizes[a] <= sizes[b] else b for a, b in pairs]
+
+
+def slots_of(due: list[int], known: int) -> tuple[Nodes, int]:
+    """(int16[known]: position of each node in `due`, −1 of any other; how many are due)."""
+    slots = np.full(known, -1, dtype=np.int16)
+    slots[due] = np.arange(len(due))
+    return slots, len(due)

@@ -20,7 +20,8 @@ class Terms:
     trees, depth  at most so many trees, and levels of splits in each (1 to 8)
     bits          D: the provider's columns have up to 2^D bins, 1 to 6
     max_rows, max_columns  what each side accepts from the other
-    max_cells  rows × columns × bins at the most; a cell takes 24 bytes of memory on either side
+    max_cells  rows × columns × bins at the most: each is two AES calls a side for every tree, and a row and
+               column 16·D bytes of the provider's storage (README, section 7)
     """
 
     trees: int = 10
@@ -28,7 +29,7 @@ class Terms:
     bits: int = 4
     max_rows: int = 1 << 24
     max_columns: int = 4096
-    max_cells: int = 1 << 29
+    max_cells: int = 1 << 33
 
     def __post_init__(self) -> None:
         checks = {
@@ -42,7 +43,7 @@ class Terms:
         _check("terms", self, checks)
 
     def over(self, rows: int, columns: int) -> str:
-        """Why so many rows and columns don't fit into memory, or an empty text."""
+        """Why so many rows and columns are more than what was agreed, or an empty text."""
         cells = rows * columns * self.bins
         if cells <= self.max_cells:
             return ""

@@ -34,6 +34,9 @@ from protocols.vole.sender import VoleSender
 Rng = Callable[[int], bytes]
 Words = npt.NDArray[np.uint64]
 
+#: Takes a segment's strings and its Δ (zeros at the receiver) as soon as they are there.
+Taker = Callable[[Words, Words], None]
+
 
 @dataclass(frozen=True)
 class Strings:
@@ -72,22 +75,34 @@ def _session(session: bytes, segment: int) -> bytes:
 
 
 class Sender(Machine[Strings]):
-    """`sizes` are the instances of each segment. PeerError as of `protocols/vole`."""
+    """`sizes` are the instances of each segment. PeerError as of `protocols/vole`.
 
-    def __init__(self, sizes: Sequence[int], session: bytes, rng: Rng) -> None:
-        run = _SenderRun(tuple(sizes), session, rng)
+    With `take` each segment is handed over and forgotten: memory is that of one, and the result is empty.
+    """
+
+    def __init__(self, sizes: Sequence[int], session: bytes, rng: Rng, take: Taker | None = None) -> None:
+        run = _SenderRun(tuple(sizes), session, rng, take)
         super().__init__(run.opening())
 
 
 class _SenderRun:
-    def __init__(self, sizes: tuple[int, ...], session: bytes, rng: Rng) -> None:
-        self.sizes, self._session, self._rng = sizes, session, rng
+    def __init__(self, sizes: tuple[int, ...], session: bytes, rng: Rng, take: Taker | None) -> None:
+        self.sizes, self._session, self._rng, self._take = sizes, session, rng, take
         self.words: list[Words] = []
         self.deltas: list[Words] = []
+        self._done = 0
+
+    def keep(self, words: Words, delta: Words) -> None:
+        self._done += 1
+        if self._take is not None:
+            self._take(words, delta)
+            return
+        self.words.append(words)
+        self.deltas.append(delta)
 
     def opening(self) -> Step[Strings]:
         """The next segment's, or the end."""
-        segment = len(self.words)
+        segment = self._done
         if segment == len(self.sizes):
             return Step((), Done(Strings(tuple(self.words), tuple(self.deltas))))
         role = VoleSender(
@@ -132,61 +147,76 @@ class WaitFlips:
         packed = array_of(TO_SENDER.decode(message, Flips).data, "u1", (count + 7) // 8)
         flips = np.unpackbits(packed, count=count).astype(np.uint64)
         self.b ^= flips[:, None] * self.delta
-        self._run.words.append(self.b)
-        self._run.deltas.append(self.delta)
+        self._run.keep(self.b, self.delta)
         return self._run.opening()
 
 
 class Receiver(Machine[Strings]):
-    """`choices`: uint8[n_s] of 0 and 1 of each segment."""
+    """`choices`: uint8[n_s] of 0 and 1 of each segment, asked for once, in order; `take` as at the sender."""
 
-    def __init__(self, choices: Sequence[npt.NDArray[np.uint8]], session: bytes, rng: Rng) -> None:
-        super().__init__(_ReceiverRun(choices, session, rng).wait())
+    def __init__(
+        self,
+        choices: Sequence[npt.NDArray[np.uint8]],
+        session: bytes,
+        rng: Rng,
+        take: Taker | None = None,
+    ) -> None:
+        super().__init__(_ReceiverRun(choices, session, rng, take).wait())
 
 
 class _ReceiverRun:
-    def __init__(self, choices: Sequence[npt.NDArray[np.uint8]], session: bytes, rng: Rng) -> None:
-        self.choices, self._session, self._rng = choices, session, rng
+    def __init__(
+        self, choices: Sequence[npt.NDArray[np.uint8]], session: bytes, rng: Rng, take: Taker | None
+    ) -> None:
+        self.choices, self._session, self._rng, self._take = choices, session, rng, take
         self.words: list[Words] = []
+        self._done = 0
+
+    def keep(self, words: Words) -> None:
+        self._done += 1
+        if self._take is not None:
+            self._take(words, np.zeros(2, dtype=np.uint64))
+        else:
+            self.words.append(words)
 
     def wait(self) -> Step[Strings]:
         """For the next segment's opening, or the end."""
-        segment = len(self.words)
+        segment = self._done
         if segment == len(self.choices):
             return Step((), Done(Strings(tuple(self.words), ())))
-        count = len(self.choices[segment])
-        role = VoleReceiver(count, _session(self._session, segment), self._rng, field="gf2", malicious=True)
-        return Step((), WaitOpening(self, role))
+        chosen = self.choices[segment]
+        session = _session(self._session, segment)
+        role = VoleReceiver(len(chosen), session, self._rng, field="gf2", malicious=True)
+        return Step((), WaitOpening(self, role, chosen))
 
 
 class WaitOpening:
-    def __init__(self, run: _ReceiverRun, role: VoleReceiver) -> None:
-        self._run, self._role = run, role
+    def __init__(self, run: _ReceiverRun, role: VoleReceiver, chosen: npt.NDArray[np.uint8]) -> None:
+        self._run, self._role, self._chosen = run, role, chosen
 
     def receive(self, message: bytes) -> Step[Strings]:
         request = self._role.request(TO_RECEIVER.decode(message, Vole).data)
-        return Step((TO_SENDER.encode(Vole(request)),), WaitAnswer(self._run, self._role))
+        return Step((TO_SENDER.encode(Vole(request)),), WaitAnswer(self._run, self._role, self._chosen))
 
 
 class WaitAnswer:
-    def __init__(self, run: _ReceiverRun, role: VoleReceiver) -> None:
-        self._run, self._role = run, role
+    def __init__(self, run: _ReceiverRun, role: VoleReceiver, chosen: npt.NDArray[np.uint8]) -> None:
+        self._run, self._role, self._chosen = run, role, chosen
 
     def receive(self, message: bytes) -> Step[Strings]:
         challenge = self._role.accept(TO_RECEIVER.decode(message, Vole).data)
         sent = () if challenge is None else (TO_SENDER.encode(Vole(challenge)),)
-        return Step(sent, WaitProof(self._run, self._role))
+        return Step(sent, WaitProof(self._run, self._role, self._chosen))
 
 
 class WaitProof:
-    def __init__(self, run: _ReceiverRun, role: VoleReceiver) -> None:
-        self._run, self._role = run, role
+    def __init__(self, run: _ReceiverRun, role: VoleReceiver, chosen: npt.NDArray[np.uint8]) -> None:
+        self._run, self._role, self._chosen = run, role, chosen
 
     def receive(self, message: bytes) -> Step[Strings]:
         self._role.verify(TO_RECEIVER.decode(message, Vole).data)
         made = self._role.expand()
-        choices = self._run.choices[len(self._run.words)]
-        flips = np.packbits(choices ^ made.c.astype(np.uint8)).tobytes()
-        self._run.words.append(made.a)
+        flips = np.packbits(self._chosen ^ made.c.astype(np.uint8)).tobytes()
+        self._run.keep(made.a)
         after = self._run.wait()
         return Step((TO_SENDER.encode(Flips(flips)),), after.then)

@@ -10,7 +10,7 @@ import numpy as np
 
 from protocols.boost import Labels, Table
 from protocols.machine import Done, Machine, Step
-from protocols.vole.chosen import Strings
+from protocols.vole.chosen import Strings, Taker
 
 
 class Dealer:
@@ -25,7 +25,9 @@ class Dealer:
         raw = hashlib.shake_256(f"{self._seed}/{what}".encode()).digest(16 * count)
         return np.frombuffer(raw, dtype=np.uint64).reshape(count, 2).copy()
 
-    def sender(self, sizes: Sequence[int], session: bytes, rng: Callable[[int], bytes]) -> Machine[Strings]:
+    def sender(
+        self, sizes: Sequence[int], session: bytes, rng: Callable[[int], bytes], take: Taker
+    ) -> Machine[Strings]:
         dealer = self
 
         class Wait:
@@ -33,12 +35,14 @@ class Dealer:
                 deltas = tuple(dealer._words(f"delta {s}", 1)[0] for s in range(len(sizes)))
                 words = tuple(dealer._words(f"q {s}", size) for s, size in enumerate(sizes))
                 dealer._given = deltas, words
-                return Step((b"dealt",), Done(Strings(words, deltas)))
+                for segment in zip(words, deltas, strict=True):
+                    take(*segment)
+                return Step((b"dealt",), Done(Strings((), ())))
 
         return Machine(Step((), Wait()))
 
     def receiver(
-        self, choices: Sequence[np.ndarray], session: bytes, rng: Callable[[int], bytes]
+        self, choices: Sequence[np.ndarray], session: bytes, rng: Callable[[int], bytes], take: Taker
     ) -> Machine[Strings]:
         dealer = self
 
@@ -49,7 +53,9 @@ class Dealer:
                     q ^ (c.astype(np.uint64)[:, None] * delta)
                     for delta, q, c in zip(*dealer._given, choices, strict=True)
                 )
-                return Step((), Done(Strings(mine, ())))
+                for words in mine:
+                    take(words, np.zeros(2, dtype=np.uint64))
+                return Step((), Done(Strings((), ())))
 
         return Machine(Step((b"deal",), Wait()))
 

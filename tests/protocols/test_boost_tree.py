@@ -117,8 +117,8 @@ def grown(
     k = len(y)
     labels = boost.Labels(np.arange(k), y.astype(float), ~held, held, binned(x_own, 256))
     how = boost.Learning(**learning)  # type: ignore[arg-type]
-    brand = boost.Brand(labels, k, SESSION, terms, how, os.urandom, dealer.sender)
-    provider = boost.Provider(binned(x_theirs, 32), SESSION, terms, os.urandom, dealer.receiver)
+    brand = boost.Brand(labels, k, SESSION, terms, how, os.urandom, transfer=dealer.sender)
+    provider = boost.Provider(binned(x_theirs, 32), SESSION, terms, os.urandom, transfer=dealer.receiver)
     pump(brand, provider)
     return (brand.result, provider.result) if both else brand.result
 
