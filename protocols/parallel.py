@@ -6,11 +6,16 @@ called `packs.enable`, a kernel that is in the pack is taken from there, and num
 Where neither OpenMP nor TBB is installed, numba falls back on its own work queue, which ends the process
 when two threads start parallel loops at once. A node runs several jobs in one process, so every parallel
 loop of this package takes `ONE_LOOP`. A loop uses all cores anyway; waiting costs nothing.
+
+OpenMP's threads go round in a loop while they wait for the next one, unless they are told to sleep. Where two
+nodes, or a node and anything else, share a machine, that takes the core from whoever has work to do: a job of
+many short loops took three times as long. So they sleep, unless OMP_WAIT_POLICY says otherwise.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -88,6 +93,7 @@ class Kernel:
 
     @cached_property
     def jitted(self) -> Any:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when the first parallel loop starts
         from numba import njit
 
         _load_numba_without_scipy()

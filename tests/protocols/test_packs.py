@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from oprf_helpers import items_of, stream
 
-from protocols import packs, sha256
+from protocols import packs, parallel, sha256
 from protocols.align.vole.matching import scatter
 from protocols.permute import permutation
 
@@ -83,3 +84,19 @@ def test_a_pack_that_does_not_fit_is_not_used(pack: Path, monkeypatch: pytest.Mo
 )
 def test_signatures(arguments: tuple[Any, ...], text: str | None) -> None:
     assert packs.signature(arguments) == text
+
+
+@pytest.mark.parametrize(("given", "due"), [(None, "passive"), ("active", "active")])
+def test_threads_that_wait_sleep_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, due: str
+) -> None:
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    assert parallel.inlined(_one).jitted(np.zeros(1)) == 1
+    assert os.environ["OMP_WAIT_POLICY"] == due
+
+
+def _one(x: np.ndarray) -> int:
+    return x.shape[0]
