@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from consent_center import decide as deciding
 from consent_center import group, integrity, registry, schema, storage
 from consent_center.accounts.login import Logins
@@ -32,6 +34,8 @@ from consent_center.ledger import log
 from consent_center.model import KINDS, ConsentEvent, DecisionRequest, Recorded
 from consent_center.notices.service import Notices
 from consent_center.outbox.service import Outbox
+from consent_center.preferences.model import Answer as Contacting
+from consent_center.preferences.model import Question
 from consent_center.preferences.service import Preferences
 from consent_center.records.service import Records
 from consent_center.requests.service import Rights
@@ -137,6 +141,10 @@ class Center(Registering, Recording, Deciding, Proving):
             raise ConsentError("identifier.kind", f"{kind!r} is none of {', '.join(KINDS)}")
         return self._gather.decide(request, value, kind)
 
+    def contact_soon(self, question: Question) -> Contacting:
+        """`preferences.may_contact`, likewise."""
+        return self._gather.contact(question)
+
     def soon(self, item: Item, tell: Tell) -> None:
         """`record_soon` or `decide_soon` without a thread that waits for it: `tell` gets the answer or the
         error, in the thread that commits. Raises at once what is wrong before that.
@@ -164,7 +172,12 @@ class Center(Registering, Recording, Deciding, Proving):
     @property
     def preferences(self) -> Preferences:
         """Whether people may be contacted: channels, topics, frequency caps, quiet hours."""
-        return Preferences(self._keys, self._read, self._write, self._now, self._judge, self._has_rules())
+        return self._preferences(None)
+
+    def _preferences(self, connection: sa.Connection | None) -> Preferences:
+        return Preferences(
+            self._keys, self._read, self._write, self._now, self._judge, self._has_rules(connection)
+        )
 
     @property
     def records(self) -> Records:

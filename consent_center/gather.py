@@ -13,8 +13,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from consent_center.accounts.base import Account
 from consent_center.errors import ConsentError
 from consent_center.model import ConsentEvent, DecisionRequest, Recorded
+from consent_center.preferences.model import Answer as Contacting
+from consent_center.preferences.model import Question
 
 #: At most so many are answered by one commit; the others wait for the next.
 LARGEST = 256
@@ -38,8 +41,19 @@ class Decided:
     detail: str
 
 
-Item = ConsentEvent | Asked
-Answer = Recorded | Decided | ConsentError
+@dataclass(frozen=True)
+class Borne:
+    """What the holder of an API token asks. Whose token it is, is looked up in the transaction that answers,
+    so that a token that was revoked a moment ago counts no more; `make` raises if that account may not ask.
+    """
+
+    token: str = field(repr=False)
+    make: Callable[[Account], Plain]
+
+
+Plain = ConsentEvent | Asked | Question
+Item = Plain | Borne
+Answer = Recorded | Decided | Contacting | ConsentError
 #: Answers a group, in order, durably; raises only if nothing of it was written.
 Serve = Callable[[Sequence[Item]], list[Answer]]
 #: Takes an answer, or what went wrong, in the thread that commits: it must neither wait nor raise.
@@ -71,7 +85,14 @@ class Gather:
             raise TypeError(f"a question was answered by {type(found).__name__}")
         return found
 
-    def _ask(self, item: Item) -> Recorded | Decided:
+    def contact(self, question: Question) -> Contacting:
+        """`Preferences.may_contact`; ConsentError as there."""
+        found = self._ask(question)
+        if not isinstance(found, Contacting):
+            raise TypeError(f"a question was answered by {type(found).__name__}")
+        return found
+
+    def _ask(self, item: Item) -> Recorded | Decided | Contacting:
         answer: Future[Answer | Exception] = Future()
         self.submit(item, answer.set_result)
         found = answer.result()

@@ -13,11 +13,15 @@ import sqlalchemy as sa
 from consent_center import batch as batches
 from consent_center import decide as deciding
 from consent_center import events, few
+from consent_center.accounts.base import Account
+from consent_center.accounts.service import holder_of
 from consent_center.errors import ConsentError
-from consent_center.gather import Answer, Asked, Decided, Item
+from consent_center.gather import Answer, Asked, Borne, Decided, Item, Plain
 from consent_center.ledger import log
 from consent_center.ledger.verify import canonical
 from consent_center.model import CODE, ConsentEvent, DecisionRequest, Recorded
+from consent_center.preferences.model import Answer as Contacting
+from consent_center.preferences.model import Question, Reason, when
 
 if TYPE_CHECKING:
     from consent_center.center import Center
@@ -92,23 +96,67 @@ def serve(center: Center, items: Sequence[Item]) -> list[Answer]:
             raise
         if failed and error.code == "ledger.corrupt" and len(items) > 1:
             raise
-        stale = Decided(CODE["stale"], -1, error.detail)
-        return [error if isinstance(item, ConsentEvent) else stale for item in items]
+        return [_failed(item, error, center._now()) for item in items]
+
+
+def _failed(item: Item, error: ConsentError, now: int) -> Answer:
+    if isinstance(item, Asked):
+        return Decided(CODE["stale"], -1, error.detail)
+    if isinstance(item, Question):
+        return Contacting(False, (Reason("stale", detail=error.detail),), when(now), None)
+    return error
 
 
 def _served(center: Center, connection: sa.Connection, items: Sequence[Item]) -> list[Answer]:
     now = center._now()
     known = center._registry(connection)
+    plain = _plain(connection, items, now)
     told = iter(
         write_events(
-            [item for item in items if isinstance(item, ConsentEvent)],
+            [item for item in plain if isinstance(item, ConsentEvent)],
             lambda waiting: few.parse(waiting, known, center.controller, now),
             lambda batch: center._write_batch(connection, batch, now, assumed=False),
         )
     )
-    asked = [item for item in items if not isinstance(item, ConsentEvent)]
-    answered = iter(_decide_each(center, connection, asked, now) if asked else [])
-    return [next(told) if isinstance(item, ConsentEvent) else next(answered) for item in items]
+    asked = [item for item in plain if isinstance(item, Asked)]
+    decided = iter(_decide_each(center, connection, asked, now) if asked else [])
+    contacts = [item for item in plain if isinstance(item, Question)]
+    preferences = center._preferences(connection) if contacts else None
+    contacting = iter(preferences.decide_each(connection, contacts, now) if preferences else [])
+    answers: list[Answer] = []
+    for item in plain:
+        if isinstance(item, ConsentError):
+            answers.append(item)
+        elif isinstance(item, ConsentEvent):
+            answers.append(next(told))
+        else:
+            answers.append(next(decided if isinstance(item, Asked) else contacting))
+    return answers
+
+
+def _plain(connection: sa.Connection, items: Sequence[Item], now: int) -> list[Plain | ConsentError]:
+    """What is asked, or why the holder of a token may not ask it; each token is looked up once a group."""
+    holders: dict[str, Account | None] = {}
+    found: list[Plain | ConsentError] = []
+    for item in items:
+        if not isinstance(item, Borne):
+            found.append(item)
+            continue
+        if item.token not in holders:
+            holders[item.token] = holder_of(connection, item.token, now)
+        holder = holders[item.token]
+        try:
+            if holder is None:
+                raise ConsentError(
+                    "request.unauthorised", "the API token is not known, is over or was revoked"
+                )
+            made = item.make(holder)
+            if isinstance(made, Asked):
+                deciding.check_request(made.request)
+            found.append(made)
+        except ConsentError as error:
+            found.append(error)
+    return found
 
 
 def _decide_each(center: Center, connection: sa.Connection, asked: Sequence[Asked], now: int) -> list[Answer]:

@@ -177,17 +177,24 @@ class Accounts(Base):
 
     def by_token(self, text: str) -> Account | None:
         """The account whose token that is, or None: unknown, over, or the account is disabled."""
-        id, _, secret = text.removeprefix(TOKEN_PREFIX).partition("_")
-        if not text.startswith(TOKEN_PREFIX) or not secret:
+        if not text.startswith(TOKEN_PREFIX):
             return None
         with self._read() as connection:
-            query = (
-                sa.select(accounts, tokens.c.hash, tokens.c.expires_at)
-                .join(tokens, tokens.c.account == accounts.c.name)
-                .where(tokens.c.id == id)
-            )
-            row = connection.execute(query).first()
-        # The id is no secret, the rest is compared as hashes in constant time.
-        if row is None or not hmac.compare_digest(row.hash, digest(secret)):
-            return None
-        return account_of(row) if row.active and self._now() < row.expires_at else None
+            return holder_of(connection, text, self._now())
+
+
+def holder_of(connection: sa.Connection, text: str, now: int) -> Account | None:
+    """`Accounts.by_token` inside the caller's transaction."""
+    id, _, secret = text.removeprefix(TOKEN_PREFIX).partition("_")
+    if not text.startswith(TOKEN_PREFIX) or not secret:
+        return None
+    query = (
+        sa.select(accounts, tokens.c.hash, tokens.c.expires_at)
+        .join(tokens, tokens.c.account == accounts.c.name)
+        .where(tokens.c.id == id)
+    )
+    row = connection.execute(query).first()
+    # The id is no secret, the rest is compared as hashes in constant time.
+    if row is None or not hmac.compare_digest(row.hash, digest(secret)):
+        return None
+    return account_of(row) if row.active and now < row.expires_at else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -267,11 +268,11 @@ class Deciding(Base):
             rules = self._rules_now(connection)
             return judge(self._state, self._controller, request, ordinals, as_of, rules)
 
-    def _has_rules(self) -> bool:
+    def _has_rules(self, given: sa.Connection | None = None) -> bool:
         """Whether any rule is in force, whose answer may change with time."""
         if self._rules:
             return True
-        with self._read() as connection:
+        with self._read() if given is None else nullcontext(given) as connection:
             return rules_in_force(connection) is not None
 
 

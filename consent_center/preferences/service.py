@@ -175,34 +175,77 @@ class Preferences:
             reason = Reason("stale", detail=error.detail)
             return [Answer(False, (reason,), when(at), None) for at in times]
 
+    def decide_each(
+        self, connection: sa.Connection, questions: Sequence[Question], now: int
+    ) -> list[Answer | ConsentError]:
+        """Questions of several callers, in the caller's transaction: each has its own leaf and error."""
+        told: list[Answer | ConsentError | None] = [None] * len(questions)
+        good, times = [], []
+        for row, question in enumerate(questions):
+            try:
+                times.append(_checked(row, question, now, many=False))
+                good.append(row)
+            except ConsentError as error:
+                told[row] = error
+        book, leaves = store.rulebook(connection), []
+        answers = (
+            self._answers(connection, [questions[row] for row in good], times, now, book) if good else []
+        )
+        for row, answer in zip(good, answers, strict=True):
+            told[row] = answer
+            if isinstance(answer, Answer):
+                reserved = int(answer.reserved_until is not None)
+                leaves.append(("contact.decision", _summary([questions[row]], [answer], reserved, book)))
+        log.append_entries(connection, leaves)
+        return [one for one in told if one is not None]
+
     def _decide(
         self, connection: sa.Connection, questions: Sequence[Question], times: Sequence[int], now: int
     ) -> list[Answer]:
-        book = store.rulebook(connection)
+        answers, book = [], store.rulebook(connection)
+        for row, answer in enumerate(self._answers(connection, questions, times, now, book)):
+            if isinstance(answer, ConsentError):
+                raise ConsentError(answer.code, answer.detail, row if len(questions) > 1 else None)
+            answers.append(answer)
+        reserved = sum(answer.reserved_until is not None for answer in answers)
+        log.append_entries(connection, [("contact.decision", _summary(questions, answers, reserved, book))])
+        return answers
+
+    def _answers(
+        self,
+        connection: sa.Connection,
+        questions: Sequence[Question],
+        times: Sequence[int],
+        now: int,
+        book: store.Rulebook,
+    ) -> list[Answer | ConsentError]:
+        """In their order, each seeing the slots that earlier ones took; an error is a conflict of its id."""
         ordinals, valid = store.ordinals_of(connection, self.keys, [(q.kind, q.value) for q in questions])
         people = {int(ordinal) for ordinal in ordinals if ordinal >= 0}
         secrets = store.secrets_of(connection, self.keys, sorted(people))
         wishes, broken = store.in_force(connection, secrets)
         young = store.birthdays(connection, people)
         restricted = set(restriction.subjects(connection))
+        store.drop_reservations(connection, expired=now)  # before what is held is read
         made = store.contacts_of(connection, people, min(times) - _REACH, now)
         ids = [
             store.contact_key(self.keys, q.sender, q.contact_id) if q.contact_id else b"" for q in questions
         ]
         slots = store.known_contacts(connection, [id for id in ids if id])
         consents = self._consents(connection, book, questions, ordinals, times, now)
-        store.drop_reservations(connection, expired=now)
-        answers, reserved = [], 0
+        answers: list[Answer | ConsentError] = []
         for row, question in enumerate(questions):
             subject, id = int(ordinals[row]), ids[row]
             held = slots.get(id)
             fixed = _fixed(book, question, bool(valid[row]), subject in broken, subject)
             if held is not None and _other(held, subject, question.channel, question.topic):
-                raise ConsentError(
-                    "preference.contact_conflict",
-                    f"the contact_id of row {row} stands for another person, channel or topic",
-                    row if len(questions) > 1 else None,
+                answers.append(
+                    ConsentError(
+                        "preference.contact_conflict",
+                        "contact_id stands for another person, channel or topic",
+                    )
                 )
+                continue
             if subject in restricted:
                 fixed.append(Reason("restricted"))
             if held is not None and held.expires_at == store.MADE:
@@ -224,12 +267,13 @@ class Preferences:
                 store.reserve(connection, id, subject, times[row], key, question.sender, expires)
                 list_of[:] = sorted([c for c in list_of if c[3] != id] + [(times[row], *key, id)])
                 slots[id] = store.known_contacts(connection, [id])[id]
-                answer, reserved = replace(answer, reserved_until=when(expires)), reserved + 1
+                answer = replace(answer, reserved_until=when(expires))
             elif held is not None and not answer.allowed:
                 store.drop_reservations(connection, [id])  # it may no longer be used
+                if held.expires_at != store.MADE:
+                    del slots[id]
                 list_of[:] = [c for c in list_of if c[3] != id or held.expires_at == store.MADE]
             answers.append(answer)
-        log.append_entries(connection, [("contact.decision", _summary(questions, answers, reserved, book))])
         return answers
 
     def _consents(

@@ -1,4 +1,4 @@
-"""The service in an event loop: the two busiest calls are answered by it, all others by Flask in threads.
+"""The service in an event loop: the busiest calls are answered by it, all others by Flask in threads.
 
 A busy call costs no thread: its question or event goes into the center's queue (`gather`), and its coroutine
 goes on when the commit of all that waited is done. Its checks are those of `fast`; whatever they do not take,
@@ -26,6 +26,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestTimeout
 from consent_center.center import Center
 from consent_center.gather import Answer, Decided, Item, Tell
 from consent_center.model import Recorded
+from consent_center.preferences.model import Answer as Contacting
 from consent_center.rest import fast, guarded
 from consent_center.rest.context import CENTER, TOKEN
 from consent_center.rest.limits import LARGER, SMALL
@@ -34,6 +35,8 @@ from consent_center.rest.limits import LARGER, SMALL
 BODY_SECONDS, PIECE_SECONDS = 30, 60
 #: Bytes a second that a larger body must come with on average, beyond BODY_SECONDS.
 LEAST_RATE = 65_536
+#: Bytes of a busy call that are read here for whoever only says that they bear a token.
+_UNPROVEN = 8_192
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -70,7 +73,7 @@ class Landing:
 
 
 class LoopFront:
-    """An ASGI application around Flask's. `threads`: for everything but the two busiest calls."""
+    """An ASGI application around Flask's. `threads`: for everything but the busiest calls."""
 
     def __init__(self, app: Flask, headers: Mapping[str, str], threads: int) -> None:
         self.flask = app
@@ -126,19 +129,27 @@ class LoopFront:
             or not (size.isdigit() and len(size) < 6)
         ):
             return None
-        authorization = headers.get(b"authorization", b"").decode("latin-1")
-        return int(size) if fast.permitted(endpoint, authorization, self._token) else None
+        authorization = _authorization(scope)
+        if fast.permitted(endpoint, authorization, self._token):
+            return int(size)
+        # Nobody is known yet: no more is read and parsed for them here than costs nothing.
+        return int(size) if int(size) <= _UNPROVEN and fast.bears(authorization) else None
 
     async def _served(self, scope: Message, body: bytes) -> fast.Answered | None:
         try:
             data = fast.load(body)
         except (ValueError, RecursionError):
             return None
-        item = fast.WAYS[fast.PATHS[scope["path"]]](data, str)
+        endpoint, authorization = fast.PATHS[scope["path"]], _authorization(scope)
+        item: Item | None
+        if fast.bears(authorization):
+            item = fast.borne(endpoint, authorization, data)
+        else:
+            item = fast.WAYS[endpoint](data, str)
         if item is None:
             return None
         answer = await self._ask(item)
-        if not isinstance(answer, Recorded | Decided):
+        if not isinstance(answer, Recorded | Decided | Contacting):
             raise answer
         return fast.told(answer)
 
@@ -177,6 +188,11 @@ class LoopFront:
         """Ends the threads, then closes the center."""
         self._others.executor.shutdown()
         self.flask.extensions[CENTER].close()
+
+
+def _authorization(scope: Message) -> str:
+    found = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    return str(found.decode("latin-1"))
 
 
 def _prepared(app: Flask) -> Any:

@@ -1,4 +1,4 @@
-"""The short way for the two busiest calls: one decision, one event.
+"""The short way for the busiest calls: one decision, one event, one contact decision.
 
 It takes only bodies that the schemas would take too, by plain checks instead of marshmallow's; whatever else
 comes (more values, times in another spelling, unknown members, mistakes) goes the ordinary way, which judges
@@ -17,16 +17,23 @@ from typing import Any, NoReturn
 
 from flask import Flask, Response, request
 
+from consent_center.accounts.base import Account
 from consent_center.center import Center
-from consent_center.gather import Asked, Decided, Item
+from consent_center.errors import ConsentError
+from consent_center.gather import Asked, Borne, Decided, Plain
 from consent_center.model import ACTIONS, KINDS, REASONS, ConsentEvent, DecisionRequest, Recorded
+from consent_center.preferences.model import Answer as Contacting
+from consent_center.preferences.model import Question
+from consent_center.preferences.wire import answer_to_json, question_from_json
 from consent_center.rest import token, wire
 from consent_center.rest.context import CENTER, SERVICE_ROLE, TOKEN, center
-from consent_center.rest.roles import ENDPOINTS, actor, allowed
+from consent_center.rest.roles import ENDPOINTS, Principal, acting, actor, allowed
 
 _ID, _LINE, _TEXT = 200, 1_000, 100_000
 _BAD = re.compile("[\0\ud800-\udfff]")
 _TIME = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+
+_API_TOKEN = re.compile(r"[Bb]earer pec_[0-9a-f]{12}_[A-Za-z0-9_-]{43}", re.ASCII)
 
 #: The error of a call that was tried before Flask; no header can make such a key.
 FAILED = "pec.failed"
@@ -78,6 +85,17 @@ _EVENT: dict[str, Check] = {
     "evidence": _string(_TEXT, 0),
     "actor": _string(least=0),
 }
+_CONTACT: dict[str, Check] = {
+    "kind": lambda v: isinstance(v, str) and v in KINDS,
+    "value": _string(_LINE),
+    **{name: _string(128) for name in ("channel", "topic", "sender", "purpose", "recipient")},
+    "at": _time,
+    "categories": _texts(0),
+    "contact_id": _string(512),
+    "reserve": lambda v: isinstance(v, bool),
+    "reserve_seconds": _number(1),
+}
+_CONTACT_NEEDS = {"kind", "value", "channel", "topic", "sender"}
 _EVENT_NEEDS = {"purpose", "purpose_version", "action", "recipient"}
 
 
@@ -102,6 +120,16 @@ def event_of(body: Any) -> dict[str, Any] | None:
             except ValueError:  # such as the 30th of February
                 return None
     return data
+
+
+def contact_of(body: Any) -> Question | None:
+    """What `/v1/contact-decisions` asks about one contact, or None for what the ordinary way must judge."""
+    if not _fits(body, _CONTACT, _CONTACT_NEEDS):
+        return None
+    try:
+        return question_from_json(body)
+    except ValueError:  # such as the 30th of February
+        return None
 
 
 def _fits(body: Any, checks: dict[str, Check], needs: set[str]) -> bool:
@@ -131,18 +159,30 @@ def _event(body: Any, actor_of: Actor) -> ConsentEvent | None:
     return wire.event_from_json({**data, "actor": actor_of(data.get("actor", ""))}, datetime.now(UTC))
 
 
+def _contact(body: Any, _actor: Actor) -> Question | None:
+    return contact_of(body)
+
+
 #: From a body to what the center is asked, or None for what the ordinary way must judge.
-WAYS: dict[str, Callable[[Any, Actor], Item | None]] = {
+WAYS: dict[str, Callable[[Any, Actor], Plain | None]] = {
     "decisions.decide": _question,
     "events.record": _event,
+    "preferences.decide": _contact,
 }
-PATHS = {"/v1/decisions": "decisions.decide", "/v1/events": "events.record"}
+PATHS = {
+    "/v1/decisions": "decisions.decide",
+    "/v1/events": "events.record",
+    "/v1/contact-decisions": "preferences.decide",
+}
 _STATUS = {200: "200 OK", 201: "201 CREATED"}
 _ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
-def told(answer: Recorded | Decided) -> Answered:
+def told(answer: Recorded | Decided | Contacting) -> Answered:
     """What the caller is told."""
+    if isinstance(answer, Contacting):
+        yes = int(answer.allowed)
+        return {"answers": [answer_to_json(answer)], "allowed": yes, "denied": 1 - yes}, 200
     if isinstance(answer, Recorded):
         members = ("sequence", "leaf_index", "subject")
         return {**{m: getattr(answer, m) for m in members}, "ignored": list(answer.ignored)}, 201
@@ -161,7 +201,32 @@ def text_of(data: dict[str, Any]) -> bytes:
     return _ENCODER.encode(data).encode() + b"\n"
 
 
-def _ask(served: Center, item: Item) -> Answered:
+def bears(authorization: str) -> bool:
+    """Whether that looks like an API token."""
+    return _API_TOKEN.fullmatch(authorization) is not None
+
+
+def borne(endpoint: str, authorization: str, data: Any) -> Borne | None:
+    """What the holder of an API token asks, or None for what the ordinary way must judge. Who that is and
+    whether they may ask is found out where it is answered.
+    """
+    way = WAYS[endpoint]
+    if way(data, str) is None:
+        return None
+
+    def make(holder: Account) -> Plain:
+        who = Principal(holder.name, holder.role, "api token")
+        item = way(data, lambda given: acting(who, given)) if allowed(who.role, ENDPOINTS[endpoint]) else None
+        if item is None:
+            raise ConsentError("request.forbidden", f"{endpoint} is not for the role {who.role}")
+        return item
+
+    return Borne(authorization.partition(" ")[2], make)
+
+
+def _ask(served: Center, item: Plain) -> Answered:
+    if isinstance(item, Question):
+        return told(served.contact_soon(item))
     if isinstance(item, ConsentEvent):
         return told(served.record_soon(item))
     return told(served.decide_soon(item.request, item.value, item.kind))
@@ -202,7 +267,7 @@ def permitted(endpoint: str, authorization: str | None, digest: bytes) -> bool:
 
 
 class Front:
-    """A WSGI application before Flask's, for the two busiest calls of holders of the service token.
+    """A WSGI application before Flask's, for the busiest calls of holders of the service token.
 
     Flask costs more than a decision does. Whatever is not exactly such a call goes on to Flask untouched; so
     does an error, which is worded there. `asgi.LoopFront` does the same in an event loop.

@@ -276,7 +276,11 @@ def principal() -> Principal:
 def actor(given: str = "", default: str = "") -> str:
     """The name for the ledger. A person acts under the own name, whatever the body says; machines relay for
     many, so what they name stands behind their own. The service token has no name: `given` or `default`."""
-    who = principal()
+    return acting(principal(), given, default)
+
+
+def acting(who: Principal, given: str, default: str = "") -> str:
+    """`actor` of somebody named."""
     if who.via == "service token":
         return given or default
     return f"{who.name}:{given}" if who.role == "service" and given else who.name

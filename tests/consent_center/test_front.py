@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from consent_center.center import Center
 from consent_center.errors import ConsentError
+from consent_center.preferences.model import Term
 from consent_center.rest import asgi, fast, guarded, limits
 from consent_center.rest.app import HEADERS, create_app
 from consent_center.rest.workers import LoopWorker
@@ -32,6 +33,7 @@ TOLD = {
     **{"recipient": "provider", "categories": ["contact"], "notice": "ads-notice", "notice_version": 1},
     "occurred_at": "2026-02-01T00:00:00Z",
 }
+CONTACT = {"kind": "phone", "value": phone(1), "channel": "sms", "topic": "news", "sender": "shop"}
 
 
 @contextmanager
@@ -385,10 +387,10 @@ _changes = st.dictionaries(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(["/v1/events", "/v1/decisions"]), _changes)
+@given(st.sampled_from(["/v1/events", "/v1/decisions", "/v1/contact-decisions"]), _changes)
 def test_the_loop_answers_as_flask_does(pair: tuple[Any, str], path: str, changes: dict[str, Any]) -> None:
     client, url = pair
-    base = {**ASKED, "values": [phone(1)]} if path == "/v1/decisions" else TOLD
+    base = {"/v1/decisions": {**ASKED, "values": [phone(1)]}, "/v1/events": TOLD}.get(path, CONTACT)
     body = {name: value for name, value in (base | changes).items() if value is not None}
     head = {"Authorization": f"Bearer {TOKEN}"}
     ways = dict(fast.WAYS)
@@ -403,9 +405,62 @@ def test_the_loop_answers_as_flask_does(pair: tuple[Any, str], path: str, change
     for one in both:
         for moving in ("sequence", "leaf_index"):
             one.pop(moving, None)
+        for told in one.get("answers", ()):
+            told.pop("at"), told.pop("reserved_until", None)
     assert both[0] == both[1]
     for name in ("Content-Type", *HEADERS):
         assert quick.headers[name] == slow.headers[name]
+
+
+def test_holders_of_api_tokens_are_answered_in_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By role, under the account's name, and not a moment longer than the token counts."""
+    in_flask: list[str] = []
+    with make(tmp_path / "c") as center:
+        center.record(event(1))
+        center.preferences.declare(Term("topic", "news", {"en": "News"}))
+        texts = {}
+        for role in ("viewer", "officer", "service"):
+            center.accounts.add(role, role, "admin")
+            held, texts[role] = center.accounts.new_token(role, "load", 1, "admin")
+        flask = asgi.LoopFront._flask
+
+        async def counted(self: Any, scope: Any, *more: Any) -> None:
+            in_flask.append(scope["path"])
+            await flask(self, scope, *more)
+
+        monkeypatch.setattr(asgi.LoopFront, "_flask", counted)
+
+        def ask(url: str, token: str, body: Any) -> int:
+            return requests.post(
+                url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=20
+            ).status_code
+
+        with served(center) as port:
+            url = f"http://127.0.0.1:{port}/v1/"
+            for role in ("officer", "service"):
+                assert ask(url + "decisions", texts[role], {**ASKED, "values": [phone(1)]}) == 200
+                assert ask(url + "contact-decisions", texts[role], CONTACT) == 200
+                assert ask(url + "events", texts[role], {**TOLD, "phone": phone(2), "actor": "mina"}) == 201
+            assert in_flask == []
+            assert {e["actor"] for e in center.explain("phone", phone(2)).events} == {
+                "officer",
+                "service:mina",
+            }
+            for path, body in (("decisions", {**ASKED, "values": [phone(1)]}), ("events", TOLD)):
+                assert ask(url + path, texts["viewer"], body) == 403
+            assert ask(url + "decisions", texts["service"][:-1] + "_", {**ASKED, "values": [phone(1)]}) == 401
+            assert (
+                ask(url + "decisions", texts["service"], {**ASKED, "values": [phone(1)], "purpose": "a b"})
+                == 422
+            )
+            center.accounts.revoke(held.id, "admin")
+            assert ask(url + "decisions", texts["service"], {**ASKED, "values": [phone(1)]}) == 401
+            center.accounts.set_active("officer", False, "admin")
+            assert ask(url + "contact-decisions", texts["officer"], CONTACT) == 401
+            assert len(in_flask) == 6
+        assert center.fsck() is None
 
 
 @pytest.fixture(scope="module")
@@ -413,5 +468,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
     """Flask's client and the address of the loop, of one center."""
     with make(tmp_path_factory.mktemp("pair") / "c") as center:
         center.record(event(1))
+        center.preferences.declare(Term("topic", "news", {"en": "News"}))
         with served(center) as port:
             yield create_app(center, TOKEN).test_client(), f"http://127.0.0.1:{port}"

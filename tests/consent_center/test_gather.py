@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from apiflask import Schema
 from consent_helpers import REQUEST, START, Clock, event, make, phone, reason
 from flask import request
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Response
@@ -25,8 +26,11 @@ from consent_center.center import Center
 from consent_center.errors import ConsentError
 from consent_center.gather import Asked
 from consent_center.model import KINDS, REASONS, ConsentEvent
+from consent_center.preferences.model import Cap, Policy, Question, Term
+from consent_center.preferences.wire import question_from_json
 from consent_center.rest import fast, schemas
 from consent_center.rest.app import create_app
+from consent_center.rest.preferences import DecideBody
 
 pytestmark = pytest.mark.usefixtures("store")
 TOKEN = "t" * 43
@@ -162,6 +166,7 @@ def _loads(schema: Schema, body: Any) -> Any:
     return None if schema.validate(body) else schema.load(body)
 
 
+@pytest.mark.sqlite
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from([*fast._EVENT, "values", "shown", "birth_date", "odd"]), _values))
 def test_what_the_short_way_takes_the_schema_takes_alike(changes: dict[str, Any]) -> None:
@@ -177,6 +182,79 @@ def test_what_the_short_way_takes_the_schema_takes_alike(changes: dict[str, Any]
         assert _loads(schemas.Decide(), asked) == asked
 
 
+@pytest.mark.sqlite
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from([*fast._CONTACT, "items", "odd"]), _values))
+def test_what_the_short_way_takes_of_contacts_the_schema_takes_alike(changes: dict[str, Any]) -> None:
+    base = {"kind": "phone", "value": "1", "channel": "sms", "topic": "news", "sender": "shop"}
+    for body in (base | changes, changes):
+        taken = fast.contact_of(body)
+        if taken is not None:
+            loaded = _loads(DecideBody(), body)
+            assert loaded is not None and taken == question_from_json(loaded)
+
+
+CONTACT = {"kind": "phone", "channel": "sms", "topic": "news", "sender": "shop"}
+
+
+def contact_rules(center: Center) -> None:
+    center.preferences.declare(Term("topic", "news", {"en": "News"}))
+    center.preferences.put_policy(Policy("sms", caps=(Cap(2, "day"),)))
+
+
+@pytest.mark.sqlite
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.builds(
+            Question,
+            st.just("phone"),
+            st.sampled_from([phone(1), phone(2), "nobody"]),
+            st.sampled_from(["sms", "email", "fax"]),
+            st.sampled_from(["news", "soap"]),
+            st.just("shop"),
+            at=st.sampled_from([None, START, START - timedelta(days=1)]),
+            contact_id=st.sampled_from(["", "a", "b"]),
+            reserve=st.booleans(),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_contacts_of_a_group_are_answered_as_each_alone(two: Any, questions: list[Question]) -> None:
+    one, all_ = two
+    for center in two:  # what earlier examples reserved is over, and what they counted longer ago than a day
+        center._clock.forward(days=2)
+    now = one._clock()
+    questions = [replace(q, at=None if q.at is None else now + (q.at - START)) for q in questions]
+
+    def alone(question: Question) -> Any:
+        try:
+            return one.preferences.may_contact(question)
+        except ConsentError as error:
+            return error.code, error.detail
+
+    before = [int(center.checkpoint().split("\n")[1]) for center in two]
+    apart = [alone(question) for question in questions]
+    together = [
+        (told.code, told.detail) if isinstance(told, ConsentError) else told
+        for told in group.serve(all_, questions)
+    ]
+    assert together == apart
+    grown = [int(center.checkpoint().split("\n")[1]) - size for center, size in zip(two, before, strict=True)]
+    assert grown[0] == grown[1] == sum(not isinstance(told, tuple) for told in apart)  # a leaf each
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Center, Center]]:
+    folder = tmp_path_factory.mktemp("contacts")
+    with make(folder / "one", Clock()) as one, make(folder / "all", Clock()) as all_:
+        for center in (one, all_):
+            center.record_many([event(1), event(2)])
+            contact_rules(center)
+        yield one, all_
+
+
 def test_the_calls_answer_alike_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = {
         **{"phone": phone(1), "purpose": "ads", "purpose_version": 1, "action": "granted"},
@@ -186,6 +264,7 @@ def test_the_calls_answer_alike_both_ways(tmp_path: Path, monkeypatch: pytest.Mo
     asked = {"purpose": "ads", "recipient": "provider", "categories": ["contact"], "kind": "phone"}
     head = {"Authorization": f"Bearer {TOKEN}"}
     with make(tmp_path / "c") as center:
+        contact_rules(center)
         app, answered = create_app(center, TOKEN), list[str | None]()
         served = app.wsgi_app
 
@@ -206,16 +285,24 @@ def test_the_calls_answer_alike_both_ways(tmp_path: Path, monkeypatch: pytest.Mo
             ("/v1/decisions", {**asked, "values": [phone(1)]}),
             ("/v1/decisions", {**asked, "values": ["nothing"]}),
             ("/v1/decisions", {**asked, "values": [phone(1)], "purpose": "a b"}),
+            ("/v1/contact-decisions", {**CONTACT, "value": phone(1)}),
+            ("/v1/contact-decisions", {**CONTACT, "items": [{"value": phone(1)}, {"value": phone(2)}]}),
+            ("/v1/contact-decisions", {**CONTACT, "value": phone(1), "channel": "*"}),
         ]
         assert client.post(calls[0][0], json=calls[0][1]).status_code == 401
         before = len(answered)
         quick = [client.post(path, json=body, headers=head) for path, body in calls]
         # A call that the schema must judge goes through Flask, and so does the wording of an error.
-        assert answered[before:] == [None, "events.record", "events.record", None, None, "decisions.decide"]
+        assert answered[before:] == [
+            *(None, "events.record", "events.record", None, None, "decisions.decide"),
+            *(None, "preferences.decide", "preferences.decide"),
+        ]
         monkeypatch.setattr(fast, "WAYS", {})
         slow = [client.post(path, json=body, headers=head) for path, body in calls]
         assert (
-            [r.status_code for r in quick] == [r.status_code for r in slow] == [201, 422, 400, 200, 200, 422]
+            [r.status_code for r in quick]
+            == [r.status_code for r in slow]
+            == [201, 422, 400, 200, 200, 422, 200, 200, 422]
         )
         for a, b in zip(quick, slow, strict=True):
             same = [json.loads(r.data) for r in (a, b)]
