@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from parties import PROTOCOL_VERSION, documents
+from parties import CARD_VERSION, documents
 from parties.errors import NodeError
 
 #: A certificate's life. Pinned certificates are replaced by a new card, not renewed by an authority.
@@ -87,7 +87,7 @@ class Identity:
                 "certificate": self.certificate.decode(),
                 "address": address,
                 "verifier_key": verifier_key,
-                "protocol": PROTOCOL_VERSION,
+                "protocol": CARD_VERSION,
                 "created_at": documents.timestamp(documents.now()),
             },
         )
@@ -203,10 +203,10 @@ def read_card(signed: Mapping[str, Any]) -> Peer:
         _, body, _ = documents.envelope(signed, "card")
         if set(body) != _CARD_FIELDS:
             raise NodeError("identity.card", f"its fields are {sorted(body)}, not {sorted(_CARD_FIELDS)}")
-        if body["protocol"] != PROTOCOL_VERSION or isinstance(body["protocol"], bool):
+        if body["protocol"] != CARD_VERSION or isinstance(body["protocol"], bool):
             raise NodeError(
                 "identity.card",
-                f"it is for protocol {body['protocol']}, here is {PROTOCOL_VERSION}",
+                f"it is for protocol {body['protocol']}, here is {CARD_VERSION}",
                 "update the node",
             )
         if not all(isinstance(body[name], str) for name in _CARD_FIELDS - {"protocol"}):

@@ -204,8 +204,9 @@ class _Run:
         self.level, self.taken_here = level, 0
         self.here = self.held.first(self.levels[level])
 
-    def scales(self, vectors: int, queries: int) -> Scales:
-        return scales(vectors, self.here.total, queries, min(self.padded, self.here.total))
+    def scales(self, vectors: int, queries: int, sparse_queries: bool = False) -> Scales:
+        counted = min(self.padded, self.here.total)
+        return scales(vectors, self.here.total, queries, counted, sparse_queries)
 
     def _with_curvature(self, masked: bytes) -> Step[BrandResult]:
         following = self.next_point(None)
@@ -277,7 +278,7 @@ class _Run:
 
             state = WaitScale(
                 False,
-                self.scales(self.rank - 1, len(self.columns)),
+                self.scales(self.rank - 1, len(self.columns), sparse_queries=True),
                 phi[1:],
                 self.columns,
                 self.largest,

@@ -1,13 +1,13 @@
 """The linear queries under a step: quantise, ask or hold, scale back. README, section 3.3.
 
-Several vectors over the provider's rows become one long vector of the linear query, each padded to whole
-chunks; the queries are laid out alike, so that one answer is the sum over all vectors.
+Several vectors over the provider's rows become one long vector of the linear query, one after the other; the
+queries are laid out alike, so that one answer is the sum over all vectors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, TypeVar
@@ -18,11 +18,10 @@ from protocols.errors import LocalError, PeerError
 from protocols.joint import kernels
 from protocols.joint.kernels import F32, F64, I32, I64
 from protocols.joint.messages import TO_BRAND, TO_PROVIDER, Scale
-from protocols.joint.terms import Scales, chunks
+from protocols.joint.terms import Scales
 from protocols.linear_query import brand as holder
 from protocols.linear_query import messages as query_messages
 from protocols.linear_query import provider as asker
-from protocols.linear_query.ring import N
 from protocols.machine import Step
 
 R = TypeVar("R")
@@ -51,6 +50,16 @@ class Held:
         low, high = (int(i) for i in np.searchsorted(self.rows, (start, stop)))
         return low, self.rows[low:high] - start
 
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int, I64]]:
+        """Rows [start, stop) of the long vector, one vector after the other: (vector, place of its first row,
+        index of its first held row, places of the held rows from there)."""
+        at = start
+        while at < stop:
+            vector, low = divmod(at, self.total)
+            end = min(stop, (vector + 1) * self.total)
+            yield vector, at - start, *self.within(low, low + end - at)
+            at = end
+
 
 def _exponent(vectors: F64) -> int:
     largest = float(np.abs(vectors).max()) if vectors.size else 0.0
@@ -73,13 +82,11 @@ def hold(
     exponent = _exponent(vectors)
     step = math.ldexp(1.0, exponent) / scales.value
     whole = np.clip(np.rint(vectors / step), -scales.value, scales.value).astype(np.int64)
-    width = chunks(held.total) * N
 
     def values(start: int, stop: int) -> I64:
-        vector, low = divmod(start, width)
         block = np.zeros(stop - start, np.int64)
-        first, places = held.within(low, low + stop - start)
-        block[places] = whole[vector, first : first + len(places)]
+        for vector, at, first, places in held.parts(start, stop):
+            block[places + at] = whole[vector, first : first + len(places)]
         return block
 
     def answered(answers: I64) -> Step[R]:
@@ -139,15 +146,11 @@ class WaitScale(Generic[R]):
         return asker.steps(self._scales.plan.query, self._rows, self._session, self._rng, answered)
 
     def _rows(self, start: int, stop: int) -> I32:
-        """Rows [start, stop) of the long vector's queries; they may belong to two vectors."""
-        width = chunks(self._held.total) * N
+        """Rows [start, stop) of the long vector's queries; they may belong to several vectors."""
         out = np.zeros((len(self._units), stop - start), np.int32)
-        inverse, at = 1.0 / self._units, start
-        while at < stop:
-            vector, low = divmod(at, width)
-            end = min(stop, (vector + 1) * width)
-            first, places = self._held.within(low, low + end - at)
-            part = places + (at - start)
+        inverse = 1.0 / self._units
+        for vector, at, first, places in self._held.parts(start, stop):
+            part = places + at
             if self._factors is None:
                 kernels.products(
                     self._columns, self._left, self._right, inverse, self._scales.query, first, part, out
@@ -155,5 +158,4 @@ class WaitScale(Generic[R]):
             else:
                 factor = self._factors[vector]
                 kernels.weighted(self._columns, factor, inverse, self._scales.query, first, part, out)
-            at = end
         return out

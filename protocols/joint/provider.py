@@ -113,8 +113,9 @@ class _Run:
         self.level, self.taken_here = level, 0
         self.here = self.held.first(self.levels[level])
 
-    def scales(self, vectors: int, queries: int) -> Scales:
-        return scales(vectors, self.here.total, queries, min(self.padded, self.here.total))
+    def scales(self, vectors: int, queries: int, sparse_queries: bool = False) -> Scales:
+        counted = min(self.padded, self.here.total)
+        return scales(vectors, self.here.total, queries, counted, sparse_queries)
 
     def curvature(self) -> Step[ProviderResult]:
         """Learn each column's curvature over the training rows; correlations are those of all rows."""
@@ -169,7 +170,7 @@ class _Run:
             return hold(
                 None,
                 False,
-                self.scales(self.rank - 1, self.theirs + 1),
+                self.scales(self.rank - 1, self.theirs + 1, sparse_queries=True),
                 psi[1:],
                 self.here,
                 back,

@@ -116,7 +116,7 @@ def levels(total: int, padded_rows: int, columns: int) -> tuple[int, ...]:
 
 
 def chunks(rows: int) -> int:
-    """Ciphertexts that one vector over the provider's rows takes."""
+    """Blocks of 8192 of the provider's rows, which sizes of runs and levels are stated in."""
     return -(-rows // N)
 
 
@@ -144,22 +144,23 @@ class Scales:
     query: int
 
 
-def scales(vectors: int, rows: int, queries: int, nonzero: int) -> Scales:
+def scales(vectors: int, rows: int, queries: int, nonzero: int, sparse_queries: bool = False) -> Scales:
     """The finest quantisation that the linear query proves correct and private for these public sizes.
 
-    `vectors` encrypted vectors over `rows`, each padded to whole chunks; `queries` answers; `nonzero` entries
-    of a vector at the most. Raises LocalError `linear_query.overflow` or `linear_query.noise` when even 8
-    bits don't fit.
+    `vectors` encrypted vectors over `rows`, one after another; `queries` answers; `nonzero` rows of a vector
+    at the most that count: entries of the vectors, or with `sparse_queries` rows of the queries. Raises
+    LocalError `linear_query.overflow` or `linear_query.noise` when even 8 bits don't fit.
     """
     last: LocalError | None = None
-    total = vectors * chunks(rows) * N
+    total = vectors * rows
     for bits in range(MOST_QUERY_BITS, LEAST_BITS - 1, -1):
         # Vectors may be finer than queries: the noise grows with the queries only.
         for more in (2, 1, 0):
             value = (1 << min(bits + more, MOST_VALUE_BITS) - 1) - 1
             query = (1 << bits - 1) - 1
             try:
-                found = plan(Query(total, queries, value, min(vectors * nonzero, total), query))
+                counted = min(vectors * nonzero, total)
+                found = plan(Query(total, queries, value, counted, query, sparse_queries=sparse_queries))
             except LocalError as error:
                 last = error
                 continue

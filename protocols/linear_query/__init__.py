@@ -3,5 +3,6 @@
 from protocols.linear_query.brand import Brand
 from protocols.linear_query.parameters import Plan, Query, plan
 from protocols.linear_query.provider import Provider
+from protocols.linear_query.transforms import Transforms
 
-__all__ = ["Brand", "Plan", "Provider", "Query", "plan"]
+__all__ = ["Brand", "Plan", "Provider", "Query", "Transforms", "plan"]

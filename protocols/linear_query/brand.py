@@ -1,7 +1,7 @@
 """The brand: holds y and the only secret key. README section 3.
 
-States: WaitAnswers, once a query. `steps` gives the opening step and calls `then` with the answers; a
-protocol that contains this one (lookalike) continues there, `Brand` ends there.
+States: WaitAnswers, once a group of queries. `steps` gives the opening step and calls `then` with the
+answers; a protocol that contains this one (lookalike) continues there, `Brand` ends there.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from protocols.errors import LocalError, PeerError
-from protocols.linear_query import kernels, messages, ring, sampling
+from protocols.linear_query import kernels, messages, sampling
 from protocols.linear_query.binding import digest
 from protocols.linear_query.parameters import Plan, Query, plan
-from protocols.linear_query.ring import I64, U32, N
+from protocols.linear_query.ring import I32, I64, U32, N
 from protocols.machine import Done, Machine, Step
 
 R = TypeVar("R")
@@ -29,43 +29,50 @@ class Secret:
     """The brand's key and what it does with it. Never prints and never leaves."""
 
     def __init__(self, agreed: Plan, session: bytes, rng: Rng) -> None:
-        self._plan = agreed
+        self._plan, self._level = agreed, agreed.level
         self._session = session
         self.seed = rng(32)
         stream = sampling.Stream(rng(32), "brand", "secret", session)
         self._noise = sampling.Stream(rng(32), "brand", "error", session)
-        self._s: U32 = kernels.transform(
-            sampling.ternary(stream, N).reshape(1, N), ring.PRIME_COLUMN, ring.ROOTS, ring.ROOTS_Q
-        )[0]
+        s, level = sampling.ternary(stream, N), self._level
+        self._s: U32 = kernels.transform(s.reshape(1, N), level.column, level.roots, level.roots_q)[0]
+        back = s[::-1].astype(np.int32)
+        #: Entry N - 1 - i + j is what coefficient j of a polynomial a counts for in coefficient i of a s.
+        self._signs: I32 = np.concatenate([back, -back])
 
     def encrypt(self, usage: str, index: int, values: I64) -> U32:
         """b = -a*s + e + Delta*y in coefficients for int64[N] values; `a` is drawn from (usage, index)."""
-        a = sampling.uniform(self.seed, usage, self._session, index)
+        level = self._level
+        a = sampling.uniform(self.seed, usage, self._session, index, level.limbs)
         return kernels.encrypt(
             a,
             self._s,
             sampling.errors(self._noise, N),
             values,
-            ring.residues([self._plan.delta]).reshape(ring.LIMBS, 1),
-            ring.PRIME_COLUMN,
-            ring.INVERSE,
-            ring.INVERSE_Q,
-            ring.DEGREE_INVERSE,
+            level.residues([self._plan.delta]).reshape(level.limbs, 1),
+            level.column,
+            level.inverse,
+            level.inverse_q,
+            level.degree,
         )
 
-    def phase(self, a: U32, b: U32) -> int:
-        """b + <a, s>, constant coefficient, in [0, P): Delta * answer + noise."""
-        products = [
-            kernels.constant_of_product(a[i], self._s[i], np.uint32(p), ring.DEGREE_INVERSE[i, 0])
-            for i, p in enumerate(ring.PRIMES)
-        ]
-        total = [(int(b[i]) + int(products[i])) % p for i, p in enumerate(ring.PRIMES)]
-        return ring.lift(np.array(total))
+    def phases(self, a: U32, numbers: list[int]) -> list[int]:
+        """b_i + <a, s> at coefficient iM, modulo 2^k: 2^k/P (Delta * answer + noise). README 3.5.
 
-    def decrypt(self, a: U32, b: U32) -> int:
-        """The answer modulo t, in [0, t)."""
-        half = self._plan.delta // 2
-        return ((self.phase(a, b) + half) // self._plan.delta) % self._plan.plain_modulus
+        a: uint32[words, N], numbers: one b_i for each query of the group.
+        """
+        found = []
+        for i, number in enumerate(numbers):
+            start = N - 1 - i * self._plan.chunk_rows
+            sums = kernels.signed_sums(a, self._signs[start : start + N].copy())
+            total = number + sum(int(part) << (32 * word) for word, part in enumerate(sums))
+            found.append(total % (1 << self._plan.answer_bits))
+        return found
+
+    def decrypt(self, a: U32, numbers: list[int]) -> list[int]:
+        """The group's answers modulo t, in [0, t)."""
+        below, t = self._plan.answer_bits - self._plan.plain_bits, self._plan.plain_modulus
+        return [((phase + (1 << below - 1)) >> below) % t for phase in self.phases(a, numbers)]
 
 
 def steps(query: Query, values: Values, session: bytes, rng: Rng, then: Callable[[I64], Step[R]]) -> Step[R]:
@@ -78,41 +85,50 @@ def steps(query: Query, values: Values, session: bytes, rng: Rng, then: Callable
         yield messages.TO_PROVIDER.encode(
             messages.Key(digest(agreed, session), secret.seed, messages.pack(p0))  # type: ignore[arg-type]
         )
-        for k in range(query.chunks):
-            start, stop = k * N, min((k + 1) * N, query.rows)
+        left = query.max_nonzero
+        for k in range(agreed.chunks):
+            start, stop = k * agreed.chunk_rows, min((k + 1) * agreed.chunk_rows, query.rows)
             block = np.zeros(N, np.int64)
-            block[: stop - start] = _checked(values(start, stop), query)
+            block[: stop - start] = _checked(values(start, stop), query, left)
+            left -= int(np.count_nonzero(block))
             b = secret.encrypt("chunk", k, block)
             yield messages.TO_PROVIDER.encode(messages.Chunk(k, messages.pack(b)))  # type: ignore[arg-type]
 
-    return Step(send(), WaitAnswers(agreed, secret, then), (0, query.queries))
+    return Step(send(), WaitAnswers(agreed, secret, then), (0, agreed.groups))
 
 
-def _checked(block: I64, query: Query) -> I64:
+def _checked(block: I64, query: Query, left: int) -> I64:
+    """The bounds that the plan's proof uses (README 4); `left` entries may still differ from 0."""
     if block.size and int(np.abs(block).max()) > query.max_value:
         raise LocalError("linear_query.overflow", f"a value of y is larger than the agreed {query.max_value}")
+    if not query.sparse_queries and int(np.count_nonzero(block)) > left:
+        raise LocalError(
+            "linear_query.overflow", f"y has more than the agreed {query.max_nonzero} non-zero entries"
+        )
     return block
 
 
 class WaitAnswers(Generic[R]):
-    """Takes Answer 0 … queries-1, decrypting each at once."""
+    """Takes Answer 0 … groups-1, decrypting each at once."""
 
     def __init__(self, agreed: Plan, secret: Secret, then: Callable[[I64], Step[R]]) -> None:
         self._plan, self._secret, self._then = agreed, secret, then
         self._answers: list[int] = []
+        self._taken = 0
 
     def receive(self, message: bytes) -> Step[R]:
         answer = messages.TO_BRAND.decode(message, messages.Answer)
-        if answer.index != len(self._answers):
-            # Reordered answers would be attributed to the wrong query.
-            raise PeerError(
-                "linear_query.size", f"answer {answer.index} came where {len(self._answers)} was due"
-            )
-        a, b = messages.residues_of(answer.a, N), messages.residues_of(answer.b)
-        self._answers.append(self._secret.decrypt(a, b))
-        total = self._plan.query.queries
-        if len(self._answers) < total:
-            return Step((), self, (len(self._answers), total))
+        if answer.index != self._taken:
+            # Reordered answers would be attributed to the wrong queries.
+            raise PeerError("linear_query.size", f"answer {answer.index} came where {self._taken} was due")
+        agreed = self._plan
+        due = min(agreed.packing, agreed.query.queries - len(self._answers))
+        a = messages.polynomial_of(answer.a, agreed.answer_bits)
+        numbers = messages.numbers_of(answer.b, due, agreed.answer_bits)
+        self._answers += self._secret.decrypt(a, numbers)
+        self._taken += 1
+        if self._taken < agreed.groups:
+            return Step((), self, (self._taken, agreed.groups))
         return self._then(np.array(self._answers, dtype=np.int64))
 
 
@@ -135,10 +151,7 @@ class Brand(Machine[I64 | None]):
     def __init__(self, y: I64, query: Query, session: bytes, rng: Rng) -> None:
         if y.shape != (query.rows,):
             raise LocalError("linear_query.size", f"y has shape {y.shape}, {query.rows} rows are announced")
-        if int(np.count_nonzero(y)) > query.max_nonzero:
-            raise LocalError(
-                "linear_query.overflow", f"y has more than the agreed {query.max_nonzero} non-zero entries"
-            )
+        _checked(y, query, query.max_nonzero)
         agreed = plan(query)
 
         def then(answers: I64) -> Step[I64 | None]:

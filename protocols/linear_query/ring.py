@@ -1,11 +1,13 @@
-"""The ring Z_P[X]/(X^N + 1) in residue form: N = 8192, P a product of four primes below 2^30.
+"""The ring Z_P[X]/(X^N + 1) in residue form: N = 8192, P a product of three or four primes below 2^30.
 
-A polynomial is uint32[4, N], one row a prime, each entry below its prime. The NTT order is the kernels' own
-(see `kernels.forward`); only pointwise products and sums over all entries are ever taken of it, so any fixed
-order serves.
+A polynomial is uint32[limbs, N], one row a prime, each entry below its prime. The NTT order is the kernels'
+own (see `kernels.forward`): pointwise products, sums over all entries and the inverse are all that is ever
+taken of it, so any fixed order serves.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +16,14 @@ from protocols.security import RLWE_DEGREE, RLWE_PRIMES
 
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
+I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 N = RLWE_DEGREE
 PRIMES: tuple[int, ...] = RLWE_PRIMES
-LIMBS = len(PRIMES)
-#: Modulus of a ciphertext, just under 2^120.
-MODULUS = int(np.prod([int(p) for p in PRIMES], dtype=object))
+#: Primes of a ciphertext's modulus at the most (just under 2^120), and at the least: two leave no room for
+#: the flooding of any run. `plan` chooses.
+LIMBS, LEAST_LIMBS = len(PRIMES), 3
 PRIME_COLUMN: U32 = np.array(PRIMES, dtype=np.uint32).reshape(LIMBS, 1)
 
 #: The last stages of the transform work on TAIL interleaved columns (a transposed layout), so that every
@@ -86,14 +89,61 @@ def _tables() -> tuple[U32, U32, U32, U32, U32]:
 ROOTS, ROOTS_Q, INVERSE, INVERSE_Q, DEGREE_INVERSE = _tables()
 
 
-def residues(values: list[int]) -> U32:
-    """uint32[len(values), 4] of integers of any size and sign."""
-    return np.array([[v % p for p in PRIMES] for v in values], dtype=np.uint32).reshape(len(values), LIMBS)
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The ring modulo the product P of the first `limbs` primes.
+
+    modulus     P
+    column      uint32[limbs, 1], the primes; the other tables are the module's, cut to these primes
+    scale       uint32[limbs, 2], (P/p)^-1 modulo p with its Shoup quotient
+    fractions   uint32[limbs, 5], floor(2^160 / p) in words, the lowest first
+    """
+
+    limbs: int
+    modulus: int
+    primes: tuple[int, ...]
+    column: U32
+    roots: U32
+    roots_q: U32
+    inverse: U32
+    inverse_q: U32
+    degree: U32
+    scale: U32
+    fractions: U32
+
+    def residues(self, values: list[int]) -> U32:
+        """uint32[len(values), limbs] of integers of any size and sign."""
+        rows = [[v % p for p in self.primes] for v in values]
+        return np.array(rows, dtype=np.uint32).reshape(len(values), self.limbs)
+
+    def lift(self, row: npt.NDArray[np.generic]) -> int:
+        """The integer in [0, P) with these residues (Chinese remainder theorem)."""
+        parts = zip(row, self.scale[:, 0], self.primes, strict=True)
+        return sum(int(r) * int(c) % p * (self.modulus // p) for r, c, p in parts) % self.modulus
 
 
-_BASIS = [(MODULUS // p) * pow(MODULUS // p, -1, p) % MODULUS for p in PRIMES]
+def _level(limbs: int) -> Level:
+    primes = PRIMES[:limbs]
+    modulus = int(np.prod([int(p) for p in primes], dtype=object))
+    scale, fractions = np.empty((limbs, 2), np.uint32), np.empty((limbs, 5), np.uint32)
+    for i, p in enumerate(primes):
+        inverse = pow(modulus // p, -1, p)
+        scale[i] = inverse, (inverse << 32) // p
+        fractions[i] = [(2**160 // p >> 32 * word) & 0xFFFFFFFF for word in range(5)]
+    return Level(
+        limbs=limbs,
+        modulus=modulus,
+        primes=primes,
+        column=PRIME_COLUMN[:limbs],
+        roots=ROOTS[:limbs],
+        roots_q=ROOTS_Q[:limbs],
+        inverse=INVERSE[:limbs],
+        inverse_q=INVERSE_Q[:limbs],
+        degree=DEGREE_INVERSE[:limbs],
+        scale=scale,
+        fractions=fractions,
+    )
 
 
-def lift(row: npt.NDArray[np.generic]) -> int:
-    """The integer in [0, P) with these four residues (Chinese remainder theorem)."""
-    return sum(int(r) * b for r, b in zip(row, _BASIS, strict=True)) % MODULUS
+#: By number of primes.
+LEVELS = {limbs: _level(limbs) for limbs in range(LEAST_LIMBS, LIMBS + 1)}

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from protocols.labels import label
 from protocols.linear_query.kernels import keep_below
-from protocols.linear_query.ring import I64, LIMBS, PRIMES, U32, N
+from protocols.linear_query.ring import I64, PRIMES, U32, N
 from protocols.security import RLWE_ERROR_ETA
 
 PROTOCOL = "linear_query"
@@ -38,15 +38,15 @@ class Stream:
         return np.frombuffer(self.bytes(count * kind.itemsize), dtype=kind)
 
 
-def uniform(seed: bytes, usage: str, session: bytes, index: int) -> U32:
-    """uint32[4, N], each row exactly uniform below its prime (rejection, so free of bias).
+def uniform(seed: bytes, usage: str, session: bytes, index: int, limbs: int) -> U32:
+    """uint32[limbs, N], each row exactly uniform below its prime (rejection, so free of bias).
 
     Public: both sides call it with the brand's announced seed. The result is read in the NTT order, which
     is as uniform as the coefficients are.
     """
     stream = Stream(seed, "brand", usage, session, index)
-    out = np.empty((LIMBS, N), dtype=np.uint32)
-    for row, prime in zip(out, PRIMES, strict=True):
+    out = np.empty((limbs, N), dtype=np.uint32)
+    for row, prime in zip(out, PRIMES[:limbs], strict=True):
         filled = 0
         while filled < N:
             filled = keep_below(stream.words(N + 64, "u4"), np.uint32(prime), row, filled)

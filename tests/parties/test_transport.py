@@ -14,7 +14,7 @@ import grpc
 import nodes
 import pytest
 
-from parties import documents, identity
+from parties import PROTOCOL_VERSION, documents, identity
 from parties.errors import NodeError, PeerFailed
 from parties.identity import server_name
 from parties.transport import frames as frames_module
@@ -239,19 +239,24 @@ def test_a_peer_has_no_access_to_the_operators_service_nor_the_operator_to_the_p
     own = _line(prov.home, prov)
     with own, pytest.raises(NodeError, match="transport.role"):
         own.call(
-            own.peer.Hello, node_pb2.HelloRequest(version=1, party="prov", unix_seconds=int(time.time()))
+            own.peer.Hello,
+            node_pb2.HelloRequest(version=PROTOCOL_VERSION, party="prov", unix_seconds=int(time.time())),
         )
 
 
 def test_hello_refuses_another_version_and_a_clock_that_is_wrong(pair):
     brand, prov = pair
     with _line(brand.home, prov) as line:
-        ask = node_pb2.HelloRequest(version=1, party="brand", unix_seconds=int(time.time()))
+        ask = node_pb2.HelloRequest(version=PROTOCOL_VERSION, party="brand", unix_seconds=int(time.time()))
         assert line.call(line.peer.Hello, ask).party == "prov"
         with pytest.raises(NodeError, match="transport.version"):
-            line.call(line.peer.Hello, node_pb2.HelloRequest(version=2, unix_seconds=int(time.time())))
+            ask = node_pb2.HelloRequest(version=PROTOCOL_VERSION - 1, unix_seconds=int(time.time()))
+            line.call(line.peer.Hello, ask)
         with pytest.raises(NodeError, match="transport.clock"):
-            line.call(line.peer.Hello, node_pb2.HelloRequest(version=1, unix_seconds=int(time.time()) - 3600))
+            line.call(
+                line.peer.Hello,
+                node_pb2.HelloRequest(version=PROTOCOL_VERSION, unix_seconds=int(time.time()) - 3600),
+            )
 
 
 # -- causes --------------------------------------------------------------------------------------------------
@@ -285,7 +290,7 @@ def test_each_cause_of_a_failed_connection_has_its_own_code(pair, tmp_path):
 def test_a_peer_that_is_trusted_while_the_node_runs_can_connect_and_a_removed_one_can_not(pair, tmp_path):
     _, prov = pair
     late = nodes.make_home(tmp_path, "late")
-    ask = node_pb2.HelloRequest(version=1, party="late", unix_seconds=int(time.time()))
+    ask = node_pb2.HelloRequest(version=PROTOCOL_VERSION, party="late", unix_seconds=int(time.time()))
     with _line(late, prov) as line, pytest.raises(NodeError, match="transport.refused"):
         line.call(line.peer.Hello, ask)
     with prov.client() as operator:

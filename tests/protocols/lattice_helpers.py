@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from protocols.machine import Machine
 
 SESSION = bytes(range(32))
@@ -21,6 +23,11 @@ def fixed_rng(name: str) -> Callable[[int], bytes]:
         return hashlib.shake_256(f"{name}/{count}".encode()).digest(size)
 
     return draw
+
+
+def fractions(words: np.ndarray, bits: int) -> np.ndarray:
+    """float64[n] in [0, 1): numbers of `bits` bits, uint32[words, n] with the lowest first, over 2^bits."""
+    return sum(np.ldexp(word.astype(np.float64), 32 * w - bits) for w, word in enumerate(words))
 
 
 def transcript(

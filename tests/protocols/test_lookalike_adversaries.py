@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from lattice_helpers import SESSION, fixed_rng, transcript
+from lattice_helpers import SESSION, fixed_rng, fractions, transcript
 from scipy.stats import beta
 
-from protocols.linear_query import messages, ring, sampling
+from protocols.linear_query import Plan, messages, ring, sampling
+from protocols.linear_query import brand as query_brand
 from protocols.linear_query import provider as query_provider
 from protocols.linear_query.brand import Secret
 from protocols.lookalike import Features, Labels, Terms, padded
@@ -41,22 +42,22 @@ def exchanged(
 # The provider: real labels or permuted ones?
 
 
-def scaled_up(log: list[tuple[str, bytes]], delta: int) -> np.ndarray:
+def scaled_up(log: list[tuple[str, bytes]], agreed: Plan) -> np.ndarray:
     """What the provider reads from each ciphertext as if no key hid it: round(b / delta), float64[M].
 
     It knows every a, so b and b + a·s' for a guessed s' are all that it can look at; this is the guess 0.
     """
     out = []
     for side, message in log:
-        if side == "left" and len(message) == 131_081:
-            b = messages.residues_of(messages.TO_PROVIDER.decode(message, messages.Chunk).b, ring.N)
-            out += [ring.lift(b[:, j]) / delta for j in range(ring.N)]
+        if side == "left" and len(message) == 30_720 * agreed.limbs + 9:
+            b = messages.residues_of(messages.TO_PROVIDER.decode(message, messages.Chunk).b, agreed.level)
+            out += [agreed.level.lift(b[:, j]) / agreed.delta for j in range(agreed.chunk_rows)]
     return np.array(out[:M])
 
 
-def guesses(log: list[tuple[str, bytes]], candidates: list[np.ndarray], delta: int) -> list[float]:
+def guesses(log: list[tuple[str, bytes]], candidates: list[np.ndarray], agreed: Plan) -> list[float]:
     """How well each candidate set of seeds fits the ciphertexts, in standard deviations of chance."""
-    read = scaled_up(log, delta)
+    read = scaled_up(log, agreed)
     ones, found = np.rint(read) == 1, []
     for seeds in candidates:
         y = np.zeros(M)
@@ -70,22 +71,22 @@ def test_the_provider_can_not_tell_real_labels_from_permuted_ones(monkeypatch: p
     phi = rows(2)
     real = np.flatnonzero(phi[:, 0] > 1)
     permuted = np.sort(np.random.default_rng(1).permutation(M)[: len(real)])
-    delta = agree(PLAIN, M, 2, padded(len(real))).plan.delta
+    agreed = agree(PLAIN, M, 2, padded(len(real))).plan
     logs = {name: exchanged(phi, s, PLAIN, name)[0] for name, s in (("one", real), ("two", permuted))}
     sizes = [[(side, message[0], len(message)) for side, message in log] for log in logs.values()]
     assert sizes[0] == sizes[1]
     for log in logs.values():
         # Neither set stands out in either run, and all words are as uniform as those of random polynomials.
-        assert np.abs(guesses(log, [real, permuted], delta)).max() < 5
-        words = np.concatenate(
-            [np.frombuffer(m[9:], "<u4") for side, m in log if side == "left" and len(m) == 131_081]
-        )
+        assert np.abs(guesses(log, [real, permuted], agreed)).max() < 5
+        of = [m for side, m in log if side == "left" and len(m) == 30_720 * agreed.limbs + 9]
+        chunks = [messages.TO_PROVIDER.decode(m, messages.Chunk) for m in of]
+        words = np.concatenate([messages.residues_of(chunk.b, agreed.level).ravel() for chunk in chunks])
         share = np.bincount(words >> 24, minlength=64)[:64] / len(words)
         assert np.abs(share - 1 / 64).max() < 6 * math.sqrt(1 / 64 / len(words))
     # The attack is a real one: with a key that hides nothing it names the set.
     monkeypatch.setattr(sampling, "ternary", lambda stream, count: np.zeros(count, np.int64))
     bare, _ = exchanged(phi, real, PLAIN, "bare")
-    fits = guesses(bare, [real, permuted], delta)
+    fits = guesses(bare, [real, permuted], agreed)
     assert fits[0] > 50 > 5 > abs(fits[1])
 
 
@@ -136,20 +137,21 @@ def test_membership_in_whole_runs_is_what_epsilon_allows(monkeypatch: pytest.Mon
 # The brand: which of two populations does the provider hold?
 
 
-def residues(
-    log: list[tuple[str, bytes]], terms: Terms, d: int, size: int, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """(noise of each answer as a share of delta; a'' as words), by the brand's own key."""
-    agreed = agree(terms, M, d, size).plan
+def residues(log: list[tuple[str, bytes]], agreed: Plan, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(noise of each answer as a share of delta; a'' as a share of P), by the brand's own key."""
     secret = Secret(agreed, SESSION, fixed_rng(name + "b"))
     noise, words = [], []
     for side, message in log:
         if side == "right" and len(message) > 1000:
             answer = messages.TO_BRAND.decode(message, messages.Answer)
-            a = messages.residues_of(answer.a, ring.N)
-            phase = secret.phase(a, messages.residues_of(answer.b))
-            noise.append(((phase + agreed.delta // 2) % agreed.delta - agreed.delta // 2) / agreed.delta)
-            words.append(a.ravel())
+            a = messages.polynomial_of(answer.a, agreed.answer_bits)
+            due = min(agreed.packing, agreed.query.queries - len(noise))
+            modulus, t = agreed.level.modulus, agreed.plain_modulus
+            numbers = messages.numbers_of(answer.b, due, agreed.answer_bits)
+            for phase, x in zip(secret.phases(a, numbers), secret.decrypt(a, numbers), strict=True):
+                of = (phase * modulus >> agreed.answer_bits) - agreed.delta * (x - t if x >= t // 2 else x)
+                noise.append(((of + modulus // 2) % modulus - modulus // 2) / agreed.delta)
+            words.append(fractions(a, agreed.answer_bits))
     return np.array(noise), np.concatenate(words)
 
 
@@ -159,19 +161,24 @@ def test_the_brand_can_not_tell_the_providers_columns(monkeypatch: pytest.Monkey
     small, large = rows(d), rows(d)
     large[1] *= 300.0  # one row of nobody whom the brand has; it makes the others' integers small
     large = np.asfortranarray(large)
+    agreed = agree(PLAIN, M, d, size).plan
     seen = {
-        name: residues(exchanged(phi, seeds, PLAIN, name)[0], PLAIN, d, size, name)
+        name: residues(exchanged(phi, seeds, PLAIN, name)[0], agreed, name)
         for name, phi in (("s", small), ("l", large))
     }
     for noise, words in seen.values():
         # Uniform over the whole gap between two answers, whatever Q is, and uniform words.
         assert np.abs(noise).max() > 0.35 and abs(noise.mean()) < 0.3 and 0.15 < noise.std() < 0.42
-        share = np.bincount(words >> 24, minlength=64)[:64] / len(words)
+        share = np.bincount((words * 64).astype(int), minlength=64) / len(words)
         assert np.abs(share - 1 / 64).max() < 6 * math.sqrt(1 / 64 / len(words))
-    # Without the flooding the noise is a function of Q, and tells the two apart at once.
+    # Without the flooding (and the rounding, which hides a part) the noise is a function of Q, and tells the
+    # two apart at once.
+    fine = replace(agreed, answer_bits=30 * agreed.limbs)
+    for side in (query_provider, query_brand):
+        monkeypatch.setattr(side, "plan", lambda query: fine)
     monkeypatch.setattr(query_provider, "Evaluator", _Bare)
     bare = {
-        name: residues(exchanged(phi, seeds, PLAIN, name)[0], PLAIN, d, size, name)[0]
+        name: residues(exchanged(phi, seeds, PLAIN, name)[0], fine, name)[0]
         for name, phi in (("s", small), ("l", large))
     }
     assert np.abs(bare["s"]).max() < 1e-6 and np.abs(bare["l"]).max() < 1e-6
@@ -179,11 +186,12 @@ def test_the_brand_can_not_tell_the_providers_columns(monkeypatch: pytest.Monkey
 
 
 class _Bare(query_provider.Evaluator):
-    """Adds no flooding."""
+    """Adds no flooding and no mask."""
 
-    def _answer(self, j: int, stream: sampling.Stream) -> bytes:
-        kept, self._plan = self._plan, replace(self._plan, flood=0)
+    def _number(self, query: int, residues: np.ndarray, stream: sampling.Stream) -> int:
+        kept = self._plan
+        self._plan = replace(kept, flood=0, query=replace(kept.query, to_provider=False))
         try:
-            return super()._answer(j, stream)
+            return super()._number(query, residues, stream)
         finally:
             self._plan = kept

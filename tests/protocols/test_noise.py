@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,13 +12,18 @@ from lattice_helpers import SESSION, fixed_rng
 from protocols.errors import LocalError
 from protocols.linear_query import Query, messages, plan, ring
 from protocols.linear_query.brand import Secret
+from protocols.linear_query.parameters import Plan, candidates
 from protocols.linear_query.provider import Evaluator
 from protocols.security import STATISTICAL_BITS
 
 
-def phases(query: Query, y: np.ndarray, matrix: np.ndarray, flooded: bool) -> tuple[list[int], list[int]]:
-    """(noise of each answer, masks): b'' + a''s - Delta (answer + mask), centred modulo P."""
-    agreed = plan(query) if flooded else replace(plan(query), flood=0)
+def phases(
+    query: Query, y: np.ndarray, matrix: np.ndarray, flooded: bool, chosen: Plan | None = None
+) -> tuple[list[Fraction], list[int]]:
+    """(noise of each answer in Z_P, masks): P/2^k (b + <a, s>) - Delta (answer + mask), centred modulo P."""
+    agreed = chosen or plan(query)
+    if not flooded:
+        agreed = replace(agreed, flood=0)
     secret = Secret(agreed, SESSION, fixed_rng("brand"))
     evaluator = Evaluator(
         agreed,
@@ -27,17 +33,21 @@ def phases(query: Query, y: np.ndarray, matrix: np.ndarray, flooded: bool) -> tu
     )
     evaluator.seed = secret.seed
     evaluator.p0 = secret.encrypt("public key", 0, np.zeros(ring.N, np.int64))
-    padded = np.zeros(query.chunks * ring.N, np.int64)
-    padded[: query.rows] = y
-    for k in range(query.chunks):
-        evaluator.take(secret.encrypt("chunk", k, padded[k * ring.N : (k + 1) * ring.N]))
-    exact, noise = matrix.T @ y, []
-    for j, message in enumerate(evaluator.answers()):
+    rows = agreed.chunk_rows
+    for k in range(agreed.chunks):
+        block = np.zeros(ring.N, np.int64)
+        block[: len(y[k * rows : (k + 1) * rows])] = y[k * rows : (k + 1) * rows]
+        evaluator.take(secret.encrypt("chunk", k, block))
+    exact, noise, modulus = matrix.T @ y, [], agreed.level.modulus
+    for message in evaluator.answers():
         answer = messages.TO_BRAND.decode(message, messages.Answer)
-        phase = secret.phase(messages.residues_of(answer.a, ring.N), messages.residues_of(answer.b))
-        wanted = agreed.delta * (int(exact[j]) + int(evaluator.masks[j]))
-        difference = (phase - wanted) % ring.MODULUS
-        noise.append(difference - ring.MODULUS if difference > ring.MODULUS // 2 else difference)
+        a = messages.polynomial_of(answer.a, agreed.answer_bits)
+        due = min(agreed.packing, query.queries - len(noise))
+        for phase in secret.phases(a, messages.numbers_of(answer.b, due, agreed.answer_bits)):
+            j = len(noise)
+            wanted = agreed.delta * (int(exact[j]) + int(evaluator.masks[j]))
+            difference = (Fraction(phase * modulus, 1 << agreed.answer_bits) - wanted) % modulus
+            noise.append(difference - modulus if difference > modulus // 2 else difference)
     return noise, [int(mask) for mask in evaluator.masks]
 
 
@@ -48,20 +58,31 @@ def example(rows: int, queries: int, top: int) -> tuple[Query, np.ndarray, np.nd
 
 
 def test_noise_before_flooding_is_below_the_bounds_and_as_wide_as_predicted() -> None:
-    query, y, matrix = example(3 * ring.N + 17, 40, 1000)
-    agreed = plan(query)
-    noise, _ = phases(query, y, matrix, flooded=False)
-    assert max(map(abs, noise)) <= agreed.noise_tail <= agreed.noise_hard
-    # v has variance (21/2) (|q|^2 + |u|^2 + |s|^2); the last two are negligible here.
-    predicted = (10.5 * (matrix.astype(float) ** 2).sum(axis=0).mean()) ** 0.5
-    assert 0.7 < np.std(np.array(noise, dtype=float)) / predicted < 1.3
+    """With 1, 4 and 32 queries a polynomial: v is wider by the other queries of the group."""
+    query, y, matrix = example(3 * ring.N + 17, 64, 1000)
+    for packing in (1, 4, 32):
+        agreed = next(p for p in candidates(query) if p.limbs == 4 and p.packing == packing)
+        fine = replace(agreed, answer_bits=120)  # the rounding is below a unit
+        noise, masks = phases(query, y, matrix, False, fine)
+        assert agreed.noise_tail <= agreed.noise_hard
+        assert max(map(abs, noise)) <= agreed.noise_tail
+        # v has variance (21/2) (|Q|^2 + |u|^2 + |s|^2), Q of the whole group; |u| and |s| are negligible.
+        predicted = (10.5 * packing * (matrix.astype(float) ** 2).sum(axis=0).mean()) ** 0.5
+        assert 0.7 < np.std(np.array(noise, dtype=float)) / predicted < 1.35
+        # Rounding adds what its bound says, and something of that order where it is felt.
+        coarse = replace(agreed, answer_bits=agreed.plain_bits + 20)
+        rounded, same = phases(query, y, matrix, False, coarse)
+        assert same == masks
+        added = [abs(a - b) for a, b in zip(rounded, noise, strict=True)]
+        most = (ring.N + 1) * agreed.level.modulus >> (coarse.answer_bits + 1)
+        assert most / 10**4 < max(added) <= most + (most >> 20)
 
 
 def test_flooded_noise_stays_decryptable_and_fills_its_range() -> None:
     query, y, matrix = example(ring.N + 1, 40, 1000)
     agreed = plan(query)
     noise, masks = phases(query, y, matrix, flooded=True)
-    bound = agreed.flood + agreed.noise_hard + agreed.plain_modulus
+    bound = agreed.flood + agreed.noise_hard + 2 * agreed.plain_modulus + agreed.rounding
     assert max(map(abs, noise)) <= bound < agreed.delta // 2
     # Forty uniform draws: the largest exceeds half the range but for 2^-40.
     assert max(map(abs, noise)) > agreed.flood // 2
@@ -77,16 +98,37 @@ def test_flooded_noise_stays_decryptable_and_fills_its_range() -> None:
         (8192, 4096, 7, 8192),
     ],
 )
-def test_plan_keeps_both_promises(rows: int, queries: int, top: int, nonzero: int) -> None:
-    agreed = plan(Query(rows, queries, 1, nonzero, top))
-    assert agreed.flood + agreed.noise_hard + agreed.plain_modulus < agreed.delta // 2
-    assert agreed.flood >= agreed.noise_tail * queries * 2**STATISTICAL_BITS
-    assert agreed.hiding_bits >= STATISTICAL_BITS
-    assert agreed.plain_modulus > 2 * top * nonzero
-    # README 4.2: 2 exp(-T^2 / (21 |q|^2)) < 2^-64, where the tail is not cut by the certain bound.
-    tail = agreed.noise_tail - 2 * 21 * ring.N
-    if agreed.noise_tail < agreed.noise_hard:
-        assert tail**2 / (21 * rows * top**2) > 65 * 0.6931
+@pytest.mark.parametrize("to_provider", [True, False])
+def test_plan_keeps_its_promises(rows: int, queries: int, top: int, nonzero: int, to_provider: bool) -> None:
+    query = Query(rows, queries, 1, nonzero, top, to_provider=to_provider)
+    for agreed in candidates(query):
+        modulus, t = agreed.level.modulus, agreed.plain_modulus
+        assert agreed.delta == modulus // t and t > 2 * top * nonzero
+        # README 4.1.
+        rounding = Fraction((ring.N + 1) * modulus, 1 << (agreed.answer_bits + 1))
+        rounding += Fraction((ring.N + 1) * modulus, 1 << 128)
+        assert rounding <= agreed.rounding
+        assert agreed.flood + agreed.noise_hard + 2 * t + agreed.rounding < agreed.delta // 2
+        together = min(agreed.packing, queries) * rows
+        assert agreed.noise_hard == 21 * together * top + 2 * 21 * ring.N
+        # README 4.2: 2 exp(-T^2 / (21 |Q|^2)) < 2^-64, where the tail is not cut by the certain bound.
+        assert agreed.flood >= agreed.noise_tail * queries * 2**STATISTICAL_BITS
+        assert agreed.hiding_bits >= STATISTICAL_BITS
+        tail = agreed.noise_tail - 2 * 21 * ring.N
+        if agreed.noise_tail < agreed.noise_hard:
+            assert tail**2 / (21 * together * top**2) > 65 * 0.6931
+        # README 4.3: at most one bit of the mask is lost to rounding, or less than 2^-40 in all.
+        if to_provider:
+            unrounded = replace(agreed, rounding=0).masking_bits
+            assert agreed.masking_bits >= min(unrounded - 1, STATISTICAL_BITS)
+    assert plan(query).cost == min(found.cost for found in candidates(query))
+
+
+def test_a_wider_run_takes_the_fewest_bits_that_are_safe() -> None:
+    agreed = plan(Query(10**6, 101, 1, 24_576, (1 << 19) - 1))
+    coarser = (ring.N + 1) * agreed.level.modulus >> agreed.answer_bits
+    limit = agreed.noise_hard + 2 * agreed.plain_modulus
+    assert coarser > max(limit, agreed.delta // (101 << 42))
 
 
 def test_answers_that_could_overflow_are_refused() -> None:
