@@ -6,7 +6,8 @@ and every error, goes to Flask, which judges and words it.
 
 Small bodies, in chunks or whole, are read here before Flask is called: what a client leaves unsaid holds no
 thread. Larger ones are read while Flask reads them, which it does only for who proved who they are (`app`
-refuses others unread): each piece, and the body by its size, in bounded time.
+refuses others unread): each piece, and the body by its size, in bounded time. Answers are written so too: who
+does not read is cut off, and what made the answer stops.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, overload
@@ -31,12 +32,14 @@ from consent_center.rest import fast, guarded
 from consent_center.rest.context import CENTER, TOKEN
 from consent_center.rest.limits import LARGER, SMALL
 
-#: Seconds for a small body as a whole, and for each piece of a larger one.
+#: Seconds for a small body as a whole, and for each piece of a larger one; and for answers.
 BODY_SECONDS, PIECE_SECONDS = 30, 60
-#: Bytes a second that a larger body must come with on average, beyond BODY_SECONDS.
+#: Bytes a second that a larger body or answer must come or go with on average, beyond BODY_SECONDS.
 LEAST_RATE = 65_536
 #: Bytes of a busy call that are read here for whoever only says that they bear a token.
 _UNPROVEN = 8_192
+
+_WRITING = "pec.writing"
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -70,6 +73,36 @@ class Landing:
             future, answer = self._arrived.popleft()
             if not future.done():  # a caller that was cancelled
                 future.set_result(answer)
+
+
+class Writing:
+    """An answer being written to a client, who has bounded time to read each part and all of it.
+
+    Only waiting counts, not what Flask does in between. `over`: the client was cut off; what is still told
+    goes nowhere, at once, so that no thread waits to tell it.
+    """
+
+    def __init__(self, send: Send, cut: Callable[[], None] | None) -> None:
+        self._send, self._cut = send, cut
+        self._sent, self._waited = 0, 0.0
+        self.over = False
+
+    async def __call__(self, message: Message) -> None:
+        if self.over:
+            return
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        left = BODY_SECONDS + self._sent / LEAST_RATE - self._waited
+        try:
+            async with asyncio.timeout(min(PIECE_SECONDS, left)):
+                await self._send(message)
+        except TimeoutError:
+            self.over = True
+            if self._cut is not None:
+                self._cut()
+            return
+        self._waited += loop.time() - since
+        self._sent += len(message.get("body", b""))
 
 
 class LoopFront:
@@ -111,6 +144,7 @@ class LoopFront:
         if guarded.ANSWER in scope and scope[guarded.ANSWER](status, self._lines + size_line, text):
             return
         head = [*self._head, (b"content-length", b"%d" % len(text))]
+        send = Writing(send, scope.get(guarded.CUT))
         await send({"type": "http.response.start", "status": status, "headers": head})
         await send({"type": "http.response.body", "body": text})
 
@@ -182,7 +216,8 @@ class LoopFront:
     async def _flask(self, scope: Message, receive: Receive, send: Send) -> None:
         # `X_Forwarded_For` would become the same WSGI name as `X-Forwarded-For`, which a proxy controls.
         headers = [pair for pair in scope["headers"] if b"_" not in pair[0]]
-        await self._others({**scope, "headers": headers}, receive, send)  # type: ignore[arg-type]
+        writing = Writing(send, scope.get(guarded.CUT))
+        await self._others({**scope, "headers": headers, _WRITING: writing}, receive, writing)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Ends the threads, then closes the center."""
@@ -205,10 +240,25 @@ def _prepared(app: Flask) -> Any:
         # Named without an error too: what the loop has passed on, no other front needs to look at.
         environ[fast.FAILED] = scope.get(fast.FAILED)
         environ[LARGER] = scope.get(LARGER, False)
-        answer: Iterable[bytes] = app(environ, start_response)
-        return answer
+        return _WhileRead(app(environ, start_response), scope[_WRITING])
 
     return called
+
+
+class _WhileRead:
+    """An answer that is not made any further once nobody reads it."""
+
+    def __init__(self, answer: Iterable[bytes], writing: Writing) -> None:
+        self._answer, self._writing = answer, writing
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._answer:
+            if self._writing.over:
+                return
+            yield part
+
+    def close(self) -> None:
+        getattr(self._answer, "close", lambda: None)()
 
 
 @dataclass(frozen=True)

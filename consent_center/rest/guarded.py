@@ -5,8 +5,9 @@ counted from the connection's start or the head's first byte, and for the rest o
 already, or whatever else comes between two calls (it ends uvicorn's own clock); `HEAD_BYTES` and `HEAD_LINES`
 for a head and for trailers. Who goes over is answered 408 or 431 and the connection is closed.
 
-It also tells the application two things that ASGI has no words for, in the scope: `WHOLE`, that the body is
-here (no clock is needed for it), and `ANSWER`, which writes a whole answer at once.
+It also tells the application three things that ASGI has no words for, in the scope: `WHOLE`, that the body is
+here (no clock is needed for it), `ANSWER`, which writes a whole answer at once, and `CUT`, which ends the
+connection in the middle of an answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_SECONDS, HEAD_BYTES, HEAD_LINES = 30, 65_536, 100
-WHOLE, ANSWER = "pec.whole", "pec.answer"
+WHOLE, ANSWER, CUT = "pec.whole", "pec.answer", "pec.cut"
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -75,6 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         scope: Any = self.scope
         scope[ANSWER] = partial(_answer, self.cycle)
+        scope[CUT] = self.transport.abort
 
     def on_chunk_header(self) -> None:
         self._advanced = True

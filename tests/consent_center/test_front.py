@@ -37,9 +37,12 @@ CONTACT = {"kind": "phone", "value": phone(1), "channel": "sms", "topic": "news"
 
 
 @contextmanager
-def served(center: Center, connections: int = 100) -> Iterator[int]:
-    """The service as a worker serves it, in a thread of this process: its port."""
+def served(center: Center, connections: int = 100, larger: Any = None) -> Iterator[int]:
+    """The service as a worker serves it, in a thread of this process: its port. `larger` answers `/large`."""
     app = create_app(center, TOKEN)
+    if larger is not None:
+        rest = app.wsgi_app
+        app.wsgi_app = lambda e, s: (larger if e["PATH_INFO"] == "/large" else rest)(e, s)  # type: ignore[method-assign]
     front = asgi.LoopFront(app, HEADERS, 4)
     config = uvicorn.Config(
         front,
@@ -144,6 +147,43 @@ def test_who_does_not_read_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
     with make(tmp_path / "c") as center, served(center) as port, Raw(port) as client:
         status, data = client.say(post("/v1/decisions", decision(1))).answer()
         assert status == 200 and data["reasons"] == ["unknown_subject"] and tried == [False]
+
+
+def test_who_does_not_read_holds_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than threads: each is cut off in bounded time, and its answer is not made to the end."""
+    monkeypatch.setattr(asgi, "PIECE_SECONDS", 0.5)
+    made, closed, parts = list[int](), list[int](), 40
+
+    def larger(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Length", str(parts << 20))])
+        number = int(environ["QUERY_STRING"])
+        try:
+            for _ in range(parts):
+                made.append(number)
+                yield bytes(1 << 20)
+        finally:
+            closed.append(number)
+
+    def asked(number: int) -> bytes:
+        return f"GET /large?{number} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+    with make(tmp_path / "c") as center, served(center, larger=larger) as port:
+        deaf = [Raw(port).say(asked(number)) for number in range(6)]
+        with Raw(port) as quick:
+            assert quick.say(post("/v1/people/explain", b"{}")).answer()[0] == 400
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as reader:
+            reader.sendall(asked(9))
+            got = 0
+            while got < parts << 20 and (data := reader.recv(1 << 20)):
+                got += len(data)
+            assert got >= parts << 20  # who reads gets all of it
+        ends = time.monotonic() + 30
+        while len(closed) < 7 and time.monotonic() < ends:
+            time.sleep(0.05)
+        for one in deaf:
+            one.__exit__()
+    assert sorted(closed) == [*range(6), 9]
+    assert all(made.count(number) < parts for number in range(6)) and made.count(9) == parts
 
 
 @pytest.mark.parametrize(
