@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from consent_center import database as db
-from consent_center.analytics.disclosure import few, hide
+from consent_center.analytics.disclosure import Hidden, few, hide
 from consent_center.analytics.statistics import Proportion, compare, sample_size
 from consent_center.batch import ASSUMED, DAY, LOCAL_OFFSET, micros
 from consent_center.collection import experiments, settings
@@ -55,14 +55,7 @@ class Analytics:
         if by not in GROUPS:
             raise ConsentError("analytics.request", f"by is one of {', '.join(GROUPS)}, not {by!r}")
         _check(least)
-        found: dict[tuple[str, str], list[int]] = {}
-        for descriptor, day, count in self._counted(since, until):
-            if purpose and descriptor["purpose"] != purpose:
-                continue
-            # A notice is of one purpose, whose numbers are shown beside: what is hidden there is hidden here.
-            within = descriptor["purpose"] if by == "notice" else ""
-            tally = found.setdefault((within, _key(by, descriptor, day)), [0, 0, 0])
-            tally[_column(descriptor["action"])] += count
+        found = self._tallies(by, since, until, purpose)
         hidden = hide(found, least)
         rows: dict[str, list[int]] = {}
         for (_, key), tally in found.items():
@@ -81,18 +74,64 @@ class Analytics:
             "total": _group("", total, *few(total, least)),
         }
 
+    def _tallies(
+        self, by: str, since: datetime | None, until: datetime | None, purpose: str
+    ) -> dict[tuple[str, str], list[int]]:
+        """{(purpose of a notice or "", key): [granted, denied, withdrawn]}."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for descriptor, day, count in self._counted(since, until):
+            if purpose and descriptor["purpose"] != purpose:
+                continue
+            # A notice is of one purpose, whose numbers are shown beside: what is hidden there is hidden here.
+            within = descriptor["purpose"] if by == "notice" else ""
+            tally = found.setdefault((within, _key(by, descriptor, day)), [0, 0, 0])
+            tally[_column(descriptor["action"])] += count
+        return found
+
+    def _people(
+        self,
+        names: Sequence[str],
+        wanted: Iterable[tuple[Any, ...]],
+        since: datetime | None,
+        until: datetime | None,
+        purpose: str,
+    ) -> dict[tuple[Any, ...], tuple[int, int]]:
+        """{key: (people who answered, people who agreed)} of those keys, each person once a key."""
+        keys = sorted(wanted)
+        places = {key: place for place, key in enumerate(keys)}
+        with self.room.read() as connection:
+            catalogue = _catalogue(connection)
+            place_of = np.full(max(catalogue, default=0) + 1, -1, np.int64)
+            agrees = np.zeros(len(place_of), bool)
+            for id, descriptor in catalogue.items():
+                key = tuple(descriptor[name] for name in names)
+                answers = descriptor["action"] in GRANTS | {"denied"} and descriptor["method"] != ASSUMED
+                if answers and key in places and purpose in ("", descriptor["purpose"]):
+                    place_of[id], agrees[id] = places[key], descriptor["action"] in GRANTS
+            parts = []
+            for chosen in db.chunks(np.flatnonzero(place_of >= 0).tolist()):
+                query = sa.select(db.events.c.subject, db.events.c.descriptor)
+                query = query.where(db.events.c.descriptor.in_(chosen), *_during(since, until))
+                parts.append(db.columns(connection, query))
+        if not parts:
+            return {}
+        subjects, ids = (np.concatenate(column) for column in zip(*parts, strict=True))
+        span = int(subjects.max(initial=0)) + 1
+
+        def once(rows: Any) -> Any:
+            pairs = np.unique(place_of[ids[rows]] * span + subjects[rows])
+            return np.bincount(pairs // span, minlength=len(keys))
+
+        answered, agreed = once(slice(None)), once(agrees[ids])
+        return {key: (int(answered[i]), int(agreed[i])) for i, key in enumerate(keys)}
+
     def _counted(
         self, since: datetime | None, until: datetime | None
     ) -> Iterable[tuple[dict[str, Any], int, int]]:
         """(descriptor, local day, number of events) of people's own answers."""
         table = db.events
         day = ((table.c.occurred_at + LOCAL_OFFSET) // DAY).label("day")
-        query = sa.select(table.c.descriptor, day, sa.func.count())
-        first, last = _days(since, until)
-        if first is not None:
-            query = query.where(table.c.occurred_at >= first * DAY - LOCAL_OFFSET)
-        if last is not None:
-            query = query.where(table.c.occurred_at < (last + 1) * DAY - LOCAL_OFFSET)
+        query = sa.select(table.c.descriptor, day, sa.func.count()).where(*_during(since, until))
         with self.room.read() as connection:
             catalogue = _catalogue(connection)
             rows = connection.execute(query.group_by(table.c.descriptor, day)).all()
@@ -152,8 +191,10 @@ class Analytics:
         """Shown, decided, granted, by channel alone (`by` "channel") or by channel, purpose, recipient and
         notice too: what was counted without persons first.
 
-        "Shown" counts displays, not people: whoever looks twice counts twice. Channels where nothing is
-        counted (imports, servers) are left out. By channel it hides what `rates` by channel hides.
+        "Shown" counts displays, not people: whoever looks twice counts twice. "Decided" counts everybody who
+        answered, "granted" everybody who agreed at least once, each once however often they answered.
+        Channels where nothing is counted (imports, servers) are left out. By channel it hides what `rates` by
+        channel hides.
         """
         if by not in FUNNELS:
             raise ConsentError("analytics.request", f"by is one of {', '.join(FUNNELS)}, not {by!r}")
@@ -171,27 +212,19 @@ class Analytics:
             query = query.where(table.c.purpose == purpose)
         with self.room.read() as connection:
             shown = {tuple(row[:-1]): int(row[-1]) for row in connection.execute(query)}
-        decided: dict[tuple[Any, ...], list[int]] = {}
-        for descriptor, _, count in self._counted(since, until):
-            if not purpose or descriptor["purpose"] == purpose:
-                tally = decided.setdefault(tuple(descriptor[name] for name in names), [0, 0, 0])
-                tally[_column(descriptor["action"])] += count
-        hidden = (
-            hide({("", str(key[0])): tally for key, tally in decided.items()}, least)
-            if by == "channel"
-            else None
-        )
+        people = self._people(names, shown, since, until, purpose)
+        hidden: Hidden | None = None
+        if by == "channel":  # what is asked for beside it shows the same rows
+            hidden = hide(self._tallies("channel", since, until, purpose), least)
         groups = []
         for key in sorted(shown):
-            tally = decided.get(key, [0, 0, 0])
-            small = few(tally, least)[0] if hidden is None else key[0] in hidden.decided | hidden.unlisted
+            decided, granted = people.get(key, (0, 0))
+            small = 0 < decided < least
+            if hidden is not None:
+                small = small or key[0] in hidden.decided | hidden.unlisted
             group: dict[str, Any] = dict(zip(names, key, strict=True))
             group["shown"] = None if shown[key] < least else shown[key]
-            group |= (
-                {"decided": None, "granted": None}
-                if small
-                else {"decided": sum(tally[:2]), "granted": tally[0]}
-            )
+            group |= {"decided": None if small else decided, "granted": None if small else granted}
             groups.append({**group, "suppressed": small or shown[key] < least})
         return {"least": least, "groups": groups}
 
@@ -305,6 +338,17 @@ def _days(since: datetime | None, until: datetime | None) -> tuple[int | None, i
     first = None if since is None else (micros(since) + LOCAL_OFFSET) // DAY
     last = None if until is None else (micros(until) - 1 + LOCAL_OFFSET) // DAY
     return first, last
+
+
+def _during(since: datetime | None, until: datetime | None) -> list[sa.ColumnElement[bool]]:
+    """That an event happened on those days."""
+    first, last = _days(since, until)
+    found = []
+    if first is not None:
+        found.append(db.events.c.occurred_at >= first * DAY - LOCAL_OFFSET)
+    if last is not None:
+        found.append(db.events.c.occurred_at < (last + 1) * DAY - LOCAL_OFFSET)
+    return found
 
 
 def _group(key: str, tally: Sequence[int], few_decided: bool, few_withdrawn: bool) -> dict[str, Any]:

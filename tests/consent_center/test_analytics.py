@@ -33,6 +33,28 @@ def test_wilson_and_newcombe_are_the_published_numbers() -> None:
     assert [round(v, 4) for v in found.interval] == [0.0524, 0.3339]
 
 
+@settings(max_examples=100, deadline=None)
+@given(a=st.integers(0, 400), n=st.integers(1, 400), b=st.integers(0, 400), m=st.integers(1, 400))
+def test_the_numbers_are_those_of_scipy(a: int, n: int, b: int, m: int) -> None:
+    """Wilson's interval; the pooled z test, which is the chi-square test of the table; Fisher's."""
+    from scipy import stats
+
+    one, two = Proportion(min(a, n), n), Proportion(min(b, m), m)
+    theirs = stats.binomtest(one.successes, one.trials).proportion_ci(method="wilson")
+    assert one.interval() == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    table = [[x.successes, x.trials - x.successes] for x in (one, two)]
+    found = compare(one, two)
+    if found.test == "Fisher exact":
+        assert found.p_value == pytest.approx(min(1.0, stats.fisher_exact(table).pvalue))
+        if 0 < one.successes + two.successes < n + m:
+            assert stats.contingency.expected_freq(table).min() < 5
+    else:
+        assert stats.contingency.expected_freq(table).min() >= 5 - 1e-9
+        assert found.p_value == pytest.approx(
+            stats.chi2_contingency(table, correction=False).pvalue, abs=1e-12
+        )
+
+
 def test_few_people_get_the_exact_test() -> None:
     """Fisher's tea: 3 of 4 against 1 of 4, two-sided p = 0.4857."""
     found = compare(Proportion(1, 4), Proportion(3, 4))
@@ -152,11 +174,18 @@ def test_the_funnel_counts_displays_and_decisions(center: Center) -> None:
         "channel": "preference_page",
         **{"shown": 12, "decided": 11, "granted": 6, "suppressed": False},
     }
+    token = center.collection.link([("phone", phone(10))], "signup")["token"]
+    again = center.collection.view(token, "page", "en")  # who refused and then agrees is one person
+    for action in ("grant", "withdraw", "grant"):
+        center._clock.forward(minutes=1)
+        center.collection.answer(token, "page", again["ticket"], again["offers"][0]["key"], action)
+    (group,) = center.analytics.funnel()["groups"]
+    assert (group["decided"], group["granted"]) == (11, 7)
     few = center.analytics.funnel(least=12)["groups"][0]
-    assert (few["shown"], few["decided"], few["granted"]) == (12, None, None)
+    assert (few["shown"], few["decided"], few["granted"]) == (13, None, None)
     assert group["channel"] == "preference_page" and group["notice"] == "ads-notice"
     assert center.analytics.funnel(until=START - timedelta(days=2))["groups"] == []
-    assert center.analytics.funnel(least=13)["groups"][0]["shown"] is None
+    assert center.analytics.funnel(least=14)["groups"][0]["shown"] is None
 
 
 def test_an_experiment_counts_each_person_once(center: Center) -> None:
