@@ -119,6 +119,7 @@ def lookalike(as_json: bool, **given: Any) -> None:
     help="Of each of the provider's columns.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the synthetic data.")
+@click.option("--pooled/--no-pooled", default=True, show_default=True, help="Fit scikit-learn beside it.")
 @json_option
 def boost(
     rows: int,
@@ -128,6 +129,7 @@ def boost(
     depth: int,
     bins: str,
     seed: int,
+    pooled: bool,
     as_json: bool,
 ) -> None:
     """Boosted trees over columns of both sides (scikit-learn's make_classification)."""
@@ -139,6 +141,7 @@ def boost(
             (features_brand, features_provider),
             {"trees": trees, "depth": depth, "bins": int(bins)},
             seed=seed,
+            pooled=pooled,
             show=lambda w, d, t: bar.update(d, t, w),
         )
     emit(data, as_json, _show)
@@ -178,14 +181,22 @@ for _command in (gate, consent_api, ledger):
     "--features-provider", type=click.IntRange(1), default=10, show_default=True, help="The provider's."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the synthetic data.")
+@click.option("--pooled/--no-pooled", default=True, show_default=True, help="Fit scikit-learn beside it.")
 @json_option
-def joint_lr(rows: int, features_brand: int, features_provider: int, seed: int, as_json: bool) -> None:
+def joint_lr(
+    rows: int, features_brand: int, features_provider: int, seed: int, pooled: bool, as_json: bool
+) -> None:
     """Joint logistic regression on columns of both sides, scores of the brand's people."""
     from pec.bench import run
 
     with progress("bench joint-lr") as bar:
         data = run.joint_lr(
-            rows, features_brand, features_provider, seed=seed, show=lambda w, d, t: bar.update(d, t, w)
+            rows,
+            features_brand,
+            features_provider,
+            seed=seed,
+            pooled=pooled,
+            show=lambda w, d, t: bar.update(d, t, w),
         )
     emit(data, as_json, _show)
 

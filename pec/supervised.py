@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pec import metrics, pooled, tables
 from pec.errors import PecError
@@ -82,13 +84,32 @@ def figures(
     plain = model.predict(table, truth.astype(float), fit)
     out |= metrics.summary(value[held], truth[held])
     out["pooled_auc"] = metrics.auc(metrics.rank(plain[held], truth[held]))
-    if result.get("auc") is None or abs(result["auc"] - out["auc"]) > 1e-6:
-        raise PecError("pec.check", f"the node reports AUC {result.get('auc')}, its scores give {out['auc']}")
+    _same_auc(result, out["auc"])
     out["charts"] = {
         "histogram": metrics.histogram(value[held], truth[held]),
         "gain": metrics.gain_curve(ranking),
     }
     return out
+
+
+def held_out_auc(
+    folder: Path, result: dict[str, Any], truth: npt.NDArray[np.bool_], column: str = "margin"
+) -> float:
+    """AUC of the held-out people by the `scores.parquet`; `truth` bool[n] by line of the brand's file.
+
+    Raises `pec.check` when it is not the one that the node reports.
+    """
+    scores = pq.read_table(folder / "scores.parquet", columns=["row", column, "role"])
+    held = pc.equal(scores["role"], "held_out").to_numpy()
+    lines, value = scores["row"].to_numpy()[held], scores[column].to_numpy()[held]
+    auc = metrics.auc(metrics.rank(value, truth[lines]))
+    _same_auc(result, auc)
+    return auc
+
+
+def _same_auc(result: dict[str, Any], auc: float) -> None:
+    if result.get("auc") is None or abs(result["auc"] - auc) > 1e-6:
+        raise PecError("pec.check", f"the node reports AUC {result.get('auc')}, its scores give {auc}")
 
 
 def _r2(predicted: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from consent_center.records.assess import file_assessment
-from pec import __version__, outcome, plan, usage
+from pec import __version__, outcome, plan, supervised, usage
 from pec.bench import data
 from pec.errors import PecError
 from pec.network import LocalNetwork
@@ -102,9 +102,12 @@ def joint_lr(
     features_provider: int,
     *,
     seed: int = 1,
+    pooled: bool = True,
     show: Show | None = None,
 ) -> dict[str, Any]:
-    """A joint logistic regression on `make_classification` data, the same people at both sides."""
+    """A joint logistic regression on `make_classification` data, the same people at both sides; `pooled`:
+    scikit-learn beside it.
+    """
     with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:
         root, note = Path(scratch), show or silent
         note("making data", 0, 1)
@@ -112,11 +115,16 @@ def joint_lr(
         made = {"columns": ["*"], "private": {"label": "y", "holdout_seed": seed}}
         out, seen, keep = measure(root, Bench("joint-lr", files, made), note, None)
         stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
-        note("pooled fit", 0, 1)
-        left = pq.read_table(files.brand).to_pandas(self_destruct=True)
-        right = pq.read_table(files.provider).to_pandas(self_destruct=True).set_index("phone")
-        pooled_frame = left.join(right, on="phone").drop(columns=["phone", "y"])
-        figures = outcome.joint_lr(keep["folder"], seen["result"], pooled_frame, left["y"])
+        pooled_frame = labels = None
+        if pooled:
+            note("pooled fit", 0, 1)
+            left = pq.read_table(files.brand).to_pandas(self_destruct=True)
+            right = pq.read_table(files.provider).to_pandas(self_destruct=True).set_index("phone")
+            pooled_frame, labels = left.join(right, on="phone").drop(columns=["phone", "y"]), left["y"]
+        figures = outcome.joint_lr(keep["folder"], seen["result"], pooled_frame, labels)
+        if not pooled:
+            truth = pq.read_table(files.brand, columns=["y"])["y"].to_numpy() > 0
+            figures["auc"] = supervised.held_out_auc(keep["folder"], seen["result"], truth, "score")
         out |= {
             "rows": rows,
             "features_brand": features_brand,
@@ -169,7 +177,7 @@ def measure(
         seen, other = network.run(BRAND, request, watch=_progress(note), timeout=3600)
         seconds = time.perf_counter() - began
         spent = {n: usage.between(before[n], p.usage()) for n, p in network.parties.items()}
-        keep: dict[str, Any] = {"folder": root / "result"}
+        keep: dict[str, Any] = {"folder": root / "result", "other": other["result"]}
         keep["lines"] = network[PROVIDER].client.rows(seen["job_id"])
         network[BRAND].home.job(seen["job_id"]).rename(keep["folder"])
     out = {

@@ -51,10 +51,14 @@ def boost(
     params: dict[str, Any],
     *,
     seed: int = 1,
+    pooled: bool = True,
     show: Show | None = None,
 ) -> dict[str, Any]:
-    """A forest over `columns` of the brand and of the provider; `seconds` is the whole job with align."""
-    out = _run("boost", rows, columns, params, seed, show)
+    """A forest over `columns` of the brand and of the provider; `seconds` is the whole job with align.
+
+    `pooled`: scikit-learn beside it.
+    """
+    out = _run("boost", rows, columns, params, seed, pooled, show)
     return {**out, **params}
 
 
@@ -64,6 +68,7 @@ def _run(
     columns: tuple[int, int],
     params: dict[str, Any],
     seed: int,
+    pooled: bool,
     show: Show | None,
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:
@@ -75,17 +80,24 @@ def _run(
         request = {"columns": ["*"], "params": params, "private": private}
         out, seen, keep = measure(root, Bench(kind, made, request), note)
         stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
+        measured = {
+            "rows": rows,
+            "features_brand": columns[0],
+            "features_provider": columns[1],
+            "train_seconds": stages["fit"],
+            "score_seconds": stages["release"],
+            "disk_bytes": {"brand": seen["result"]["disk_bytes"], "provider": keep["other"]["disk_bytes"]},
+        }
+        if not pooled:
+            labels = pq.read_table(made.brand, columns=["label"])["label"].to_numpy()
+            auc = supervised.held_out_auc(keep["folder"], seen["result"], labels > 0)
+            counts = {name: seen["result"][name] for name in ("fitted", "held_out")}
+            return out | measured | {"auc": auc, "pooled_auc": None, **counts}
         note("pooled fit", 0, 1)
         brand, provider = (pd.read_parquet(path) for path in (made.brand, made.provider))
         pairs = oracle.join(brand["phone"], provider["phone"], "phone")
         frames = (brand.drop(columns="phone"), provider.drop(columns="phone"), pairs)
         learned = {"columns": list(frames[1].columns), "notes": []}
         figures = supervised.figures(kind, keep["folder"], seen["result"], learned, "label", frames)
-        return out | {
-            "rows": rows,
-            "features_brand": columns[0],
-            "features_provider": columns[1],
-            "train_seconds": stages["fit"],
-            "score_seconds": stages["release"],
-            **{name: figures[name] for name in ("auc", "pooled_auc", "fitted", "held_out")},
-        }
+        found = {name: figures[name] for name in ("auc", "pooled_auc", "fitted", "held_out")}
+        return out | measured | found

@@ -67,7 +67,12 @@ class Labels:
         k = len(self.rows)
         if not (len(self.y) == len(self.train) == len(self.held) == len(self.own.bins) == k):
             raise LocalError("protocol.argument", "rows, y, train, held and own bins must have one length")
-        if len(np.unique(self.rows)) != k or (k and not 0 <= self.rows.min() <= self.rows.max() < total):
+        good = not k or 0 <= self.rows.min() <= self.rows.max() < total
+        if good:
+            seen = np.zeros(total, dtype=bool)
+            seen[self.rows] = True
+            good = np.count_nonzero(seen) == k
+        if not good:
             raise LocalError("protocol.argument", f"rows must be distinct and from 0 to {total - 1}")
         if (self.train & self.held).any():
             raise LocalError("protocol.argument", "a row can't be in the training and held out")

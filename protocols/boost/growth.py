@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Sums of a tree's gradients stay below this in fixed point (README, section 5).
 ROOM = 1 << 30
 
+#: Rows whose gradients are computed at a time.
+PART = 1 << 20
+
 #: Bins of the brand's own columns.
 OWN_BINS = 256
 
@@ -56,6 +59,9 @@ class Forest:
         )
         self._theirs = tree.Columns(categorical, missing, _signs(learning.monotone_provider, self.columns))
         self._gains = np.zeros(own.bins.shape[1]), np.zeros(self.columns)
+        self._g, self._h = np.zeros(len(labels.rows)), np.zeros(len(labels.rows))
+        self._known = np.zeros(total, dtype=bool)  # rows of the brand's people
+        self._known[labels.rows] = True
         self._start = tree.start(labels.y[labels.train], learning.objective)
         self._margin = np.full(len(labels.rows), self._start)
         self._best_margin = self._margin  # of the least held-out loss
@@ -119,9 +125,11 @@ class Forest:
             used_rows &= self._draw(len(used_rows)) < learning.row_share
             if not used_rows.any():
                 used_rows = labels.train.copy()
-        y = np.where(used_rows, labels.y, 0.0)
-        g, h = tree.gradients(self._margin, y, learning.objective)
-        self._g, self._h = np.where(used_rows, g, 0.0), np.where(used_rows, h, 0.0)
+        for at in range(0, len(used_rows), PART):
+            part = slice(at, at + PART)
+            y = np.where(used_rows[part], labels.y[part], 0.0)
+            g, h = tree.gradients(self._margin[part], y, learning.objective)
+            self._g[part], self._h[part] = np.where(used_rows[part], (g, h), 0.0)
         self._train = used_rows
         self._own_used = self._sample(labels.own.bins.shape[1])
         self._used = self._sample(self.columns)
@@ -152,10 +160,10 @@ class Forest:
         largest = max(float(np.abs(self._g).sum()), float(self._h.sum()), 2.0**-40)
         # One unit a row is what rounding can add to a sum.
         self._scale = 2.0 ** math.floor(math.log2((ROOM - len(self._g)) / largest))
-        out = np.zeros((self._total, 2), dtype=np.int64)
-        out[self._labels.rows, 0] = np.rint(self._g * self._scale)
-        out[self._labels.rows, 1] = np.rint(self._h * self._scale)
-        return out.astype(np.uint32)
+        out = np.zeros((self._total, 2), dtype=np.uint32)
+        for word, values in enumerate((self._g, self._h)):
+            out[self._labels.rows, word] = np.rint(values * self._scale).astype(np.int32).view(np.uint32)
+        return out
 
     # ---- a level -------------------------------------------------------------------------------------------
 
@@ -179,12 +187,15 @@ class Forest:
         if self._first is None:
             self._first = opened[0]
         open_nodes = sorted(self._open)
-        slot = np.full(len(self._nodes), -1, dtype=np.int64)
-        slot[open_nodes] = np.arange(len(open_nodes))
-        mine = self._rows.nodes[self._labels.rows]
-        bins = np.ascontiguousarray(self._labels.own.bins[:, self._own_used])
-        where = np.where(self._train, slot[mine], -1)
-        own = tree.histogram(bins, where, self._g, self._h, len(open_nodes), OWN_BINS)
+        slot, count = slots_of(open_nodes, len(self._nodes))
+        own = tree.histogram(
+            self._labels.own.bins,
+            self._own_used,
+            slot[self._rows.nodes[self._labels.rows]],
+            (self._g, self._h),
+            count,
+            OWN_BINS,
+        )
         self.chosen: dict[int, tuple[int, tree.Split]] = {}
         heads = bytearray()
         for number in open_nodes:
@@ -247,18 +258,18 @@ class Forest:
     def _mark_own(self) -> None:
         """Sides at the brand's splits: of its people by their bins, of all other rows by lot (README,
         section 6)."""
-        rows, bins = self._labels.rows, self._labels.own.bins
-        mine = self._rows.nodes[rows]
-        others = np.ones(self._total, dtype=bool)
-        others[rows] = False
-        for number in self._splits_of(OWN):
+        splits, known = self._splits_of(OWN), len(self._nodes)
+        if not splits:
+            return
+        columns, lefts = np.full(known, -1, dtype=np.int64), np.zeros((known, OWN_BINS), dtype=bool)
+        for number in splits:
             split = self.chosen[number][1]
-            people = np.flatnonzero(mine == number)
-            left = split.left[bins[people, split.column]]
-            self._rows.bit[rows[people]] = left
-            strangers = np.flatnonzero(others & (self._rows.nodes == number))
-            share = float(left.mean()) if len(left) else 0.5
-            self._rows.bit[strangers] = self._draw(len(strangers)) < share
+            columns[number], lefts[number] = split.column, split.left
+        people = self._rows.mark_people(self._labels.rows, self._labels.own.bins, columns, lefts)
+        shares = np.where(people.sum(axis=1) > 0, people[:, 1] / np.maximum(people.sum(axis=1), 1), 0.5)
+        strangers = int(self._rows.sizes(known)[splits].sum() - people.sum())
+        if strangers:
+            self._rows.mark_strangers(self._known, columns, shares, self._draw(strangers))
 
     def bits_bytes(self) -> int:
         return self._rows.bytes_of(self._splits_of(THEIRS), len(self._nodes))
@@ -272,8 +283,7 @@ class Forest:
         left = np.full(known, -1, dtype=np.int16)
         following: dict[int, tree.Node] = {}
         pairs: list[tuple[int, int]] = []
-        mine = self._rows.nodes[labels.rows]
-        goes = self._rows.bit[labels.rows].astype(bool)
+        sums = self._rows.went_left(labels.rows, self._train, self._g, self._h, known)
         for number, node in sorted(self._open.items()):
             if number not in self.chosen:
                 self._nodes[number] = BrandNode(
@@ -287,9 +297,7 @@ class Forest:
             left[number] = child
             bins = tuple(int(b) for b in np.flatnonzero(split.left)) if kind == OWN else ()
             self._nodes[number] = BrandNode(kind, node.rows, 0.0, split.column, bins, child, split.gain)
-            here = (mine == number) & self._train & goes
-            count = int(here.sum())
-            exact = float(self._g[here].sum()), float(self._h[here].sum())
+            exact, count = (float(sums[number, 0]), float(sums[number, 1])), int(sums[number, 2])
             pair = tree.children(node, split, (count, node.rows - count), exact, l2)
             following[child], following[child + 1] = pair
             pairs.append((child, child + 1))

@@ -60,6 +60,41 @@ def _sides(nodes: Any, bins: Any, columns: Any, masks: Any, bit: Any) -> None:
             bit[i] = masks[nodes[i], bins[i, column]]
 
 
+@compiled
+def _people(rows: Any, nodes: Any, bins: Any, columns: Any, lefts: Any, bit: Any, counts: Any) -> None:
+    """bit of the row of person i whose node has a column: lefts[node, bin]; counts[node, bit] of them."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        node = nodes[row]
+        if columns[node] >= 0:
+            side = np.int64(lefts[node, bins[i, columns[node]]])
+            bit[row] = side
+            counts[node, side] += 1
+
+
+@compiled
+def _strangers(known: Any, nodes: Any, columns: Any, shares: Any, draws: Any, bit: Any) -> None:
+    """bit of the other rows whose node has a column: 1 with the chance shares[node], by the draws in turn."""
+    at = 0
+    for i in range(nodes.shape[0]):
+        node = nodes[i]
+        if not known[i] and columns[node] >= 0:
+            bit[i] = draws[at] < shares[node]
+            at += 1
+
+
+@compiled
+def _went_left(rows: Any, nodes: Any, bit: Any, used: Any, g: Any, h: Any, sums: Any) -> None:
+    """sums[node] += (g, h, 1) of the people in use whose bit is 1; sums float64[known, 3]."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        if used[i] and bit[row]:
+            node = nodes[row]
+            sums[node, 0] += g[i]
+            sums[node, 1] += h[i]
+            sums[node, 2] += 1.0
+
+
 @dataclass
 class Rows:
     """Where m rows are in the tree that grows. `nodes` int16[m]; `bit` uint8[m] of the level's splits."""
@@ -97,6 +132,39 @@ class Rows:
     def mark(self, bins: npt.NDArray[np.uint8], columns: Index, masks: npt.NDArray[np.bool_]) -> None:
         """Set the bits of the rows in nodes with columns[node] ≥ 0 by masks bool[known, bins]."""
         _sides(self.nodes, bins, columns, masks, self.bit)
+
+    def mark_people(
+        self, people: Index, bins: npt.NDArray[np.uint8], columns: Index, lefts: npt.NDArray[np.bool_]
+    ) -> Index:
+        """Set the bits of the people's rows in nodes with columns[node] ≥ 0, by their bins uint8[k, F] and
+        lefts bool[known, bins]; int64[known, 2]: people by node and bit."""
+        counts = np.zeros((len(columns), 2), dtype=np.int64)
+        _people(people, self.nodes, bins, columns, lefts, self.bit, counts)
+        return counts
+
+    def mark_strangers(
+        self,
+        known: npt.NDArray[np.bool_],
+        columns: Index,
+        shares: npt.NDArray[np.float64],
+        draws: npt.NDArray[np.float64],
+    ) -> None:
+        """The bits of all rows but those `known` bool[m], where columns[node] ≥ 0: 1 with the chance
+        shares[node]. `draws`, uniform in [0, 1), are one for each of them."""
+        _strangers(known, self.nodes, columns, shares, draws, self.bit)
+
+    def went_left(
+        self,
+        people: Index,
+        used: npt.NDArray[np.bool_],
+        g: npt.NDArray[np.float64],
+        h: npt.NDArray[np.float64],
+        known: int,
+    ) -> npt.NDArray[np.float64]:
+        """float64[known, 3]: sums of g, of h and number of the people in use whose bit is 1, by node."""
+        sums = np.zeros((known, 3))
+        _went_left(people, self.nodes, self.bit, used, g, h, sums)
+        return sums
 
     def advance(self, left: npt.NDArray[np.int16]) -> None:
         """left int16[known]: number of the left child of a split node, −1 for any other."""

@@ -151,22 +151,27 @@ def children(
 
 
 @compiled
-def _histogram(bins: Any, slot: Any, g: Any, h: Any, sums: Any) -> None:
-    """sums[slot[i], f, bins[i, f]] += (g[i], h[i]) where slot[i] is not −1; sums float64[S, F, B, 2]."""
+def _histogram(bins: Any, used: Any, slot: Any, g: Any, h: Any, sums: Any) -> None:
+    """sums[slot[i], u, bins[i, used[u]]] += (g[i], h[i]) of rows in use (h > 0) whose slot is not −1."""
     for i in range(bins.shape[0]):
         s = slot[i]
-        if s < 0:
+        if s < 0 or h[i] <= 0:
             continue
-        for f in range(bins.shape[1]):
-            b = bins[i, f]
-            sums[s, f, b, 0] += g[i]
-            sums[s, f, b, 1] += h[i]
+        for u in range(used.shape[0]):
+            b = bins[i, used[u]]
+            sums[s, u, b, 0] += g[i]
+            sums[s, u, b, 1] += h[i]
 
 
 def histogram(
-    bins: npt.NDArray[np.uint8], slot: npt.NDArray[np.int64], g: Floats, h: Floats, slots: int, count: int
+    bins: npt.NDArray[np.uint8],
+    used: npt.NDArray[np.int64],
+    slot: npt.NDArray[np.int16],
+    values: tuple[Floats, Floats],
+    slots: int,
+    count: int,
 ) -> Floats:
-    """float64[slots, F, count, 2] of the brand's own columns."""
-    sums = np.zeros((slots, bins.shape[1], count, 2))
-    _histogram(bins, slot, g, h, sums)
+    """float64[slots, U, count, 2]: sums of (g, h) by slot, column in use and bin; slot int16[n], −1: none."""
+    sums = np.zeros((slots, len(used), count, 2))
+    _histogram(bins, used, slot, *values, sums)
     return sums
