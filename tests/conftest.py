@@ -13,6 +13,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# Test processes, and the nodes that they start, share the cores: threads that go round in a loop until BLAS
+# or OpenMP has work for them would take the cores from who has some. Read when the libraries are loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # The same examples on every machine, so that a commit passes or fails for everybody. `explore` draws others
 # at each run: HYPOTHESIS_PROFILE=explore, and --hypothesis-seed=N to have a run again.
 hypothesis.settings.register_profile("fixed", derandomize=True, print_blob=True, database=None)
