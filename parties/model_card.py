@@ -32,6 +32,7 @@ METRICS: dict[str, Text] = {
     "fitted": ("参与拟合的人数", "people in the fit"),
     "rows_fit": ("参与拟合的人数", "people in the fit"),
     "seeds_matched": ("匹配的种子", "seeds matched"),
+    "bags": ("平均的模型数（bagging）", "models averaged (bagging)"),
     "trees": ("树的数量", "trees"),
     "steps": ("步数", "steps"),
 }

@@ -65,8 +65,8 @@ def fits() -> None:
     rng = np.random.default_rng(1)
     phi = np.asfortranarray(rng.standard_normal((ROWS, COLUMNS), dtype=np.float32))
     names = tuple(f"x{k}" for k in range(COLUMNS))
-    for epsilon, l1 in ((None, 0.0), (2.0, 0.0), (None, 0.1)):
-        terms = lookalike.Terms(epsilon=epsilon, minimum_seeds=10, max_rows=1 << 16, l1=l1)
+    for epsilon, l1, bags in ((None, 0.0, 1), (2.0, 0.0, 1), (None, 0.1, 2)):
+        terms = lookalike.Terms(epsilon=epsilon, minimum_seeds=10, max_rows=1 << 16, l1=l1, bags=bags)
         seeds = np.arange(SEEDS, dtype=np.int64)
         features = lookalike.Features(phi.copy(order="F"), names, session, terms, os.urandom)
         pump(lookalike.Labels(seeds, ROWS, session, terms, os.urandom), features)

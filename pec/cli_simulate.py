@@ -93,6 +93,13 @@ def simulate() -> None:
     help="Its part that makes weights zero (elastic net).",
 )
 @click.option(
+    "--bags",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Average so many models, each of a random half of seeds and rows.",
+)
+@click.option(
     "--hidden-share",
     type=click.FloatRange(0, 0.9),
     help="Assumed share of seed-like people among the others; gives a corrected AUC.",
@@ -106,6 +113,8 @@ def lookalike(**given: Any) -> int:
         raise click.UsageError("--delta and --clip are settings of the noise that --epsilon asks for")
     alpha, ratio = given.pop("alpha"), given.pop("l1_ratio")
     params = {"features": given.pop("features"), "l2": alpha * (1 - ratio), "l1": alpha * ratio}
+    if (bags := given.pop("bags")) > 1:
+        params["bags"] = bags
     hidden = given.pop("hidden_share")
     return _run("lookalike", given, params, {} if hidden is None else {"hidden_share": hidden})
 

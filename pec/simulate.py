@@ -360,7 +360,7 @@ def _figures(
     out = outcome.lookalike(folder, result, lines, frame, used, left_out, penalty)
     out |= {
         name: inputs.params.get(name, usual)
-        for name, usual in (("features", "linear"), ("l1", 0.0), ("l2", 1.0))
+        for name, usual in (("features", "linear"), ("l1", 0.0), ("l2", 1.0), ("bags", 1))
     }
     weights = np.array(list(learned["weights"].values()))
     out |= {"columns": len(weights), "columns_zero": int(np.count_nonzero(weights == 0))}

@@ -31,7 +31,6 @@ from parties.kinds import common, transfer
 from parties.kinds.metrics import detailed, measure, reach
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from protocols import lookalike
-from protocols.security import SEEDS_PER_COLUMN
 
 #: Share of the matched seeds that are kept from the fit, to measure it.
 HOLDOUT = 0.2
@@ -48,6 +47,7 @@ PARAMS = {
     "malicious": common.is_yes_or_no,
     "l2": common.is_number(1e-6, 1e6),
     "l1": common.is_number(0.0, 1e6),
+    "bags": common.is_whole(1, lookalike.terms.MOST_BAGS),
     "features": lambda value: value in transforms.FORMS,
     "privacy": lambda value: value is None or isinstance(value, dict),
 }
@@ -98,6 +98,7 @@ def terms_of(spec: JobSpec, agreement: Agreement) -> lookalike.Terms:
     if "l2" in spec.params:
         chosen["l2"] = float(spec.params["l2"])
     chosen["l1"] = float(spec.params.get("l1", 0.0))
+    chosen["bags"] = int(spec.params.get("bags", 1))
     return lookalike.Terms(**chosen)
 
 
@@ -157,7 +158,7 @@ def fit_brand(ctx: StageContext) -> None:
     train = np.setdiff1d(seeds, held, assume_unique=True)
     terms = terms_of(ctx.spec, ctx.agreement)
     # Without noise the provider gets the exact number of seeds anyway, as the sum of its intercept.
-    at_most = len(train) // SEEDS_PER_COLUMN if terms.epsilon is None else None
+    at_most = len(train) // terms.seeds_per_column if terms.epsilon is None else None
     ctx.channel.send_json({"columns_at_most": at_most})
     machine = lookalike.Labels(
         number[train], int(provider_alive.sum()), ctx.channel.session("fit"), terms, os.urandom
@@ -171,6 +172,7 @@ def fit_brand(ctx: StageContext) -> None:
         delta=terms.delta if terms.epsilon is not None else None,
         noise_scale=learned.noise_scale,
         columns=learned.columns,
+        bags=terms.bags,
     )
 
 
@@ -228,7 +230,10 @@ def fit_provider(ctx: StageContext) -> None:
         iterations=fit.iterations,
         weights=weights,
         intercept=fit.intercept,
+        bags=fit.bags,
     )
+    if fit.spread is not None:
+        ctx.result["spread"] = dict(zip(plan.names, fit.spread.tolist(), strict=True))
     _write_json(
         ctx, "model.json", {"plan": plan.to_document(), "weights": weights, "fit": _fit_document(fit)}
     )
@@ -245,8 +250,8 @@ def _columns_at_most(message: dict[str, Any]) -> int | None:
 
 
 def _fit_document(fit: lookalike.FitResult) -> dict[str, Any]:
-    kept = asdict(fit)
-    return {**kept, "weights": fit.weights.tolist(), "z": fit.z.tolist()}
+    arrays = {"weights": fit.weights.tolist(), "z": fit.z.tolist()}
+    return {**asdict(fit), **arrays, "spread": None if fit.spread is None else fit.spread.tolist()}
 
 
 # -- score ---------------------------------------------------------------------------------------------------
@@ -348,7 +353,8 @@ LOOKALIKE = JobKind(
         ),
         "provider": (
             "the brand's number of seeds, padded, without noise exactly; if the job stops, whether too few",
-            "the sum of each of its columns over the matched seeds, with noise if the parties agreed on it",
+            "the sum of each of its columns over the matched seeds, with noise if the parties agreed on it; "
+            "with `bags`, one sum for each random half of the seeds instead",
             "its own model; not which of its people are seeds",
         ),
         "brand.zh": (
@@ -359,7 +365,7 @@ LOOKALIKE = JobKind(
         ),
         "provider.zh": (
             "品牌方种子人数（填充后；无噪声时为精确值）；若任务中止，是否因种子过少",
-            "其各列在匹配种子上的总和（含约定噪声）",
+            "其各列在匹配种子上的总和（含约定噪声）；若设 `bags`，则为每个随机一半种子上的总和",
             "自己的模型；不知道哪些人是种子",
         ),
     },

@@ -138,11 +138,15 @@ def centred(values: I64, agreed: Plan) -> I64:
     return np.where(values >= t // 2, values - t, values)
 
 
-def masked_step(answers: I64, agreed: Plan, result: R) -> Step[R]:
-    """Return the (noisy) masked answers, reduced modulo t, and end with `result`."""
+def masked(answers: I64, agreed: Plan) -> bytes:
+    """The message that returns the (noisy) masked answers, reduced modulo t."""
     values = np.mod(answers, np.int64(agreed.plain_modulus)).astype("<u8").tobytes()
-    reply = messages.Masked(agreed.plain_bits, values)  # type: ignore[arg-type]
-    return Step((messages.TO_PROVIDER.encode(reply),), Done(result))
+    return messages.TO_PROVIDER.encode(messages.Masked(agreed.plain_bits, values))  # type: ignore[arg-type]
+
+
+def masked_step(answers: I64, agreed: Plan, result: R) -> Step[R]:
+    """Return the masked answers and end with `result`."""
+    return Step((masked(answers, agreed),), Done(result))
 
 
 class Brand(Machine[I64 | None]):

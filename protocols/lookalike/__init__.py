@@ -18,7 +18,8 @@ LEAKAGE = {
     "brand": ("number of columns", "scale of the noise"),
     "provider": (
         "padded seed count",
-        "sum of each column over the seeds and the seed count, with the agreed noise",
+        "sum of each column over the seeds and the seed count, with the agreed noise; with bags, those of "
+        "each bag's random half of the seeds instead",
         "its own model",
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,11 @@ import numpy.typing as npt
 from protocols.errors import LocalError, PeerError
 from protocols.linear_query import brand
 from protocols.linear_query.ring import I64
+from protocols.lookalike.bags import bag_session, half
 from protocols.lookalike.messages import TO_BRAND, TO_PROVIDER, Opening, Shape
 from protocols.lookalike.noise import add_noise
 from protocols.lookalike.terms import Terms, agree, padded, terms_digest
 from protocols.machine import Machine, Step
-from protocols.security import SEEDS_PER_COLUMN
 
 
 @dataclass(frozen=True)
@@ -85,22 +86,37 @@ class WaitShape:
             raise PeerError(
                 "protocol.too_large", f"{shape.columns} columns announced, 1 to {terms.max_columns} agreed"
             )
-        if terms.epsilon is None and self._seeds < SEEDS_PER_COLUMN * shape.columns:
+        if terms.epsilon is None and self._seeds < terms.seeds_per_column * shape.columns:
             # Exact sums of as many columns as there are seeds can be solved for the seeds (arXiv 2205.04166).
             raise LocalError(
                 "lookalike.columns",
-                f"{self._seeds} seeds for {shape.columns} columns; without noise {SEEDS_PER_COLUMN} seeds a "
-                "column are needed: agree on an epsilon, use more seeds or fewer columns",
+                f"{self._seeds} seeds for {shape.columns} columns; without noise {terms.seeds_per_column} "
+                "seeds a column are needed (ten for each bag): agree on an epsilon, use more seeds or fewer "
+                "columns",
             )
         agreed = agree(terms, len(self._y), shape.columns, self._size)
         result = LabelsResult(agreed.real_noise_scale, self._size, shape.columns)
 
-        def then(answers: I64) -> Step[LabelsResult]:
-            if agreed.noise_scale is not None:
-                answers = add_noise(answers, agreed.noise_scale)
-            return brand.masked_step(answers, agreed.plan, result)
+        def ask(bag: int) -> Step[LabelsResult]:
+            y = self._y
+            if terms.bags > 1:  # README 4.6: each seed by a coin of its own, whatever the other bags have
+                y = y.copy()
+                seeds = np.flatnonzero(y)
+                y[seeds] = half(len(seeds), self._rng)
 
-        def values(start: int, stop: int) -> I64:
-            return self._y[start:stop].astype(np.int64)
+            def then(answers: I64) -> Step[LabelsResult]:
+                if agreed.noise_scale is not None:
+                    answers = add_noise(answers, agreed.noise_scale)
+                if bag + 1 == terms.bags:
+                    return brand.masked_step(answers, agreed.plan, result)
+                following = ask(bag + 1)
+                first = brand.masked(answers, agreed.plan)
+                return Step(chain((first,), following.send), following.then, following.progress)
 
-        return brand.steps(agreed.plan.query, values, self._session, self._rng, then)
+            def values(start: int, stop: int) -> I64:
+                return y[start:stop].astype(np.int64)
+
+            session = bag_session(self._session, terms.bags, bag)
+            return brand.steps(agreed.plan.query, values, session, self._rng, then)
+
+        return ask(0)

@@ -14,6 +14,7 @@ from protocols.parallel import parallel
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
 
 #: Rows a block: a block of a hundred float32 columns stays in the second-level cache.
 BLOCK = 1024
@@ -28,6 +29,21 @@ def differing(columns: F32, usual: F32) -> npt.NDArray[np.int64]:
     """How many rows of each column differ from `usual[j]`, int64[d]."""
     counts = [np.count_nonzero(values != common) for values, common in zip(columns, usual, strict=True)]
     return np.array(counts, dtype=np.int64)
+
+
+@parallel
+def _take(columns: F32, rows: I64, out: F32) -> None:
+    for j in prange(columns.shape[0]):
+        values, target = columns[j], out[j]
+        for i in range(rows.shape[0]):
+            target[i] = values[rows[i]]
+
+
+def some_rows(phi: F32, rows: I64) -> F32:
+    """phi[rows], float32[len(rows), d] in Fortran order."""
+    out = np.empty((phi.shape[1], len(rows)), np.float32)
+    _take(phi.T, rows, out)
+    return out.T
 
 
 @parallel

@@ -10,11 +10,14 @@ from protocols.errors import LocalError
 from protocols.labels import label
 from protocols.linear_query import Plan, Query, plan
 from protocols.lookalike.noise import noise_scale
-from protocols.security import PADDING_FLOOR, PADDING_MANTISSA_BITS
+from protocols.security import PADDING_FLOOR, PADDING_MANTISSA_BITS, SEEDS_PER_COLUMN
 
 #: Quantisation below this many bits would cost accuracy silently; the run is refused instead.
 LEAST_BITS = 12
 MOST_BITS = 20
+
+#: Models of one run at the most.
+MOST_BAGS = 64
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Terms:
     minimum_level      without noise, a column in which fewer rows than this differ from all others is refused
     l2                 penalty (l2/2)|w|^2, equal to 1/C of scikit-learn; the intercept is not penalised
     l1                 penalty l1 |w|_1 beside it (elastic net): weights that say little become zero
+    bags               models, each of a random half of the seeds and of the rows, whose scores are averaged;
+                       the noise grows so that epsilon holds for all of them together
     quantisation_bits  most bits, with the sign, of a quantised feature, 12 to 20; fewer are taken when the
                        sizes require it (see `agree`)
     max_rows, max_columns  what this side accepts from the other
@@ -39,9 +44,15 @@ class Terms:
     minimum_level: int = 10
     l2: float = 1.0
     l1: float = 0.0
+    bags: int = 1
     quantisation_bits: int = MOST_BITS
     max_rows: int = 1 << 31
     max_columns: int = 4096
+
+    @property
+    def seeds_per_column(self) -> int:
+        """Without noise, seeds that each column needs: every bag gives away a sum of each."""
+        return SEEDS_PER_COLUMN * self.bags
 
     def __post_init__(self) -> None:
         checks = {
@@ -52,6 +63,7 @@ class Terms:
             "minimum_level": self.minimum_level >= 1,
             "l2": math.isfinite(self.l2) and self.l2 > 0,
             "l1": math.isfinite(self.l1) and self.l1 >= 0,
+            "bags": 1 <= self.bags <= MOST_BAGS,
             "quantisation_bits": LEAST_BITS <= self.quantisation_bits <= MOST_BITS,
             "max_rows": 1 <= self.max_rows <= 1 << 40,
             "max_columns": 1 <= self.max_columns <= 16_000,
@@ -93,7 +105,7 @@ class Agreed:
 
     largest       quantised features lie in [-largest, largest]
     common_step   with noise: one real unit a quantum for all columns; None: each column has its own
-    sensitivity   with noise: most by which one label moves the quantised z, Euclidean
+    sensitivity   with noise: most by which one label moves the quantised z of one bag, Euclidean
     noise_scale   with noise: scale of the discrete Gaussian, in quanta
     """
 
@@ -135,7 +147,8 @@ def _with_bits(terms: Terms, rows: int, columns: int, padded_seeds: int, bits: i
         # covers the floating-point error of computing the norm, the quotient and this line.
         step = max(terms.clip, 1.0) / largest
         sensitivity = math.hypot(terms.clip, 1.0) / step + math.sqrt(columns + 1) / 2 + 1
-        scale = noise_scale(terms.epsilon, terms.delta, sensitivity)
+        # README 5.5: a label may be in every bag, and the bags' z together are one vector.
+        scale = noise_scale(terms.epsilon, terms.delta, sensitivity * math.sqrt(terms.bags))
         # Beyond 9 scales with probability below 2 exp(-81/2) < 2^-57 a coordinate; a power of two, so that a
         # last-digit difference between two machines' floats can't give two plans.
         headroom = 1 << math.ceil(math.log2(9 * scale))

@@ -182,13 +182,17 @@ def test_lookalike_with_crosses_elastic_net_and_columns_that_are_streamed(files,
     # As a Φ that is too large for memory, and to be kept until the scores.
     monkeypatch.setattr(lookalike, "KEPT_BYTES", 0)
     monkeypatch.setattr(features, "IN_MEMORY", 0)
-    params = {"features": "crosses", "l1": 6.0, "l2": 2.0}
+    # And the average of two models, whose spread stands beside the weights.
+    params = {"features": "crosses", "l1": 6.0, "l2": 2.0, "bags": 2}
     job = spec("lookalike", columns=["x0", "x1", "city"], params=params)
     done = run_job(job, agreement(), sides(files, {"label": "loyal", "holdout_seed": 7}), tmp_path)
     assert not done.errors and "phi" not in done.provider.carry
     weights = done.provider.result["weights"]
     assert any(" × " in name for name in weights) and any(">" in name for name in weights)
     assert 0 < sum(w == 0 for w in weights.values()) < len(weights)
+    assert done.brand.result["bags"] == done.provider.result["bags"] == 2
+    assert done.provider.result["spread"].keys() == weights.keys()
+    assert 0 < max(done.provider.result["spread"].values()) < 1
     scores = pd.read_parquet(tmp_path / "brand" / "scores.parquet")
     plan = json.loads((tmp_path / "provider" / "model.json").read_text())["plan"]
     phi = features.matrix(features.Plan.from_document(plan), done.provider.view)
@@ -457,6 +461,7 @@ PRIVACY = {"epsilon": 2.0, "delta": 1e-6, "clip": 3.0}
         (spec("lookalike", columns=["x"], outputs={"scores": "provider"}), {}, "job.spec"),
         (spec("lookalike", columns=["x"], params={"l2": 0}), {}, "job.spec"),
         (spec("lookalike", columns=["x"], params={"l2": True}), {}, "job.spec"),
+        (spec("lookalike", columns=["x"], params={"bags": 65}), {}, "job.spec"),
         (
             spec("lookalike", columns=["x"], params={"privacy": None}),
             {"privacy": PRIVACY},

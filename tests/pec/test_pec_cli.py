@@ -512,12 +512,23 @@ def test_options_of_a_lookalike_become_the_job_that_both_sign(
 
     monkeypatch.setattr(simulation, "run", stop)
     files = ("--brand", two_files[0], "--provider", two_files[1])
-    shape = ("--features", "crosses", "--alpha", "8", "--l1-ratio", "0.75", "--hidden-share", "0.1")
+    shape = (
+        "--features",
+        "crosses",
+        "--alpha",
+        "8",
+        "--l1-ratio",
+        "0.75",
+        "--hidden-share",
+        "0.1",
+        "--bags",
+        "3",
+    )
     error_of(
         *SIMULATE, *files, "--label", "loyal", *shape, "--epsilon", "8", "--delta", "1e-5", "--clip", "4"
     )
     (inputs,) = seen
-    assert inputs.params == {"features": "crosses", "l1": 6.0, "l2": 2.0}
+    assert inputs.params == {"features": "crosses", "l1": 6.0, "l2": 2.0, "bags": 3}
     assert (inputs.epsilon, inputs.delta, inputs.clip) == (8.0, 1e-5, 4.0)
     made = simulation._request(simulation.prepare(inputs))
     assert made["params"] == inputs.params and made["private"]["hidden_share"] == 0.1
