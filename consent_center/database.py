@@ -241,6 +241,16 @@ def blob_column(connection: sa.Connection, query: sa.Select[Any]) -> bytes:
     return b"".join(chain.from_iterable(raw(connection, query)))
 
 
+def joined(
+    connection: sa.Connection, blobs: sa.Column[Any], numbers: sa.Column[Any]
+) -> sa.ColumnElement[str]:
+    """The blobs (of one length) and numbers (from 0) of all rows as one text, in hexadecimal; in any order.
+
+    A row is its blob and 8 bytes, big-endian. None where there is no row.
+    """
+    return dialects.joined(connection, blobs, numbers)
+
+
 def raw(connection: sa.Connection, query: sa.Select[Any]) -> Any:
     """A cursor of the driver; its rows are plain tuples, made one at a time (no garbage to collect)."""
     return dialects.cursor(connection, query)

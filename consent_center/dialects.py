@@ -123,6 +123,18 @@ def cursor(connection: sa.Connection, query: sa.Select[Any]) -> Any:
     return found
 
 
+def joined(
+    connection: sa.Connection, blobs: sa.Column[Any], numbers: sa.Column[Any]
+) -> sa.ColumnElement[str]:
+    """See `database.joined`."""
+    if connection.dialect.name == "sqlite":
+        row = sa.func.hex(blobs, type_=sa.Text) + sa.func.printf("%016x", numbers, type_=sa.Text)
+    else:
+        low = sa.func.lpad(sa.func.to_hex(numbers), 16, "0", type_=sa.Text)
+        row = sa.func.encode(blobs, "hex", type_=sa.Text) + low
+    return sa.func.aggregate_strings(row, "")
+
+
 class Prepared:
     """A Core statement of the way of a single call: put into words once, then run at the driver.
 

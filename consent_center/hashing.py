@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,29 @@ _SPLIT = 20_000
 #: Below this many rows hashlib does it: with kernels that are loaded already, and without.
 _FEW, _FEW_UNLOADED = 16, 2048
 _KERNELS = "consent_center.hashing_kernels"
+
+
+class Batches(Protocol):
+    """Quicker hashes of many texts: text i is data[offsets[i] : offsets[i + 1]]; uint8[n, 32]."""
+
+    def digests(self, prefix: bytes, data: Bytes2, offsets: Ints) -> Bytes2: ...
+    def hmacs(self, key: bytes, prefix: bytes, data: Bytes2, offsets: Ints) -> Bytes2: ...
+
+
+_batches: Batches | None = None
+
+
+def use(batches: Batches | None) -> None:
+    """Let whoever embeds a center bring hashes of its own, for so many rows that kernels pay.
+
+    A party node does: its protocols hash with the processor's own instructions, at a quarter of the time.
+    """
+    global _batches
+    _batches = batches
+
+
+def _given(rows: int) -> Batches | None:
+    return _batches if rows >= _FEW_UNLOADED else None
 
 
 def _kernels(rows: int) -> Any:
@@ -57,6 +80,8 @@ def _split(kernel: Callable[..., Any], rows: int, *arguments: Any) -> None:
 def sha256_rows(rows: Bytes2) -> Bytes2:
     """SHA-256 of each row of uint8[n, k] -> uint8[n, 32]."""
     rows = np.ascontiguousarray(rows, dtype=np.uint8)
+    if (given := _given(len(rows))) is not None:
+        return given.digests(b"", rows.reshape(-1), _ends(rows))
     if (kernels := _kernels(len(rows))) is None:
         return as_rows([hashlib.sha256(row).digest() for row in rows])
     out = np.empty((len(rows), 32), np.uint8)
@@ -80,6 +105,8 @@ def hmac_strings(key: bytes, prefix: bytes, values: pa.Array) -> Bytes2:
     if len(values) == 0:
         return np.empty((0, 32), np.uint8)
     offsets, data = string_buffers(values)
+    if (given := _given(len(values))) is not None:
+        return given.hmacs(key, prefix, data, offsets)
     if (kernels := _kernels(len(values))) is None:
         raw, ends = data.tobytes(), offsets.tolist()
         pairs = zip(ends, ends[1:], strict=False)
@@ -96,15 +123,21 @@ def hmac_rows(key: bytes, rows: Bytes2) -> Bytes2:
     """HMAC-SHA-256(key, row) of each row of uint8[n, k] -> uint8[n, 32]."""
     rows = np.ascontiguousarray(rows, dtype=np.uint8)
     n, width = rows.shape
+    if (given := _given(n)) is not None:
+        return given.hmacs(key, b"", rows.reshape(-1), _ends(rows))
     if (kernels := _kernels(n)) is None:
         return as_rows([hmac.digest(key, row, "sha256") for row in rows])
     inner, outer = _pads(kernels, key)
     out = np.empty((n, 32), np.uint8)
-    offsets = np.arange(n + 1, dtype=np.int64) * width
-    _split(
-        kernels.hmac_strings, n, inner, outer, np.empty(0, np.uint8), offsets, rows.reshape(-1), width, out
-    )
+    ends, lead = _ends(rows), np.empty(0, np.uint8)
+    _split(kernels.hmac_strings, n, inner, outer, lead, ends, rows.reshape(-1), width, out)
     return out
+
+
+def _ends(rows: Bytes2) -> Ints:
+    """int64[n + 1]: where the rows of uint8[n, k] begin and end."""
+    ends: Ints = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+    return ends
 
 
 def hmac_keyed(keys: Bytes2, messages: Bytes2) -> Bytes2:

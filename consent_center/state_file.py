@@ -27,6 +27,9 @@ from typing import Any
 from consent_center.ledger.verify import canonical
 
 NAME = "state.bitmaps"
+#: From so many events on it is worth writing anew: whoever opens a center for long, or has imported, does so.
+KEEP_AFTER = 100_000
+
 _MAGIC = b"pec state 1\n"
 _MAX_HEAD = 64 << 20
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)

@@ -6,6 +6,8 @@ import shutil
 import threading
 import time
 
+from consent_center.errors import ConsentError
+from consent_center.state_file import KEEP_AFTER
 from parties.brand_side import BrandSide
 from parties.checkpoint import Checkpoints
 from parties.documents import JobSpec
@@ -49,9 +51,17 @@ class Engine(BrandSide, ProviderSide):
         threading.Thread(target=self._load, name="load kinds", daemon=True).start()
 
     def _load(self) -> None:
-        """Import the kinds that agreements allow: the first job must not wait for a second or two of it."""
+        """Import the kinds that agreements allow, and read the consent center's state (and store it, if much
+        has come since): the first job must not wait for a second or two of it.
+        """
         for name in {name for agreement in self.home.agreements() for name in agreement.kinds}:
             self.kinds.get(name)
+        keep = getattr(self.center, "keep_state", None)  # a remote center looks after itself
+        if keep is not None:
+            try:
+                keep(KEEP_AFTER)
+            except (ConsentError, OSError) as error:  # a job that needs the center will say so itself
+                self.log("consent.unavailable", f"the center's state was not stored: {error}", level="warn")
 
     def _can_go_on(self, job: Job) -> bool:
         checkpoints = Checkpoints(self.home.state(job.job_id))

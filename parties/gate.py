@@ -16,9 +16,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,59 +26,28 @@ import pyarrow.compute as pc
 
 from consent_center import identifiers
 from consent_center.model import REASONS, DecisionRequest, Decisions, Snapshot
-from parties import persons, private_files
+from parties import persons, preflights, private_files
 from parties.errors import PartyError
-from parties.persons import Identifier, People, Strangers, digests
+from parties.persons import Identifier, People, Strangers, digests, integers
+from parties.preflights import Preflight
 from parties.rows import Column, Rows
 from parties.stage import Recheck
 from protocols.distinct import repeats
 from protocols.permute import permutation, taken
 
-__all__ = ["AssumedView", "Column", "ConsentedView", "Gate", "Preflight", "assume_file", "digests"]
+__all__ = [
+    "AssumedView",
+    "Column",
+    "ConsentedView",
+    "Gate",
+    "Preflight",
+    "assume_file",
+    "digests",
+    "integers",
+]
 
 #: The gate's own reason, after people were asked about; those from before are in `persons`.
 MIDWAY = "withdrawn_midway"
-
-
-class Dataset(Protocol):
-    """What the node's directory knows of a data set."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def identifiers(self) -> tuple[tuple[str, str], ...]: ...
-    @property
-    def duplicates(self) -> str: ...
-    @property
-    def nulls(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """What was found in the identifier columns, before any cryptography. Counts of rows, no identifier.
-
-    `read` = `normalised` + `null` + `invalid`, by a row's best identifier; of the normalised ones `duplicate`
-    have an identifier of an earlier row. `id_column`, `id_kind` are the first; `identifiers` has the counts
-    of each, in the declared order.
-    """
-
-    dataset: str
-    id_column: str
-    id_kind: str
-    read: int
-    normalised: int
-    duplicate: int
-    null: int
-    invalid: int
-    columns: tuple[str, ...]
-    notes: tuple[str, ...]
-    identifiers: tuple[dict[str, Any], ...] = ()
-
-    def to_document(self) -> dict[str, Any]:
-        lists = {name: list(getattr(self, name)) for name in ("columns", "notes", "identifiers")}
-        return {**asdict(self), **lists}
 
 
 class ConsentedView:
@@ -334,7 +303,7 @@ class Gate:
         entry = self._home.dataset(dataset)
         for name in columns:
             rows.resolve(name)
-        _declared(entry, preflight)
+        preflights.hold(entry, preflight)
         request = DecisionRequest(purpose, recipient, tuple(categories))
         people = self._people(request, found)
         counts: dict[str, Any] = {"in": 0, "out": {reason: n for reason, n in people.out.items() if n}}
@@ -453,7 +422,7 @@ class Gate:
 
     def _identify(self, dataset: str) -> tuple[Rows, Preflight, list[Identifier]]:
         entry = self._home.dataset(dataset)
-        rows = Rows(entry.path)
+        rows = Rows(entry.path, entry.identifiers[0][0])
         found = []
         for name, declared in entry.identifiers:
             column = rows.resolve(name)
@@ -461,20 +430,7 @@ class Gate:
             kind = declared or identifiers.detect(text)
             normalised = identifiers.normalise(text, kind)
             found.append(Identifier(column, kind, normalised.values, np.asarray(normalised.status)))
-        usable, out = persons.missing(found)
-        preflight = Preflight(
-            dataset=dataset,
-            id_column=found[0].column,
-            id_kind=found[0].kind,
-            read=rows.count,
-            normalised=int(np.count_nonzero(usable)),
-            duplicate=persons.repeated(found),
-            null=out[persons.NULL],
-            invalid=out[persons.INVALID],
-            columns=rows.columns,
-            notes=tuple(rows.notes),
-            identifiers=tuple(i.describe() for i in found),
-        )
+        preflight = preflights.of(dataset, rows.count, rows.columns, rows.notes, found)
         return rows, preflight, found
 
     def _people(self, request: DecisionRequest, found: list[Identifier]) -> People:
@@ -497,31 +453,6 @@ class Gate:
                 whose[rows] = known[np.asarray(encoded.indices)]
             ordinals.append(whose)
         return persons.by_subject(found, ordinals)
-
-
-def _declared(entry: Dataset, found: Preflight) -> None:
-    """Hold the file to what the data set declares of it, before anybody is asked about anybody."""
-    if not found.normalised:
-        names = " or ".join(f"{i['kind']} in column {i['column']!r}" for i in found.identifiers)
-        raise PartyError(
-            "gate.identifiers",
-            f"no row of {found.dataset!r} has a valid {names} "
-            f"({found.null} empty, {found.invalid} invalid); check the column and its kind",
-        )
-    if entry.nulls == "refuse" and found.null + found.invalid:
-        raise PartyError(
-            "gate.nulls",
-            f"{found.null + found.invalid} rows of {found.dataset!r} have no valid identifier, and the data "
-            "set declares that there are none",
-            "mend the file, or register it with --nulls skip",
-        )
-    if entry.duplicates == "refuse" and found.duplicate:
-        raise PartyError(
-            "gate.duplicates",
-            f"{found.duplicate} rows of {found.dataset!r} repeat an identifier, and the data set declares "
-            "that none does",
-            "mend the file, or register it with --duplicates first or all",
-        )
 
 
 @dataclass(frozen=True)
@@ -553,12 +484,6 @@ class AssumedView(ConsentedView):
 
     def recheck(self) -> Recheck:
         raise PartyError("consent.unavailable", "consent was assumed for this file; nobody can confirm it")
-
-
-def integers(values: np.ndarray) -> pa.Array:
-    """int64[n] as an Arrow array. `pa.array` of a numpy array imports pandas, half a second of a process."""
-    data = np.ascontiguousarray(values, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
 
 
 def assume_file(

@@ -24,12 +24,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from consent_center import hashing
 from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
 from parties import documents, identity
 from parties.documents import Agreement
 from parties.errors import NodeError
 from parties.identity import Identity, Peer
+from protocols import sha256
 
 ID_KINDS = ("phone", "email", "device", "opaque")
 #: Most identifiers that a data set may have.
@@ -204,6 +206,7 @@ class Home:
         """The consent center; `consent.unavailable` if it can't be opened. The caller closes it."""
         where = self.settings.consent
         location = where if "://" in where else str(self.path / where)
+        hashing.use(sha256)
         try:
             return open_center(location)
         except ConsentError as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from parties.errors import PartyError
-from protocols import sha256
+from protocols import distinct, sha256
 from protocols.permute import taken
 
 Ints = npt.NDArray[np.int64]
@@ -45,6 +46,30 @@ class Identifier:
         mask: Mask = self.status == 0
         return mask
 
+    @cached_property
+    def rows(self) -> Ints:
+        """int64[k]: the usable rows."""
+        return np.flatnonzero(self.status == 0)
+
+    def of(self, rows: Ints) -> pa.Array:
+        """text[len(rows)]: the values at these rows; nothing is copied for all of them in order."""
+        whole = len(rows) == len(self.values) and bool((np.diff(rows) == 1).all())
+        return self.values if whole else pc.take(self.values, integers(rows))
+
+    @cached_property
+    def firsts(self) -> Ints:
+        """int64[k]: of each usable row the first with the same value, as a number among the usable ones.
+
+        By digests, which are equal where the values are: there is no quicker way to look at millions.
+        """
+        return distinct.firsts(digests(self.of(self.rows), self.kind))
+
+    @property
+    def again(self) -> Mask:
+        """bool[k]: usable rows whose value an earlier one has."""
+        mask: Mask = self.firsts != np.arange(len(self.firsts))
+        return mask
+
     def describe(self) -> dict[str, int | str]:
         """Counts of rows; no identifier."""
         ok, null, invalid = np.bincount(self.status, minlength=3)[:3]
@@ -54,7 +79,7 @@ class Identifier:
             "normalised": int(ok),
             "null": int(null),
             "invalid": int(invalid),
-            "distinct": len(pc.unique(self.values.drop_null())),
+            "distinct": int(ok) - int(np.count_nonzero(self.again)),
         }
 
 
@@ -109,7 +134,7 @@ class Strangers:
         for number, identifier in enumerate(found):
             mine = np.flatnonzero(which == number)
             if len(mine):
-                values = pc.take(identifier.values, pa.array(line[mine]))
+                values = identifier.of(line[mine])
                 by_kind.append((identifier.kind, values, owner[mine]))
         return Strangers(owner, which, line, tuple(by_kind))
 
@@ -129,21 +154,19 @@ def missing(identifiers: Sequence[Identifier]) -> tuple[Mask, dict[str, int]]:
 
 def by_value(identifier: Identifier) -> People:
     """People by one identifier: the rows of a value are one person."""
-    rows = np.flatnonzero(identifier.usable)
-    values = pc.take(identifier.values, pa.array(rows))
-    codes = np.asarray(pc.dictionary_encode(values).indices).astype(np.int64)
-    # Codes count up in order of first appearance, so a first one is where the running maximum grows.
-    first = np.diff(np.maximum.accumulate(codes), prepend=-1) > 0 if len(codes) else np.zeros(0, dtype=bool)
+    rows, again = identifier.rows, identifier.again
+    first = rows[~again]
     _, out = missing([identifier])
-    out[DUPLICATE] = int(np.count_nonzero(~first))
-    people = np.arange(int(np.count_nonzero(first)), dtype=np.int64)
+    out[DUPLICATE] = len(rows) - len(first)
+    people = np.arange(len(first), dtype=np.int64)
+    number = np.cumsum(~again) - 1  # of the people whose first row it is
     return People(
-        rows[first].astype(np.int64),
-        pc.filter(values, pa.array(first)),
+        first,
+        identifier.of(first),
         identifier.kind,
         None,
-        (people, np.zeros(len(people), np.int64), rows[first].astype(np.int64)),
-        (codes[~first], rows[~first].astype(np.int64)),
+        (people, np.zeros(len(people), np.int64), first),
+        (number[identifier.firsts[again]], rows[again]),
         out,
     )
 
@@ -160,7 +183,7 @@ def by_subject(identifiers: Sequence[Identifier], ordinals: Sequence[Ints]) -> P
     # The identifier that stands for the row: the first that is known to be the subject's, else the first.
     has = np.stack([i.usable for i in identifiers])[:, rows]
     stands = np.where(known[:, rows].any(axis=0), known[:, rows].argmax(axis=0), has.argmax(axis=0))
-    values = _chosen([pc.take(i.values, pa.array(rows)) for i in identifiers], stands)
+    values = _chosen([i.of(rows) for i in identifiers], stands)
     # Unknown people are told apart by that identifier; they are refused in any case, each once.
     unknown = subject[rows] < 0
     names = pc.binary_join_element_wise(
@@ -181,7 +204,7 @@ def by_subject(identifiers: Sequence[Identifier], ordinals: Sequence[Ints]) -> P
     kinds = pa.array(np.array([i.kind for i in identifiers])[stands[at]])
     return People(
         rows[at].astype(np.int64),
-        pc.take(values, pa.array(at)),
+        pc.take(values, integers(at)),
         kinds,
         subject[rows][at],
         joined,
@@ -199,18 +222,21 @@ def _linked(mask: Mask, person: Ints, rows: Ints) -> tuple[Ints, Ints, Ints]:
 
 def _chosen(columns: Sequence[pa.Array], which: npt.NDArray[Any]) -> pa.Array:
     """text[n]: of each row, the value of the column that `which` names."""
-    return pc.choose(pa.array(which.astype(np.int64)), *columns)
+    return pc.choose(integers(which), *columns)
 
 
 def repeated(identifiers: Sequence[Identifier]) -> int:
     """Rows that share an identifier with an earlier row; for the report before the center is asked."""
     again = np.zeros(len(identifiers[0].status), dtype=bool)
     for identifier in identifiers:
-        rows = np.flatnonzero(identifier.usable)
-        codes = np.asarray(pc.dictionary_encode(pc.take(identifier.values, pa.array(rows))).indices)
-        if len(codes):
-            again[rows[np.diff(np.maximum.accumulate(codes.astype(np.int64)), prepend=-1) == 0]] = True
+        again[identifier.rows[identifier.again]] = True
     return int(np.count_nonzero(again))
+
+
+def integers(values: npt.NDArray[Any]) -> pa.Array:
+    """int64[n] as an Arrow array. `pa.array` of a numpy array imports pandas, half a second of a process."""
+    data = np.ascontiguousarray(values, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
 
 
 def digests(values: pa.Array, kind: str) -> npt.NDArray[np.uint8]:
@@ -240,7 +266,11 @@ def items_of(
     items = np.zeros((len(row), 32), dtype=np.uint8)
     for k, identifier in enumerate(identifiers):
         at = np.flatnonzero(which == k)
-        items[at] = digests(pc.take(identifier.values, pa.array(row[at])), identifier.kind)
+        found = digests(identifier.of(row[at]), identifier.kind)
+        if len(at) == len(items):
+            items = found
+        else:
+            items[at] = found
     if len(identifiers) == 1:  # one item a person: no sorting
         order = np.empty(len(person), dtype=np.int64)
         order[person] = np.arange(len(person))

@@ -24,7 +24,7 @@ from consent_center.model import DecisionRequest, Notice, Purpose
 from consent_center.records.assess import file_assessment
 from parties import column_kernels as kernels
 from parties import persons
-from protocols import align, boost, enrich, joint, lookalike, ot, packs, vole
+from protocols import align, boost, enrich, joint, lookalike, ot, packs, sha256, vole
 from protocols.align import buckets
 from protocols.machine import pump
 from protocols.permute import permutation
@@ -109,6 +109,7 @@ def forests() -> None:
 def consent() -> None:
     """A consent center in a scratch directory: assume, decide, snapshot, delta."""
     importlib.import_module("consent_center.hashing_kernels")  # these rows are too few to load it
+    sha256.hmacs(bytes(32), b"", np.zeros(64, np.uint8), np.array([0, 32, 64]))  # or to hash as a node does
     with tempfile.TemporaryDirectory(prefix="pec-warmup-") as scratch:
         Center.create(Path(scratch) / "consent", "warmup").close()
         with Center.open(Path(scratch) / "consent") as center:

@@ -20,8 +20,6 @@ from pec.consent_options import actor, checkpoint_of, directory, facts, moment, 
 from pec.errors import EXIT_FAILED
 
 KIND = click.Choice(KINDS)
-#: After so many events an import stores the state, so that the next start need not read all of it.
-KEEP_AFTER = 100_000
 _ACTIONS = {"grant": "granted", "deny": "denied", "withdraw": "withdrawn", "renew": "renewed"}
 
 
@@ -136,6 +134,7 @@ def import_(location: str | None, file: str, mapping: tuple[str, ...], timezone:
     """
     from consent_center.center import Center
     from consent_center.importer import import_events
+    from consent_center.state_file import KEEP_AFTER
 
     pairs = dict(m.partition("=")[::2] for m in mapping)
     if not all(k and v for k, v in pairs.items()):
@@ -143,7 +142,7 @@ def import_(location: str | None, file: str, mapping: tuple[str, ...], timezone:
     with open_at(location) as center, progress(f"importing {Path(file).name}") as bar:
         report = import_events(center, file, pairs, bar.update, timezone)
         if isinstance(center, Center):
-            center.keep_state(KEEP_AFTER)
+            center.keep_state(KEEP_AFTER)  # so that the next start need not read all states
     data = {k: v for k, v in report.to_json().items() if k != "errors"}
     emit(data, as_json, lambda d: _import_table(d))
     return EXIT_FAILED if report.rejected else 0

@@ -20,8 +20,12 @@ _BLOCK = 256
 
 @compiled
 def _mark(
-    words: npt.NDArray[np.uint64], slots: npt.NDArray[np.uint64], repeats: npt.NDArray[np.bool_]
+    words: npt.NDArray[np.uint64],
+    slots: npt.NDArray[np.uint64],
+    repeats: npt.NDArray[np.bool_],
+    firsts: npt.NDArray[np.int64],
 ) -> None:  # pragma: no cover (compiled)
+    """`firsts` may be empty: then only who repeats is written."""
     mask, half, low = np.int64(len(slots) - 1), np.uint64(32), np.uint64(0xFFFFFFFF)
     hashes, seen = np.empty(_BLOCK, dtype=np.uint64), np.uint64(0)
     for first in range(0, len(words), _BLOCK):
@@ -47,6 +51,8 @@ def _mark(
                         and words[i, 3] == words[j, 3]
                     ):
                         repeats[i] = True
+                        if len(firsts):
+                            firsts[i] = j
                         break
                 at = (at + 1) & mask
             else:
@@ -56,11 +62,22 @@ def _mark(
 
 def repeats(items: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """bool[n]: where a row of `items: uint8[n, 32]` equals an earlier one; n below 2^32 - 1."""
+    return _looked_up(items, np.empty(0, dtype=np.int64))
+
+
+def firsts(items: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """int64[n]: the first row that equals this one (its own number if none before does), as `repeats`."""
+    out = np.arange(len(np.asarray(items)), dtype=np.int64)
+    _looked_up(items, out)
+    return out
+
+
+def _looked_up(items: npt.ArrayLike, first: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     array: Bytes = rows(items, 32)
     n = len(array)
     if n >= (1 << 32) - 1:
         raise LocalError("protocol.argument", f"{n} items; split them into buckets")
     out = np.zeros(n, dtype=np.bool_)
     slots = np.zeros(1 << max(2 * n - 1, 1).bit_length(), dtype=np.uint64)
-    _mark(array.view(np.uint64).reshape(n, 4), slots, out)
+    _mark(array.view(np.uint64).reshape(n, 4), slots, out, first)
     return out

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from consent_center.hashing import blobs, sha256_rows
+from consent_center.hashing import as_rows, blobs, sha256_rows
 
 Bytes2 = npt.NDArray[np.uint8]
 
@@ -25,6 +25,9 @@ NodeReader = Callable[[int, int], bytes]
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
+
+#: Leaves of the complete subtrees that `rows_root` hashes one after the other: 2 to the power of it.
+_HEIGHT = 18
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -87,6 +90,23 @@ def root_of(size: int, node: NodeReader) -> bytes:
     while hashes:
         root = node_hash(hashes.pop(), root)
     return root
+
+
+def rows_root(rows: Bytes2) -> bytes:
+    """Root of the tree whose leaves are the rows of uint8[n, k]; works on 2^18 of them at a time."""
+    whole = len(rows) >> _HEIGHT
+    tops = [fold(leaf_hashes(rows[i << _HEIGHT : (i + 1) << _HEIGHT])) for i in range(whole)]
+    above = levels_of(as_rows(tops))
+    rest = levels_of(leaf_hashes(rows[whole << _HEIGHT :]))
+
+    def node(height: int, index: int) -> bytes:
+        if height >= _HEIGHT:
+            row = above[height - _HEIGHT][index]
+        else:
+            row = rest[height][index - (whole << _HEIGHT - height)]
+        return bytes(row)
+
+    return root_of(len(rows), node)
 
 
 def tree_hash(hashes: Bytes2) -> bytes:

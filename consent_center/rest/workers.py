@@ -29,13 +29,12 @@ from consent_center.rest.context import CENTER
 from consent_center.rest.guarded import GuardedProtocol
 from consent_center.rest.server import LOOPBACK, Address
 from consent_center.rest.token import ensure_token
+from consent_center.state_file import KEEP_AFTER
 
 #: Seconds: for a request that is running when the service is stopped; for a client that says nothing.
 GRACE, KEEP_ALIVE = 20, 75
 #: Of one worker; who comes when there are so many is answered 503.
 CONNECTIONS = 1000
-#: A worker that opens a center with so many events since the stored state stores it anew.
-KEEP_AFTER = 100_000
 
 
 class LoopWorker(UvicornWorker):  # type: ignore[misc]

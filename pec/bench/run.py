@@ -19,7 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from consent_center.center import Center
 from consent_center.records.assess import file_assessment
+from consent_center.state_file import KEEP_AFTER
 from pec import __version__, outcome, plan, supervised, usage
 from pec.bench import data
 from pec.errors import PecError
@@ -206,6 +208,8 @@ def consent(network: LocalNetwork, name: str, recipient: str, path: Path, purpos
         for start in range(0, len(ids), data.BLOCK):
             block = pa.array(ids[start : start + data.BLOCK])
             center.assume(block, "phone", purpose, recipient, [CATEGORY], REASON, "pec bench")
+        if isinstance(center, Center):
+            center.keep_state(KEEP_AFTER)  # as an import does
 
 
 def _progress(show: Show) -> Callable[[dict[str, Any]], None]:

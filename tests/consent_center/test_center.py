@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from consent_helpers import REQUEST, START, Clock, ads, event, make, notice, phone, reason
 from pyroaring import BitMap
 
-from consent_center import storage
+from consent_center import storage, subjects
 from consent_center.center import Center
 from consent_center.client import open_center
 from consent_center.errors import CODES, ConsentError
@@ -548,8 +548,11 @@ def test_a_database_put_back_from_a_backup_is_read_anew(center: Center, tmp_path
     assert reason(center, 1) == "denied"
 
 
-def test_single_newcomers_in_a_large_index(center: Center, tmp_path: Path) -> None:
+def test_single_newcomers_in_a_large_index(
+    center: Center, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They wait in an index of their own; erasing empties both, and a merge keeps everybody."""
+    monkeypatch.setattr(subjects, "_STRETCH", 50)
     values = pa.array([phone(n) for n in range(300)])
     center.assume(values, "phone", "ads", "provider", ["contact"], "trial", "me")
     for number in range(1000, 1020):
@@ -562,6 +565,8 @@ def test_single_newcomers_in_a_large_index(center: Center, tmp_path: Path) -> No
     assert np.flatnonzero(~decisions.eligible).tolist() == [3, 303]
     with Center.open(tmp_path / "c") as fresh:
         assert fresh.decide(REQUEST, everyone, "phone").ordinals.tolist() == decisions.ordinals.tolist()
+        few = fresh.decide(REQUEST, everyone[200:], "phone")  # so few are asked for by SQL
+        assert few.ordinals.tolist() == decisions.ordinals[200:].tolist()
 
 
 def test_secrets_and_people_do_not_print(center: Center) -> None:

@@ -13,15 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent_center import hashing
+from consent_center import hashing, snapshot
 from consent_center.ledger import tree
+from protocols import sha256
 
 
-@pytest.fixture(autouse=True, scope="module", params=["hashlib", "kernels"])
+@pytest.fixture(autouse=True, scope="module", params=["hashlib", "kernels", "a node's"])
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Each test both ways, whatever the number of rows."""
-    least = 0 if request.param == "kernels" else 1 << 60
+    """Each test in every way, whatever the number of rows."""
+    least = 1 << 60 if request.param == "hashlib" else 0
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "_batches", sha256 if request.param == "a node's" else None)
         patch.setattr(hashing, "_FEW", least)
         patch.setattr(hashing, "_FEW_UNLOADED", least)
         yield
@@ -76,3 +78,18 @@ def test_leaf_and_pair_hashes_are_domain_separated() -> None:
     rows = np.zeros((2, 32), np.uint8)
     assert hashing.blobs(tree.leaf_hashes(rows)) == [tree.leaf_hash(bytes(32))] * 2
     assert hashing.blobs(tree.pair_hashes(rows)) == [tree.node_hash(bytes(32), bytes(32))]
+
+
+def test_a_root_in_pieces_is_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "_HEIGHT", 3)
+    rows = np.frombuffer(os.urandom(40 * 32), np.uint8).reshape(40, 32)
+    for size in range(41):
+        assert tree.rows_root(rows[:size]) == tree.tree_hash(tree.leaf_hashes(rows[:size]))
+
+
+def test_tokens_are_sorted_and_distinct() -> None:
+    """Also where the first eight bytes of two are equal, which sorting looks at alone as long as it can."""
+    rows = np.frombuffer(os.urandom(50 * 32), np.uint8).reshape(50, 32)
+    for people in (rows[:0], rows[:1], rows, np.concatenate([rows, rows[10:20]])):
+        wanted = sorted({hmac.digest(b"salt", row.tobytes(), "sha256") for row in people})
+        assert hashing.blobs(snapshot.tokens_of(b"salt", people)) == wanted

@@ -138,6 +138,18 @@ def test_wrong_kind_and_wrong_type() -> None:
             normalise(column, "phone")
 
 
+def test_columns_of_mobiles_in_one_form_and_in_several() -> None:
+    """Plain, normal, mixed, and forms of the same length that are neither."""
+    plain = [f"1{3 + n % 7}{n:09d}" for n in range(40)]
+    normal = ["+86" + number for number in plain]
+    odd = ["+8512345678901", "+8601234567890", "+86139a0138000", "86-13900138000", "12345678901234"]
+    for column in (plain, normal, plain + normal, normal[:5] + odd, plain[:1], normal[:1], odd):
+        assert normalise(pa.array(column), "phone").values.to_pylist() == [one(v, "phone") for v in column]
+    assert normalise(pa.array(normal[3:9]), "phone").values.to_pylist() == normal[3:9]
+    assert normalise(pa.array(normal)[3:9], "phone").values.to_pylist() == normal[3:9]
+    assert normalise(pa.array(plain), "phone").values.to_pylist() == normal
+
+
 def test_detect() -> None:
     assert detect(pa.array(["13800138000", "+86 139 0013 8000", "", "broken", None])) == "phone"
     assert detect(pa.array(["a@b.cn", "c@d.com", "nobody"])) == "email"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from oprf_helpers import items_of, stream
 
 from protocols import sha256
-from protocols.distinct import repeats
+from protocols.distinct import firsts, repeats
 from protocols.errors import LocalError
 from protocols.permute import permutation
 
@@ -43,6 +44,20 @@ def test_any_texts(prefix: bytes, texts: list[bytes], kind: str) -> None:
     assert digests(prefix, texts, kind) == [hashlib.sha256(prefix + t).digest() for t in texts]
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 130])
+def test_hmacs_equal_hmac(native: bool, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 2104, keys below, at and above a block; texts around the ends of blocks."""
+    if native and not sha256.native():
+        pytest.skip("this processor has no SHA instructions")
+    monkeypatch.setattr(sha256, "native", lambda: native)
+    key, texts = bytes(range(length)), [bytes([i % 251] * i) for i in (0, 1, 31, 32, 49, 50, 51, 64, 200)]
+    offsets = np.cumsum([0] + [len(t) for t in texts])
+    found = sha256.hmacs(key, b"phone\x00", np.frombuffer(b"".join(texts), dtype=np.uint8), offsets)
+    wanted = [hmac.digest(key, b"phone\x00" + t, "sha256") for t in texts]
+    assert [row.tobytes() for row in found] == wanted
+
+
 @pytest.mark.parametrize("offsets", [[0, 5, 3], [-1, 2], [0, 11]])
 def test_offsets_outside_of_the_data(offsets: list[int]) -> None:
     with pytest.raises(LocalError, match="offsets do not rise"):
@@ -60,6 +75,7 @@ def test_repeats(names: list[int]) -> None:
         due.append(name in seen)
         seen.add(name)
     assert repeats(items_of(names)).tolist() == due
+    assert firsts(items_of(names)).tolist() == [names.index(name) for name in names]
 
 
 def test_repeats_of_rows_that_hash_alike() -> None:
