@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import consent_helpers
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 from consent_helpers import REQUEST, START, Clock, event, make, notice, phone
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,6 +179,59 @@ def test_fsck_names_the_first_difference(original: tuple[Path, str], name: str) 
         keep.backup(database)
         database.close()
         keep.close()
+
+
+TABLES = ("events", "descriptors", "entries", "states", "tiles")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(
+    tmp_path_factory: pytest.TempPathFactory, postgresql: Callable[[], str]
+) -> Iterator[tuple[Path, str, Any]]:
+    """The same center in PostgreSQL, and a connection that changes it behind its back."""
+    home, url = tmp_path_factory.mktemp("fsck") / "p", postgresql()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(consent_helpers, "storage", lambda: url)
+        center, checkpoint = filled(home)
+    center.close()
+    engine = sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as raw:
+        for table in TABLES:
+            raw.exec_driver_sql(f"CREATE TABLE kept_{table} AS TABLE {table}")
+        yield home, checkpoint, raw
+    engine.dispose()
+
+
+def put_back(raw: Any) -> None:
+    for table in TABLES:
+        raw.exec_driver_sql(f"DELETE FROM {table}")
+        raw.exec_driver_sql(f"INSERT INTO {table} SELECT * FROM kept_{table}")
+
+
+@pytest.mark.sqlite  # `store` does not matter here
+def test_fsck_names_the_first_difference_in_postgresql_too(elsewhere: tuple[Path, str, Any]) -> None:
+    home, checkpoint, raw = elsewhere
+    for name, (sql, what, where) in TAMPERING.items():
+        theirs = re.sub(r"x'([0-9a-f]+)'", r"'\\x\1'::bytea", sql)
+        theirs = re.sub(r"zeroblob\((.+?\)?)\)( |$)", r"decode(repeat('00', \1), 'hex')\2", theirs)
+        assert raw.exec_driver_sql(theirs).rowcount >= 1, name
+        with Center.open(home) as center:
+            finding = center.fsck(checkpoint)
+        assert finding is not None, name
+        assert (finding.what, finding.where[: len(where)]) == (what, where), name
+        put_back(raw)
+    for column in ("occurred_at", "recorded_at", "expires_at", "salt", "sealed"):
+        value = raw.exec_driver_sql(f"SELECT {column} FROM events WHERE sequence = 3").scalar_one()
+        wrong = value ^ 1 if isinstance(value, int) else _flipped(bytes(value), -1)
+        raw.exec_driver_sql(f"UPDATE events SET {column} = %s WHERE sequence = 3", (wrong,))
+        with Center.open(home) as center:
+            finding = center.fsck()
+        assert finding is not None and finding.where == "events 3", column
+        put_back(raw)
+    with Center.open(home) as center:
+        assert center.fsck() is None
 
 
 @pytest.mark.sqlite

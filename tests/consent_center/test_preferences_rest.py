@@ -27,8 +27,8 @@ ITEM = {"kind": "phone", "value": PHONE, "channel": "sms", "topic": "news", "sen
 
 
 @pytest.fixture(scope="module")
-def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Center]:
-    with Center.create(tmp_path_factory.mktemp("preferences") / "c", "brand") as made:
+def center(tmp_path_factory: pytest.TempPathFactory, database: str | None) -> Iterator[Center]:
+    with Center.create(tmp_path_factory.mktemp("preferences") / "c", "brand", database=database) as made:
         made.preferences.declare(Term("topic", "news", {"en": "News"}))
         yield made
 
@@ -129,7 +129,7 @@ CALLS = (
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(CALLS), BODY)
 def test_junk_is_refused(client: FlaskClient, call: tuple[str, str], body: Any) -> None:
     method, path = call
@@ -139,7 +139,7 @@ def test_junk_is_refused(client: FlaskClient, call: tuple[str, str], body: Any) 
         assert response.get_json()["code"] in CODES
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=20))
 def test_junk_in_headers(client: FlaskClient, text: str) -> None:
     headers = {"Person-Kind": "phone", "Person-Value": text.strip()}

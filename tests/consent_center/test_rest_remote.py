@@ -31,9 +31,9 @@ def event(*identifiers: tuple[str, str], action: str = "granted") -> ConsentEven
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, database: str | None) -> Path:
     home = tmp_path_factory.mktemp("remote") / "center"
-    with Center.create(home, "brand") as center:
+    with Center.create(home, "brand", database=database) as center:
         center.put_purpose(Purpose("ads", 1, {"en": "Ads"}, ("contract", "usage"), duration_days=36_500))
         center.put_notice(Notice("text", 1, "ads", 1, {"en": "What we do"}))
     return home
@@ -151,6 +151,9 @@ def test_snapshot_delta_and_ledger(far: CenterClient, near: Center) -> None:
     assert hasattr(verify, "canonical")
 
 
+@pytest.mark.parametrize(
+    "database", ["sqlite"], indirect=True, scope="module"
+)  # nothing of it is the database's
 def test_many_values_travel_in_chunks(far: CenterClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "CHUNK", 7)
     far.record_many([event(("phone", f"1360000{i:04d}")) for i in range(0, 40, 2)])
@@ -294,6 +297,9 @@ def test_a_write_is_not_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
             thread.join()
 
 
+@pytest.mark.parametrize(
+    "database", ["sqlite"], indirect=True, scope="module"
+)  # nothing of it is the database's
 def test_the_server_binds_loopback_only_and_stops(home: Path) -> None:
     with pytest.raises(ConsentError, match="127.0.0.1 only"):
         server.serve(home, host="0.0.0.0")  # noqa: S104
