@@ -25,7 +25,7 @@ from consent_center.console import references
 from consent_center.console.base import bp, embedded, page, who
 from consent_center.console.dashboard import figures, titles
 from consent_center.console.jobs_pages import known_job, taken
-from consent_center.console.people import story
+from consent_center.console.people import answers, story
 from consent_center.errors import ConsentError
 from consent_center.room import Room
 
@@ -86,11 +86,12 @@ Rows = tuple[list[str], Iterable[Iterable[Any]]]
 
 def _consents() -> Rows:
     """Few people are no number but words: no figure that leaves the house is about few."""
+    numbers = ("people", "outdated")
     rows = [
-        (row["purpose"], row["recipient"], f"<{LEAST}" if row["people"] is None else row["people"])
+        (row["purpose"], row["recipient"], *(f"<{LEAST}" if row[n] is None else row[n] for n in numbers))
         for row in figures().in_force()
     ]
-    return ["purpose", "recipient", "people_in_force"], rows
+    return ["purpose", "recipient", "people_in_force", "people_to_ask_again"], rows
 
 
 def _events(first: date | None = None, last: date | None = None) -> Rows:
@@ -204,9 +205,12 @@ _TABLES: dict[str, Any] = {
 @bp.get("/people/<reference>/evidence")
 def person_evidence(reference: str) -> Response:
     """One person's story, printable, with what proves it."""
-    told, steps = story(references.unseal(reference))
+    subject = references.unseal(reference)
+    told, steps = story(subject)
     leaves = _proven(int(step.event["leaf"]) for step in steps)
-    return _evidence("person", "person", told=told, steps=steps, leaves=leaves)
+    return _evidence(
+        "person", "person", told=told, steps=steps, leaves=leaves, answers=answers(subject, told)
+    )
 
 
 @bp.get("/jobs/<job>/evidence")

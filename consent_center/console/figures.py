@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from consent_center import database as db
 from consent_center.analytics.service import LEAST
+from consent_center.collection.asking import is_outdated
 from consent_center.console.base import zone
 from consent_center.model import GRANTS
 from consent_center.outbox.service import Outbox
@@ -217,7 +218,9 @@ class Figures:
         return answer
 
     def in_force(self) -> list[dict[str, Any]]:
-        """Consents in force, a minute old at most: purpose, recipient, people (None: few)."""
+        """Consents by purpose and recipient, a minute old at most: people whose consent is in force, and
+        those who must be asked again because the purpose or its notice has changed (None: few).
+        """
         now = self._room.now()
         with self._lock:
             if now - self._in_force[0] < _IN_FORCE_SECONDS * 1_000_000 and self._in_force[0] >= 0:
@@ -231,15 +234,23 @@ class Figures:
                 )
                 found = connection.execute(query).all()
                 known = self._catalogue(connection, {int(row.descriptor) for row in found})
-            sums: dict[tuple[str, str], int] = {}
+                registered = self._room.registry(connection)
+            sums: dict[tuple[str, str], list[int]] = {}
             for row in found:
                 told = known[int(row.descriptor)]
                 if told["action"] in GRANTS and told.get("method") != "assumed":
-                    key = (str(told["purpose"]), str(told["recipient"]))
-                    sums[key] = sums.get(key, 0) + int(row.n)
+                    both = sums.setdefault((str(told["purpose"]), str(told["recipient"])), [0, 0])
+                    both[is_outdated(registered, told)] += int(row.n)
             listed = [
-                {"purpose": purpose, "recipient": recipient, "people": None if n < LEAST else n}
-                for (purpose, recipient), n in sorted(sums.items(), key=lambda item: (-item[1], item[0]))
+                {
+                    "purpose": purpose,
+                    "recipient": recipient,
+                    "people": None if 0 < both[0] < LEAST else both[0],
+                    "outdated": None if 0 < both[1] < LEAST else both[1],
+                }
+                for (purpose, recipient), both in sorted(
+                    sums.items(), key=lambda item: (-sum(item[1]), item[0])
+                )
             ]
             self._in_force = (now, listed)
             return listed

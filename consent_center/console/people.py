@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 from flask import Response, redirect, request, url_for
 
 from consent_center import examine
+from consent_center.collection import contact
 from consent_center.console import references
 from consent_center.console.base import bp, embedded, field, page, say, who
+from consent_center.console.contact_page import PERIODS
 from consent_center.console.dashboard import titles
 from consent_center.errors import ConsentError
 from consent_center.i18n import gettext as _
-from consent_center.model import KINDS, ConsentEvent, Explanation, Notice
+from consent_center.model import KINDS, REASONS, ConsentEvent, DecisionRequest, Explanation, Notice
+from consent_center.preferences.model import Preference, to_json
 from consent_center.receipts.verify import dumps
 from consent_center.rest import problems
 
@@ -27,6 +31,27 @@ class Step:
     event: dict[str, Any]
     notice: Notice | None
     receipt: bool  # whether one can be made
+
+
+def answers(subject: int, told: Explanation) -> list[str]:
+    """For each state what a decision says now: `eligible` or the first reason against it."""
+    center, found = embedded(), []
+    with center.room.read() as connection:
+        for state in told.states:
+            asked = DecisionRequest(state["purpose"], state["recipient"], tuple(state["categories"]))
+            codes, _ends = center.rights.judge(
+                connection, asked, np.array([subject], np.int64), center.room.now()
+            )
+            found.append(REASONS[int(codes[0])])
+    return found
+
+
+def wishes(subject: int) -> list[Preference]:
+    """What the person wants of contacts; nothing of somebody erased."""
+    center = embedded()
+    with center.room.read() as connection:
+        found = contact.wishes_of(connection, center.room.keys, subject)
+    return sorted(found, key=lambda wish: (wish.channel, wish.topic))
 
 
 def story(subject: int) -> tuple[Explanation, list[Step]]:
@@ -75,8 +100,19 @@ def people() -> Response:
 
 @bp.get("/people/<reference>")
 def person(reference: str) -> Response:
-    told, steps = story(references.unseal(reference))
-    return page("person.html", told=told, steps=steps, names=titles(), reference=reference, kinds=KINDS)
+    subject = references.unseal(reference)
+    told, steps = story(subject)
+    return page(
+        "person.html",
+        told=told,
+        steps=steps,
+        answers=answers(subject, told),
+        wishes=wishes(subject),
+        periods=PERIODS,
+        names=titles(),
+        reference=reference,
+        kinds=KINDS,
+    )
 
 
 @bp.get("/people/<reference>/receipt/<int:sequence>")
@@ -93,13 +129,19 @@ def person_receipt(reference: str, sequence: int) -> Response:
 @bp.get("/people/<reference>/decisions")
 def person_decisions(reference: str) -> Response:
     """Everything that is held, events and states in force, as a JSON file."""
-    told, _steps = story(references.unseal(reference))
+    subject = references.unseal(reference)
+    told, _steps = story(subject)
+    now = [
+        {**state, "decision": answer}
+        for state, answer in zip(told.states, answers(subject, told), strict=True)
+    ]
     embedded().accounts.note(who().name, "export.person", "", format="json", events=len(told.events))
     body = {
         "controller": embedded().controller,
         "identifiers": list(told.identifiers),
         "minor_until": told.minor_until,
-        "states": list(told.states),
+        "states": now,
+        "preferences": [to_json(wish) for wish in wishes(subject)],
         "events": list(told.events),
         "checkpoint": embedded().checkpoint(),
     }

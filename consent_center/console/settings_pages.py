@@ -7,6 +7,7 @@ from typing import Any
 from flask import Response, redirect, url_for
 
 from consent_center.console.base import attempt, bp, embedded, field, page, say, who, whole
+from consent_center.console.dashboard import figures
 from consent_center.i18n import gettext as _
 from consent_center.i18n import ngettext
 from consent_center.requests.clock import ClockRule
@@ -23,6 +24,7 @@ def _recipients(status: int = 200, **values: Any) -> Response:
     named = {name for p in center.purposes() for name in p.recipients}
     named |= {o["recipient"] for form in center.collection.forms() for o in form["offers"]}
     named |= {a.recipient for a in center.assessments() if a.recipient}
+    named |= {row["recipient"] for row in figures().in_force()}  # whoever was named by an event
     shown = {name: switched.get(name, True) for name in sorted(named | set(switched))}
     return page("recipients.html", status, recipients=shown, **values)
 

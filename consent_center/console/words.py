@@ -23,6 +23,8 @@ REASONS = {
     "unreachable": N_("the consent center did not answer"),
     "stale": N_("the center was behind its events"),
     "purpose_inactive": N_("purpose switched off or not registered"),
+    "recipient_inactive": N_("recipient switched off"),
+    "restricted": N_("processing restricted"),
     "unknown_subject": N_("person unknown here, or erased"),
     "minor_without_guardian": N_("under 14 without a guardian's consent"),
     "no_event": N_("nothing recorded for the purpose"),

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from browser import chromium
 from consent_helpers import phone
-from console_helpers import TOKEN, add, cheap_passwords, login
+from console_helpers import TOKEN, add, cheap_passwords, login, post
 from test_collection import FORM
 
 from consent_center.center import Center
 from consent_center.model import ConsentEvent, Notice, Purpose
+from consent_center.preferences.model import Cap, Preference, Quiet
 from consent_center.rest.app import create_app
 
 EVIL = "<script>document.title='owned'</script>"
@@ -88,7 +89,42 @@ def test_few_people_are_no_number_on_the_dashboard_and_in_exports(
     login(client, "officer", secret)
     assert '<bdi>tiny</bdi></td><td class="num">&lt; 10</td>' in client.get("/console/").text
     rows = client.get("/console/exports/consents.csv").text
-    assert "ads,tiny,<10" in rows and "ads,provider,3" in rows
+    assert "ads,tiny,<10,0" in rows and "ads,provider,3" in rows
+
+
+def test_an_outdated_consent_is_not_called_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a new version of the purpose: on the dashboard, in the export, on the person's page."""
+    cheap_passwords(monkeypatch)
+    now = datetime.now(UTC)
+    with Center.create(tmp_path / "c", "brand") as made:
+        made.put_purpose(Purpose("ads", 1, {"en": "Ads"}, ("contact",)))
+        made.put_notice(Notice("text", 1, "ads", 1, {"en": "text"}))
+        common: Any = {"purpose": "ads", "purpose_version": 1, "recipient": "provider", "action": "granted"}
+        common |= {"categories": ("contact",), "notice": "text", "notice_version": 1, "occurred_at": now}
+        made.record_many([ConsentEvent((("phone", phone(n)),), **common) for n in range(12)])
+        wish = Preference("sms", "*", False, (Cap(1, "week"),), (Quiet("22:00", "08:00"),))
+        made.preferences.set_many([("phone", phone(1))], [wish])
+        secret = add(made, "officer", "officer")
+        client = create_app(made, TOKEN).test_client()
+        login(client, "officer", secret)
+
+        def person() -> str:
+            told = post(
+                client, "/console/people", {"kind": "phone", "value": phone(1)}, follow_redirects=True
+            )
+            return str(told.text)
+
+        page = person()
+        assert "eligible" in page and "1 in 7 days" in page and "22:00–08:00" in page and "stopped" in page
+        assert "ads,provider,12,0" in client.get("/console/exports/consents.csv").text
+        assert "provider" in client.get("/console/recipients").text
+        made.put_purpose(Purpose("ads", 2, {"en": "Ads"}, ("contact",), methods=("lookalike",)))
+        page = person()
+        assert "given under an outdated notice or purpose" in page and "eligible" not in page
+        client = create_app(made, TOKEN).test_client()  # the dashboard's figures are kept for a minute
+        login(client, "another", add(made, "another", "officer"))
+        assert "ads,provider,0,12" in client.get("/console/exports/consents.csv").text
+        assert "To be asked again" in client.get("/console/").text
 
 
 @pytest.mark.browser
