@@ -72,7 +72,11 @@ for round_ in range(int(sys.argv[3])):
         writers.append(os.fork())  # one start of Python for forty writers
         if not writers[-1]:
             write(first)
-    time.sleep(float(sys.argv[4]))
+    ends, wanted = time.monotonic() + 20, int(sys.argv[4]) * (round_ + 1)
+    while sum(file.read_bytes().count(b"\\n") for file in folder.glob("*.txt")) < wanted:
+        if time.monotonic() > ends:
+            sys.exit("the writers write nothing")
+        time.sleep(0.01)
     for writer in chance.sample(writers, 4):
         time.sleep(chance.random() * 0.1)
         os.kill(writer, signal.SIGKILL)
@@ -136,10 +140,10 @@ def test_an_acknowledged_withdrawal_is_seen_by_the_next_decision_elsewhere(tmp_p
 
 def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path, store: str) -> None:
     """Rounds of four writers, each killed at a random moment; every acknowledged event is there once."""
-    rounds_, lasting = (7, 0.15) if store == "sqlite" else (3, 0.4)
+    rounds_, each = (7, 2) if store == "sqlite" else (3, 4)
     with make(tmp_path / "c") as center:
         before = center.checkpoint()
-        with process(tmp_path / "c", KILLED, str(tmp_path), str(rounds_), str(lasting)) as rounds:
+        with process(tmp_path / "c", KILLED, str(tmp_path), str(rounds_), str(each)) as rounds:
             out, _ = rounds.communicate(timeout=120)
         assert (rounds.returncode, out) == (0, "True\n" * len(range(0, rounds_, 3)))
         assert center.fsck(before) is None
