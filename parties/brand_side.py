@@ -153,12 +153,19 @@ class BrandSide(Jobs):
             why = f"every row of the partner's comes with its {tags} sealed tags"
             return {"cost": found, "why": why, **sizes, "alternatives": []}
         choice = cost.choose(asked, allowed, work, rates)
-        return {
+        found = {
             "cost": choice.cost.to_document(),
             "why": choice.why,
             **sizes,
             "alternatives": [c.to_document() for c in choice.costs if c.suite != choice.suite],
         }
+        if kind.name == "boost":
+            from parties import forest_cost
+
+            own_columns = len(self.home.dataset(datasets["brand"]).categories)
+            forest = forest_cost.of_request(request, rows // max(each, 1), own_columns)
+            found["training"] = None if forest is None else forest_cost.forecast(forest, rates)
+        return found
 
     def _peer_people(
         self, request: Mapping[str, Any], party: str, own: int, each: int

@@ -131,8 +131,22 @@ def _forecast(found: dict[str, Any]) -> str:
     return (
         f"forecast of the alignment: {cost['suite']}, {wording.seconds_text(cost['seconds'])}, "
         f"{wording.bytes_text(cost['bytes'])} in {cost['buckets']} bucket(s) ({found['why']}; "
-        f"{', '.join(sides)}, {found['basis']}); what the job computes afterwards comes on top"
+        f"{', '.join(sides)}, {found['basis']}); {_training(found.get('training'))}"
     )
+
+
+def _training(found: dict[str, Any] | None) -> str:
+    """Of the forecast of a forest, in words."""
+    if not found:
+        return "what the job computes afterwards comes on top"
+    text = (
+        f"forecast of the fit: {wording.seconds_text(found['seconds'])}, {wording.bytes_text(found['bytes'])}"
+    )
+    for side in ("brand", "provider"):
+        disk = found["disk_bytes"][side]
+        text += f"; {side}: {wording.bytes_text(found['memory_bytes'][side])} of memory"
+        text += f" and {wording.bytes_text(disk)} of disk" if disk else ""
+    return text
 
 
 def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,9 @@ from protocols.errors import LocalError
 #: Bins of the brand's own columns; they never travel.
 OWN_BINS = 255
 
+#: What a job has that says nothing of it.
+TREES, DEPTH, BINS = 50, 5, 16
+
 PARAMS = {
     "suite": common.is_text,
     "malicious": common.is_yes_or_no,
@@ -74,10 +77,10 @@ def check(spec: JobSpec, agreement: Agreement) -> None:
 def terms_of(spec: JobSpec) -> boost.Terms:
     """The protocol's terms, from what both signed."""
     given = spec.params
-    bins = int(given.get("bins", 16))
+    bins = int(given.get("bins", BINS))
     return boost.Terms(
-        trees=int(given.get("trees", 50)),
-        depth=int(given.get("depth", 5)),
+        trees=int(given.get("trees", TREES)),
+        depth=int(given.get("depth", DEPTH)),
         bits=bins.bit_length() - 1,
         max_rows=common.MAX_ROWS,
     )

@@ -121,3 +121,10 @@ def test_the_bytes_of_an_enrich_are_those_of_its_messages() -> None:
     found = cost.enrich(cost.Work.of(300, 500, 1 << 20), cost.Rates(), 3)
     for guess, fact in ((found.sent, sent[brand]), (found.received, sent[provider])):
         assert abs(guess - cost.CONTROL // 2 - fact) < 0.05 * fact + 5 * cost.FRAME
+
+
+def test_a_forest_is_forecast_where_its_columns_are_named(tmp_path: Path) -> None:
+    found = forecast(tmp_path, "boost", columns=["a", "b"], peer_rows=1000)["training"]
+    assert found["seconds"] > 0 and found["bytes"] == found["sent"] + found["received"]
+    assert found["disk_bytes"] == {"brand": 0, "provider": 0}
+    assert forecast(tmp_path, "boost", columns=["*"], peer_rows=1000)["training"] is None
