@@ -286,12 +286,19 @@ class Home:
     # -- agreements ------------------------------------------------------------------------------------------
 
     def sign_agreement(self, terms: Mapping[str, Any]) -> dict[str, Any]:
-        """Sign terms (plain JSON) or countersign what the other side has signed already."""
+        """Sign terms (plain JSON) or countersign what the other side has signed already.
+
+        Refused are terms that have ended, and terms that were changed after the other side signed them.
+        """
         already = set(terms) == {"type", "document", "signatures"}
-        body = documents.envelope(terms, "agreement")[1] if already else dict(terms)
+        _, body, made = documents.envelope(terms, "agreement") if already else ("", dict(terms), [])
         agreement = Agreement.from_json(body)
-        if self.party not in (agreement.brand, agreement.provider):
-            raise NodeError("agreement.party", f"{self.party!r} is no party to agreement {agreement.id}")
+        other = self._other_party(agreement)
+        documents.check_time(
+            agreement, documents.now(), f"agreement {agreement.id}", expired="agreement.expired"
+        )
+        if any(entry["party"] == other for entry in made):
+            documents.verify(terms, "agreement", {other: self.peer(other).identity_key})
         if already:
             return self.identity.countersign(terms)
         return self.identity.sign("agreement", agreement.to_json())
@@ -301,9 +308,7 @@ class Home:
         `agreement.conflict`.
         """
         agreement = Agreement.from_json(documents.envelope(signed, "agreement")[1])
-        if self.party not in (agreement.brand, agreement.provider):
-            raise NodeError("agreement.party", f"{self.party!r} is no party to agreement {agreement.id}")
-        other = agreement.provider if self.party == agreement.brand else agreement.brand
+        other = self._other_party(agreement)
         keys = {self.party: self.identity.public_key, other: self.peer(other).identity_key}
         documents.verify(signed, "agreement", keys)
         path = self.path / "agreements" / f"{agreement.id}.json"
@@ -313,6 +318,12 @@ class Home:
             )
         write_json(path, dict(signed))
         return agreement
+
+    def _other_party(self, agreement: Agreement) -> str:
+        """Who this organisation agrees with; `agreement.party` if it is no party itself."""
+        if self.party not in (agreement.brand, agreement.provider):
+            raise NodeError("agreement.party", f"{self.party!r} is no party to agreement {agreement.id}")
+        return agreement.provider if self.party == agreement.brand else agreement.brand
 
     def agreements(self) -> list[Agreement]:
         return [

@@ -69,7 +69,7 @@ def document(record: Mapping[str, Any], private: Mapping[str, Any]) -> dict[str,
             "datasets": spec["datasets"],
             "categories": spec["categories"],
             "provider_columns": spec["columns"],
-            "own_columns": list(private.get("columns") or ()),
+            "own_columns": _own_columns(kind, private),
             "people": dict(record["counts"]),
         },
         "consent": {
@@ -97,6 +97,14 @@ def document(record: Mapping[str, Any], private: Mapping[str, Any]) -> dict[str,
         "privacy": _privacy(agreement, result),
         "leakage": record["leakage"],
     }
+
+
+def _own_columns(kind: str, private: Mapping[str, Any]) -> list[str]:
+    """The brand's columns in the model: `*` for all of its data set under the job's categories."""
+    if kind == "lookalike":
+        return []
+    asked = private.get("columns")
+    return ["*"] if asked is None else list(asked)
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pec import plan
-from pec.cli_common import account_rows, emit, json_option, table, time_text
+from pec.cli_common import account_rows, console, emit, json_option, table, time_text
 from pec.cli_home import KIND, home_at, home_option, read_json, shortened, write_or_print
 from pec.errors import PecError
 
@@ -80,6 +80,13 @@ def draft(out: Path | None, as_json: bool, **options: Any) -> None:
             raise PecError(
                 "pec.usage", f"--preapproved {kind} without --kind {kind}", f"give --kind {kind} too"
             )
+    exact = [kind for kind in options["kinds"] if kind in plan.NOISELESS]
+    if exact and not options["no_noise"]:
+        raise PecError(
+            "pec.usage",
+            f"--kind {exact[0]} has no noise, and the terms ask for it (--epsilon {options['epsilon']:g})",
+            "give --no-noise, or draft an agreement of its own for it",
+        )
     if "enrich" in options["kinds"] and not options["tags"]:
         raise PecError("pec.usage", "enrich without a tag to hand out", "give --tag COLUMN")
     if options["malicious_security"]:
@@ -133,8 +140,15 @@ def _total(options: dict[str, Any]) -> tuple[float, float] | None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
 @json_option
 def sign(file: Path, home: Path, out: Path | None, as_json: bool) -> None:
-    """Sign terms, or countersign what the partner has signed."""
-    write_or_print(home_at(home).sign_agreement(read_json(file)), out, as_json)
+    """Sign terms, or countersign what the partner has signed. Shows what is being signed.
+
+    Refused are terms that have ended, and terms that were changed after the partner signed them.
+    """
+    signed = home_at(home).sign_agreement(read_json(file))
+    if not as_json:
+        # Beside standard output where that is the document itself.
+        console(stderr=out is None).print(_terms(signed["document"]))
+    write_or_print(signed, out, as_json)
 
 
 @agreement.command("add")
@@ -175,16 +189,21 @@ def agreement_list(home: Path, as_json: bool) -> None:
 
 
 @agreement.command("show")
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID|FILE")
 @home_option
 @json_option
 def agreement_show(id_: str, home: Path, as_json: bool) -> None:
     """One agreement: its terms, and the privacy account with every job that has spent of it.
 
-    Reads the node's directory; the node may be running or not.
+    Reads the node's directory; the node may be running or not. A file (its name ends in .json), such as a
+    draft or what the partner has signed, is shown without an account; its signatures are not verified.
     """
     from parties.store import read_account
 
+    if id_.endswith(".json"):
+        read = read_json(Path(id_))
+        emit(read, as_json, _of_file)
+        return
     opened = home_at(home)
     found = opened.agreement(id_)
     account = read_account(opened.path / "node.db", found).to_document()
@@ -194,13 +213,27 @@ def agreement_show(id_: str, home: Path, as_json: bool) -> None:
 def _agreement(d: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    terms = [(k, shortened(v)) for k, v in d.items() if k != "account"]
     columns = ("job", "kind", "epsilon", "delta", "at")
     spends = [
         (s["job_id"], s["kind"], s["epsilon"], s["delta"], time_text(s["at"])) for s in d["account"]["spends"]
     ]
     return Group(
-        table(("term", "value"), terms),
+        _terms({k: v for k, v in d.items() if k != "account"}),
         table(("what", "value"), account_rows(d["account"]), title="Privacy account"),
         table(columns, spends, title="Spent by"),
+    )
+
+
+def _terms(terms: dict[str, Any]) -> Any:
+    return table(("term", "value"), [(k, shortened(v)) for k, v in terms.items()])
+
+
+def _of_file(read: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    if "signatures" not in read:
+        return Group(_terms(read), "signed by nobody yet")
+    who = ", ".join(str(entry.get("party")) for entry in read["signatures"])
+    return Group(
+        _terms(read["document"]), f"signed by {who or 'nobody yet'} (not verified here; add verifies)"
     )

@@ -15,6 +15,7 @@ import click
 from pec import wording
 from pec.cli_common import account_rows, emit, json_option, note, printable, progress, table, time_text
 from pec.cli_home import client_of, home_option, read_json
+from pec.cli_scores import scores
 from pec.errors import PecError
 
 STATES = [
@@ -426,6 +427,9 @@ def rows(job_id: str, audience: Path | None, out: Path | None, home: Path, as_js
         return
     audiences.write_columns(out, {"row": chosen, "line": lines[chosen]})
     emit({**data, "written": str(out)}, as_json, lambda d: f"{d['rows']:,} rows in {d['written']}")
+
+
+job.add_command(scores)
 
 
 @job.command()

@@ -13,6 +13,8 @@ from parties import documents
 KINDS = ("overlap", "lookalike", "enrich", "retarget")
 #: Kinds that learn from the brand's labels with columns of both sides.
 SUPERVISED = ("boost", "joint-lr", "feature-report", "lead-score")
+#: Kinds that run only under an agreement without noise.
+NOISELESS = ("boost", "joint-lr", "lead-score", "score")
 OUTPUTS = {
     "overlap": {"count": "brand"},
     "lookalike": {"scores": "brand", "audience": "brand", "seeds": "brand"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import json
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
@@ -200,6 +202,16 @@ def test_node_life_without_a_running_node(tmp_path: Path) -> None:
     assert "not signed" in error_of("node", "agreement", "add", draft, "--home", provider)[2]
     assert run("node", "agreement", "sign", draft, "--home", str(brand), "--out", signed)[0] == 0
     assert error_of("node", "agreement", "add", signed, "--home", provider)[1] == "document.signature"
+    changed = json.loads(Path(signed).read_text())
+    changed["document"]["minimum_rows"] = 1
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(changed))
+    assert error_of("node", "agreement", "sign", other, "--home", provider)[1] == "document.signature"
+    code, out = run("node", "agreement", "show", signed, "--home", str(provider))
+    assert json.loads(out)["document"]["id"] == "a1"
+    times = {"created_at": "2019-01-01T00:00:00Z", "expires_at": "2020-01-01T00:00:00Z"}
+    other.write_text(json.dumps({**json.loads(Path(draft).read_text()), **times}))
+    assert error_of("node", "agreement", "sign", other, "--home", brand)[1] == "agreement.expired"
     assert run("node", "agreement", "sign", signed, "--home", str(provider), "--out", both)[0] == 0
     for home in (brand, provider):
         assert run("node", "agreement", "add", both, "--home", str(home))[0] == 0
@@ -280,6 +292,9 @@ def test_a_draft_that_could_never_serve() -> None:
     assert error_of(*draft, "overlap", "--preapproved", "lookalike")[1] == "pec.usage"
     assert error_of(*draft, "enrich")[1] == "pec.usage"
     assert run(*draft, "enrich", "--tag", "city")[0] == 0
+    for kind in plan.NOISELESS:
+        assert error_of(*draft, "lookalike", "--kind", kind)[1] == "pec.usage"
+        assert run(*draft, kind, "--no-noise")[0] == 0
 
 
 def test_the_suites_of_a_draft_and_the_method_of_an_overlap() -> None:
@@ -534,3 +549,37 @@ def test_options_of_a_lookalike_become_the_job_that_both_sign(
     assert made["params"] == inputs.params and made["private"]["hidden_share"] == 0.1
     code, name, text = error_of(*SIMULATE, *files, "--delta", "1e-5")
     assert code == 2 and "--epsilon" in text and len(seen) == 1
+
+
+class Finished:
+    """An operator's client of a node with one job."""
+
+    def __init__(self, folder: Path, state: str, files: list[str]) -> None:
+        self.found = {"state": state, "kind": "score", "path": str(folder), "files": files}
+
+    def job(self, _: str) -> dict[str, Any]:
+        return self.found
+
+
+def test_scores_of_a_job_come_best_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"row": [4, 1, 9], "speed": [0.2, 0.9, 0.5], "combined": [0.3, 0.3, 0.8]})
+    frame["grade"] = ["D", "C", "A"]
+    frame.to_parquet(tmp_path / "scores.parquet")
+    for state, files, code in (
+        ("running", [], "pec.job_failed"),
+        ("succeeded", ["result.json"], "pec.input"),
+        ("succeeded", ["scores.parquet"], ""),
+    ):
+        client = Finished(tmp_path, state, files)
+        monkeypatch.setattr("pec.cli_scores.client_of", lambda _, c=client: contextlib.nullcontext(c))
+        if code:
+            assert error_of("job", "scores", "j")[1] == code
+    told = json.loads(run("job", "scores", "j", "--best", "2")[1])
+    assert told["rows"] == 3 and [line["row"] for line in told["scores"]] == [9, 1]
+    out = tmp_path / "all.csv"
+    assert run("job", "scores", "j", "--out", str(out))[0] == 0
+    assert pd.read_csv(out)["row"].tolist() == [9, 1, 4] and pd.read_csv(out)["grade"].tolist() == [
+        "A",
+        "C",
+        "D",
+    ]
