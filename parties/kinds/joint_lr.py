@@ -410,9 +410,9 @@ def mean(scores: np.ndarray, family: str) -> np.ndarray:
 def figures(scores: np.ndarray, labels: np.ndarray, family: str) -> dict[str, Any]:
     """Quality on held-out people: AUC and the like, R² and root mean square error, or deviance explained."""
     if family == "logistic":
-        found = measure(scores, labels == 1)
-        del found["unlabelled"]  # here they are those labelled 0
-        return {**found, "held_out": len(labels), "positives": int((labels == 1).sum())}
+        measured = measure(scores, labels == 1)
+        del measured["unlabelled"]  # here they are those labelled 0
+        return {**measured, "held_out": len(labels), "positives": int((labels == 1).sum())}
     if len(labels) < 2:
         return {"held_out": len(labels), "r2": None}
     found = mean(scores, family)
