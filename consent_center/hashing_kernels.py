@@ -99,6 +99,13 @@ def _absorb(state: Any, message: Any, before: int, block: Any, w: Any) -> None:
 
 
 @_jit
+def _copy(source: Any, target: Any) -> None:
+    """To the head of `target`. Not as a slice: numba would compile the text of its error, some seconds."""
+    for i in range(source.shape[0]):
+        target[i] = source[i]
+
+
+@_jit
 def _store(state: Any, out: Any) -> None:
     for i in range(8):
         for j in range(4):
@@ -109,7 +116,7 @@ def _store(state: Any, out: Any) -> None:
 def sha256_rows(rows: Any, out: Any, lo: int, hi: int) -> None:
     w, block, state = np.empty(64, np.uint32), np.empty(64, np.uint8), np.empty(8, np.uint32)
     for i in range(lo, hi):
-        state[:] = _H0
+        _copy(_H0, state)
         _absorb(state, rows[i], 0, block, w)
         _store(state, out[i])
 
@@ -118,7 +125,7 @@ def sha256_rows(rows: Any, out: Any, lo: int, hi: int) -> None:
 def _hmac_finish(outer: Any, inner: Any, digest: Any, out: Any, block: Any, w: Any) -> None:
     """The outer hash: `outer` is the state after key ^ opad, `inner` the finished inner state."""
     _store(inner, digest)
-    inner[:] = outer
+    _copy(outer, inner)
     _absorb(inner, digest, 64, block, w)
     _store(inner, out)
 
@@ -130,12 +137,12 @@ def hmac_strings(
     w, block, state = np.empty(64, np.uint32), np.empty(64, np.uint8), np.empty(8, np.uint32)
     digest, message = np.empty(32, np.uint8), np.empty(prefix.shape[0] + longest, np.uint8)
     head = prefix.shape[0]
-    message[:head] = prefix
+    _copy(prefix, message)
     for i in range(lo, hi):
         size = offsets[i + 1] - offsets[i]
         for j in range(size):
             message[head + j] = data[offsets[i] + j]
-        state[:] = inner
+        _copy(inner, state)
         _absorb(state, message[: head + size], 64, block, w)
         _hmac_finish(outer, state, digest, out[i], block, w)
 
@@ -149,11 +156,11 @@ def hmac_keyed(keys: Any, messages: Any, out: Any, lo: int, hi: int) -> None:
         pad[:] = 0x5C
         for j in range(size):
             pad[j] = keys[i, j] ^ 0x5C
-        outer[:] = _H0
+        _copy(_H0, outer)
         _compress(outer, pad, w)
         for j in range(64):
             pad[j] ^= 0x5C ^ 0x36
-        state[:] = _H0
+        _copy(_H0, state)
         _compress(state, pad, w)
         _absorb(state, messages[i], 64, block, w)
         _hmac_finish(outer, state, digest, out[i], block, w)

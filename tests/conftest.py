@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,13 +25,18 @@ hypothesis.settings.register_profile("explore", derandomize=False, print_blob=Tr
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # A file stays in one process (its fixtures are shared), and files go to the free process in this order: those
-# with long tests first, so that no process waits for a long one at the end.
+# that will take long first, so that no process waits for a long one at the end. So long a test takes, about,
+# if `slow(seconds=…)` says nothing else:
+SECONDS_SLOW, SECONDS_OTHER = 8.0, 0.2
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    seconds: defaultdict[Path, float] = defaultdict(float)
+    for item in items:
+        mark = item.get_closest_marker("slow")
+        seconds[item.path] += SECONDS_OTHER if mark is None else mark.kwargs.get("seconds", SECONDS_SLOW)
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -123,7 +123,9 @@ def _put(part: I32, positions: I64, target: I32) -> None:
     """target[positions[i]] = part[i]; positions rise."""
     n = positions.shape[0]
     if n and positions[n - 1] - positions[0] == n - 1:
-        target[positions[0] : positions[0] + n] = part[:n]
+        first = positions[0]
+        for i in range(n):  # not as a slice: numba would compile the text of its error, some seconds
+            target[first + i] = part[i]
     else:
         for i in range(n):
             target[positions[i]] = part[i]

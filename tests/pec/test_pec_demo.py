@@ -11,7 +11,7 @@ from pec_command import pec
 from pec.demo.data import PARTIES, PROVIDER_A
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_the_main_job(tmp_path: Path) -> None:
     answer = pec("demo", "--out", tmp_path / "demo", "--json", timeout=240)
     assert answer.code == 0, answer.out[-2000:] + answer.err[-2000:]
