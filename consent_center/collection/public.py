@@ -14,7 +14,6 @@ import sqlalchemy as sa
 
 from consent_center.batch import moment
 from consent_center.collection import experiments, links, settings, ticket
-from consent_center.collection.asking import may_ask
 from consent_center.collection.forms import Offer, layout_hash, offers_of
 from consent_center.collection.service import Collection
 from consent_center.collection.texts import TEXTS
@@ -88,10 +87,11 @@ class PublicCollection:
             subject, unit, audience = self._who(connection, site, visitor, person)
             form = Collection._form(connection, site.form)
             offers = self._offers(connection, form, unit)
+            service, known = Collection(self.room), self.room.registry(connection)
             shown_offers = []
             for offer in offers:
-                found = Collection(self.room)._standing(connection, subject, offer)
-                asked = self._may_ask(connection, subject, offer)
+                found = service._standing(connection, subject, offer)
+                asked = service._may_ask(connection, known, subject, offer)
                 shown_offers.append(
                     {
                         **Collection._shown(offer, found, language),
@@ -171,7 +171,7 @@ class PublicCollection:
                 elif gpc and offer.gpc:
                     method = "gpc"
                 if action == "grant" and not own_initiative:
-                    asked = self._may_ask(connection, subject, offer)
+                    asked = service._may_ask(connection, self.room.registry(connection), subject, offer)
                     if not asked.allowed and asked.reason == "cooldown":
                         raise ConsentError(
                             "collection.cooldown", f"may not be asked before {moment(asked.next_at)}"
@@ -216,18 +216,6 @@ class PublicCollection:
     def _offers(self, connection: sa.Connection, form: dict[str, Any], unit: bytes) -> list[Offer]:
         pick = experiments.picks(connection, self.room.keys, unit)
         return offers_of(form, self.room.registry(connection), pick)
-
-    def _may_ask(self, connection: sa.Connection, subject: int | None, offer: Offer) -> Any:
-        return may_ask(
-            connection,
-            self.room.registry(connection),
-            self.room.controller,
-            subject,
-            offer.purpose.id,
-            offer.recipient,
-            offer.regulation,
-            self.room.now(),
-        )
 
 
 def _pseudo(site: Site, visitor: str) -> str:

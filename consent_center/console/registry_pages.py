@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response, redirect, request, url_for
@@ -54,6 +55,7 @@ def purpose(id: str) -> Response:
         versions=versions,
         notices=notices,
         assessments=assessments,
+        today=datetime.now(UTC).date().isoformat(),
         may_edit=allowed(who().role, ENDPOINTS["console.purpose_switch"]),
     )
 
