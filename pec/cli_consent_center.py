@@ -6,6 +6,7 @@ Works on a center in a directory (`--home H`, the center is in H/consent) or any
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import click
 
 from consent_center.client import CenterClient
 from consent_center.errors import ConsentError
-from consent_center.model import KINDS, REASONS, ConsentEvent, DecisionRequest
+from consent_center.model import GRANTS, KINDS, REASONS, ConsentEvent, DecisionRequest
 from pec.cli_common import CliError, console, emit, json_option, note, progress, table
 from pec.consent_options import actor, checkpoint_of, directory, facts, moment, open_at, plain, short, where
 from pec.errors import EXIT_FAILED
@@ -227,21 +228,52 @@ def record(
 @where
 @click.argument("kind", type=KIND)
 @click.argument("value")
-@click.option("--purpose", "purpose_id", required=True)
-@click.option("--recipient", required=True)
+@click.option("--purpose", "purpose_id", help="Needed, but for --all.")
+@click.option("--recipient", help="Needed, but for --all.")
+@click.option(
+    "--all", "everywhere", is_flag=True, help="All that the person granted (of --purpose, if given)."
+)
 @click.option("--at", "occurred_at", metavar="TIME", help="When it happened; default: now.")
 @click.option("--channel", default="cli", show_default=True)
 @json_option
-def withdraw(location: str | None, kind: str, value: str, as_json: bool, **given: Any) -> None:
+def withdraw(
+    location: str | None, kind: str, value: str, everywhere: bool, as_json: bool, **given: Any
+) -> None:
     """Record that one person withdraws consent. Effective at once, in running jobs too."""
     given |= {"occurred_at": moment(given["occurred_at"], "--at"), "categories": ()}
+    if everywhere == bool(given["recipient"]) or not (everywhere or given["purpose_id"]):
+        raise click.UsageError("give --purpose and --recipient, or --all without --recipient")
     with open_at(location) as center:
+        if everywhere:
+            emit(_withdraw_all(center, kind, value, given), as_json, _withdrawn)
+            return
         known = _is_known(center, kind, value)
         done = center.record(_event(center, "withdrawn", kind, value, given))
     if not known:
         note(f"nobody with that {kind} was known here before: if that is unexpected, look for a typing error")
     data = {**plain(done), "known_before": known}
     emit(data, as_json, lambda d: f"withdrawn: event {d['sequence']} (ledger leaf {d['leaf_index']})")
+
+
+def _withdraw_all(center: CenterClient, kind: str, value: str, given: dict[str, Any]) -> dict[str, Any]:
+    """One event for each recipient and purpose, at one time."""
+    at = given["occurred_at"] or datetime.now(UTC)
+    done = []
+    for state in center.explain(kind, value).states:
+        if state["action"] not in GRANTS or given["purpose_id"] not in (None, state["purpose"]):
+            continue
+        about = {name: state[name] for name in ("purpose", "recipient", "regulation")}
+        more = {"purpose_id": state["purpose"], "recipient": state["recipient"], "occurred_at": at}
+        event = _event(center, "withdrawn", kind, value, {**given, **more})
+        done.append({**about, **plain(center.record(replace(event, regulation=state["regulation"])))})
+    return {"withdrawn": done}
+
+
+def _withdrawn(told: dict[str, Any]) -> Any:
+    names = ("purpose", "recipient", "regulation", "sequence", "leaf_index")
+    if not told["withdrawn"]:
+        return "nothing to withdraw: the person has no consent in force there"
+    return table(names, [tuple(one[name] for name in names) for one in told["withdrawn"]])
 
 
 def _is_known(center: CenterClient, kind: str, value: str) -> bool:

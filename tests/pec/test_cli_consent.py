@@ -75,8 +75,19 @@ def test_one_person_from_grant_to_withdrawal(pec: Shell) -> None:
     assert pec.json("withdraw", "phone", "13900139000", *ASK)["known_before"] is False
     assert "nobody with that phone was known" in pec("withdraw", "phone", "13900139001", *ASK)[2]
     assert pec.json(*decide)["reasons"][0] == "withdrawn"
+    pec.json(*grant)
+    other = [*ASK[:2], "--recipient", "provider-z"]
+    pec.json("record", "grant", "phone", "13800138000", *other, "--notice", "text")
+    gone = pec.json("withdraw", "phone", "13800138000", "--all")["withdrawn"]
+    assert {one["recipient"] for one in gone} == {ASK[3], "provider-z"}
+    assert pec.json(*decide)["reasons"][0] == "withdrawn"
+    assert "nothing to withdraw" in pec("withdraw", "phone", "13800138000", "--all", *ASK[:2])[1]
+    assert pec("withdraw", "phone", "13800138000", "--all", *ASK)[0] == 2
     held = pec.json("show", "phone", "13800138000")
-    assert [(e["action"], e["actor"]) for e in held["events"]] == [("granted", "dpo"), ("withdrawn", "dpo")]
+    assert [(e["action"], e["actor"]) for e in held["events"]] == [
+        *(("granted", "dpo"), ("withdrawn", "dpo"), ("granted", "dpo"), ("granted", "dpo")),
+        *(("withdrawn", "dpo"), ("withdrawn", "dpo")),
+    ]
     assert "withdrawn" in pec("show", "phone", "13800138000")[1]
 
 
