@@ -124,7 +124,7 @@ def test_an_outdated_consent_is_not_called_in_force(tmp_path: Path, monkeypatch:
         client = create_app(made, TOKEN).test_client()  # the dashboard's figures are kept for a minute
         login(client, "another", add(made, "another", "officer"))
         assert "ads,provider,0,12" in client.get("/console/exports/consents.csv").text
-        assert "To be asked again" in client.get("/console/").text
+        assert "12 consents are outdated" in client.get("/console/").text
 
 
 @pytest.mark.browser
