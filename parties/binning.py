@@ -1,7 +1,8 @@
 """Columns of a view as bins, for trees; local to each side, and nothing leaves this module.
 
     ordered      numbers, dates, amounts of money in text: cut at quantiles; missing values in bin 0
-    categorical  the most frequent levels a bin each; all others and missing values together in the last one
+    categorical  the most frequent levels a bin each; all others and missing values together in the last one;
+                 with `spread` the next frequent levels in further columns of bins
 
 No bin holds fewer people than `features.MIN_PEOPLE` or `MIN_SHARE` of them, so that a sum over a bin speaks
 of
@@ -13,7 +14,7 @@ applied unchanged when other people are scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,12 +46,16 @@ class Ordered:
 
 @dataclass(frozen=True)
 class Levels:
-    """A bin a level; `other` is that of any other value and of missing ones (the last, or a level's own)."""
+    """A bin a level; `other` is that of any other value and of missing ones (the last, or a level's own).
+
+    `source` is the column that is read, where it has more levels than one such step has bins.
+    """
 
     name: str
     levels: tuple[str, ...]
     other: int
     kind: str = "levels"
+    source: str = ""
 
     def bins(self, column: Column) -> np.ndarray:
         known = {level: position for position, level in enumerate(self.levels)}
@@ -75,6 +80,11 @@ class BinPlan:
     def names(self) -> tuple[str, ...]:
         return tuple(step.name for step in self.steps)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The column that each step reads."""
+        return tuple(getattr(step, "source", "") or step.name for step in self.steps)
+
     def to_document(self) -> dict[str, Any]:
         return {"steps": [asdict(step) for step in self.steps], "notes": list(self.notes)}
 
@@ -90,10 +100,17 @@ class BinPlan:
 
 
 def learn(
-    view: Readable, columns: Sequence[str], rows: np.ndarray, most: int, *, tails: bool = False
+    view: Readable,
+    columns: Sequence[str],
+    rows: np.ndarray,
+    most: int,
+    *,
+    tails: bool = False,
+    spread: int = 1,
 ) -> BinPlan:
     """The plan for these columns, up to `most` bins each; `features.none` when none is left and some were
-    asked. `tails`: bins are finer where few values are, as trees want them.
+    asked. `tails`: bins are finer where few values are, as trees want them. `spread`: a column of text with
+    more frequent levels than bins becomes up to so many columns of bins, each with the next frequent ones.
     """
     steps: list[Ordered | Levels] = []
     notes: list[str] = []
@@ -104,7 +121,9 @@ def learn(
             step: Ordered | Levels | None = _ordered(column, most, least, tails)
         else:
             step = _levels(column, most, least)
-        if step is None:
+        if isinstance(step, Levels) and spread > 1:
+            steps.extend(_spread(column, step, most, least, spread, set(columns)))
+        elif step is None:
             notes.append(f"{read.name}: dropped, its values don't make two groups of {least} people or more")
         else:
             steps.append(step)
@@ -141,11 +160,40 @@ def _levels(column: Column, most: int, least: int) -> Levels | None:
     return Levels(column.name, tuple(column.levels[code] for code in kept), len(kept))
 
 
+def _spread(
+    column: Column, first: Levels, most: int, least: int, spread: int, taken: set[str]
+) -> list[Levels]:
+    """`first` and what follows it of a column's levels with `least` people or more, `most` − 1 at a time."""
+    counts = np.bincount(column.values + 1, minlength=len(column.levels) + 1)
+    order = sorted(range(len(column.levels)), key=lambda code: (-counts[code + 1], column.levels[code]))
+    left = [
+        column.levels[c] for c in order if counts[c + 1] >= least and column.levels[c] not in first.levels
+    ]
+    parts = [first]
+    while left and len(parts) < spread and most > 2:
+        name = f"{column.name} ({len(parts) + 1})"
+        if name in taken:
+            break
+        parts.append(Levels(name, tuple(left[: most - 1]), len(left[: most - 1]), source=column.name))
+        left = left[most - 1 :]
+    return parts
+
+
+def _each(plan: BinPlan, view: Readable, rows: np.ndarray) -> Iterator[Column]:
+    """The column of each step; one that several steps in a row read is read once."""
+    sources = plan.sources
+    distinct = [name for at, name in enumerate(sources) if not at or sources[at - 1] != name]
+    for column in view.read(distinct, rows):
+        for name in sources:
+            if name == column.name:
+                yield column
+
+
 def table(plan: BinPlan, view: Readable, rows: np.ndarray) -> boost.Table:
     """uint8[len(rows), F] with its flags. Raises `features.changed` for a column of another kind than
     learned."""
     bins = np.zeros((len(rows), len(plan.steps)), dtype=np.uint8)
-    for position, (step, column) in enumerate(zip(plan.steps, view.read(plan.names, rows), strict=True)):
+    for position, (step, column) in enumerate(zip(plan.steps, _each(plan, view, rows), strict=True)):
         bins[:, position] = step.bins(column)
     categorical = np.array([step.kind == "levels" for step in plan.steps], dtype=bool)
     missing = np.array([isinstance(step, Ordered) and step.missing for step in plan.steps], dtype=bool)

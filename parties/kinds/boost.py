@@ -32,6 +32,9 @@ from protocols.errors import LocalError
 #: Bins of the brand's own columns; they never travel.
 OWN_BINS = 255
 
+#: Columns of bins that a column of text with many levels becomes at the provider.
+SPREAD = 4
+
 #: What a job has that says nothing of it.
 TREES, DEPTH, BINS = 50, 5, 16
 
@@ -164,7 +167,7 @@ def fit_provider(ctx: StageContext) -> None:
     rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
     terms = terms_of(ctx.spec)
     ctx.channel.progress(0, 1, "columns")
-    plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins, tails=True)
+    plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins, tails=True, spread=SPREAD)
     table = binning.table(plan, ctx.view, rows)
     supervised.send_columns(ctx, plan)
     with Scratch(ctx.workdir) as scratch:
@@ -173,7 +176,7 @@ def fit_provider(ctx: StageContext) -> None:
         ctx.result["disk_bytes"] = scratch.disk_bytes
     ctx.result.update(
         rows=len(rows),
-        columns=list(plan.names),
+        columns=list(dict.fromkeys(plan.sources)),
         notes=list(plan.notes),
         trees=forest.trees,
         splits=len(forest.splits),

@@ -102,3 +102,23 @@ def test_a_plan_is_applied_to_others_as_it_is() -> None:
         binning.table(
             plan, Columns(x=np.array(["p", "q", "r"], dtype=object), city=[1.0, 2.0, 3.0]), np.arange(3)
         )
+
+
+def test_many_levels_are_spread_over_columns_of_bins() -> None:
+    rng = np.random.default_rng(3)
+    text = [f"L{k:02}" for k in rng.integers(0, 20, N)]
+    view = Columns(text=text, number=rng.random(N))
+    plan = binning.learn(view, ["text", "number"], EVERYBODY, 8, tails=True, spread=3)
+    assert plan.names == ("text", "text (2)", "text (3)", "number")
+    assert plan.sources == ("text", "text", "text", "number")
+    again = binning.BinPlan.from_document(plan.to_document())
+    assert again == plan
+    table = binning.table(again, view, EVERYBODY)
+    assert table.bins.max() < 8 and table.categorical.tolist() == [True, True, True, False]
+    # Who shares all three bins has the same level: 3 × 7 ≥ 20.
+    assert len(np.unique(table.bins[:, :3], axis=0)) == len(set(text)) == 20
+    for column in range(3):
+        assert np.bincount(table.bins[:, column]).min() >= 10
+    assert binning.learn(view, ["text", "number"], EVERYBODY, 8).names == ("text", "number")
+    twice = Columns(text=text, **{"text (2)": rng.random(N)})
+    assert binning.learn(twice, ["text", "text (2)"], EVERYBODY, 8, spread=3).names == ("text", "text (2)")
