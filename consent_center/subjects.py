@@ -78,8 +78,11 @@ class SubjectIndex:
         found = list(_stored(connection, self.last_id))
         if not found:
             return
-        self.add(np.concatenate([rows for _, rows, _ in found]), np.concatenate([of for _, _, of in found]))
-        self.last_id = found[-1][0]
+        last = found[-1][0]
+        rows, ordinals = (np.concatenate([part[k] for part in found]) for k in (1, 2))
+        del found  # of millions, hundreds of megabytes
+        self.add(rows, ordinals)
+        self.last_id = last
 
     def add(self, rows: Bytes2, ordinals: Ints) -> None:
         recent = SubjectIndex() if self.recent is None else self.recent

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from parties import PROTOCOL_VERSION, documents
+from parties import PROTOCOL_VERSION, documents, identity
 from parties.documents import JobSpec, Secret
 from parties.errors import NodeError, PeerFailed
 from parties.identity import Peer
@@ -115,7 +116,8 @@ class BrandSide(Jobs):
         side's people are the rows of its file: an upper bound, as the gate has decided about nobody yet. The
         peer's are what the request's `peer_rows` says, or as many as here, each with as many identifiers as
         here; or its identifiers are as many as in this side's last job with that data set, and its people
-        None. `basis` says which. {"cost": None, "why"} for a kind without alignment.
+        None. `basis` says which. `opening_seconds`: of both gates before it, at the same time. {"cost": None,
+        "why"} for a kind without alignment.
         """
         from parties import cost  # imports numerical kernels, which only a forecast and a job need
         from parties.gate import Gate
@@ -138,15 +140,22 @@ class BrandSide(Jobs):
         if not allowed:
             raise NodeError("agreement.suite", f"suite {asked!r} is not in agreement {agreement.id}")
         receiver, sender = (own, rows) if kind.aligned == "brand" else (rows, own)
-        sizes = {
+        sizes: dict[str, Any] = {
             "own_people": people,
             "own_identifiers": own,
             "peer_people": peer_people,
             "peer_identifiers": rows,
             "basis": basis,
         }
-        work = cost.Work.of(receiver, sender, self.home.settings.bucket_rows)
-        rates = cost.local_rates(self.home.settings.bandwidth_mbit)
+        work = replace(
+            cost.Work.of(receiver, sender, self.home.settings.bucket_rows),
+            malicious=bool(params.get("malicious")) or agreement.malicious_security,
+            numbered=each > 1,
+        )
+        near = identity.neighbours(self.home.settings.listen, peer.address)
+        rates = cost.local_rates(self.home.settings.bandwidth_mbit, near)
+        sides = [cost.opening(items, rates) for items in (own, rows)]
+        sizes["opening_seconds"] = round(sum(sides) if near else max(sides), 3)
         if kind.tabled:
             tags = len(request.get("columns") or ())
             found = cost.enrich(work, rates, tags).to_document()

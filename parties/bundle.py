@@ -9,7 +9,8 @@ has exactly one form and a changed byte anywhere shows:
     cards.json       both parties' cards: their public keys
     snapshots.json   both consent centers' signed snapshots, and the nonces of the session
     closing.json     both parties' signed closing statements with the transcript hashes
-    log.json         this side's stages and lease checks, and the leakage table
+    log.json         this side's stages and lease checks, the leakage table, and of an alignment suite and
+                     sizes, with the forecast beside what it took
     ledger.json      a checkpoint of this side's ledger, opening and inclusion proof of every leaf, and
                      proof that the ledger only grew since the checkpoint in the closing statement
 
@@ -118,6 +119,7 @@ def _members(record: Mapping[str, Any], center: Any) -> dict[str, bytes]:
     shown = record["closing"][record["party"]]["document"]["checkpoint"]
     before = ledger_verify.checkpoint(shown, center.verifier_key()).size
     grown = [step.hex() for step in center.prove_consistency(before, size)]
+    alignment = record["result"].get("alignment")
     content = {
         "spec": record["spec"],
         "agreement": record["agreement"],
@@ -128,7 +130,12 @@ def _members(record: Mapping[str, Any], center: Any) -> dict[str, bytes]:
             "disclosure": record["disclosure"],
         },
         "closing": record["closing"],
-        "log": {"stages": record["stages"], "consent": record["consent"], "leakage": record["leakage"]},
+        "log": {
+            "stages": record["stages"],
+            "consent": record["consent"],
+            "leakage": record["leakage"],
+            **({"alignment": alignment} if alignment else {}),
+        },
         "ledger": {"checkpoint": checkpoint, "leaves": leaves, "grown": grown},
     }
     return {f"{name}.json": documents.canonical(content[name]) for name in MEMBERS}

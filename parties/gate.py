@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class ConsentedView:
     `allowed`  the columns that `read` may give
     `alive`    bool[m], false for who withdrew since the snapshot
     `snapshot` the signed document of the consent center: `document`, `signature`
+    `opening`  seconds that the gate took; None for a view that was restored
     A *view row number* 0 … m−1 says nothing outside; `own_rows` maps it to the row of the file.
     """
 
@@ -85,6 +87,7 @@ class ConsentedView:
         self.items, self.owner, self.rank = items
         self.alive = np.ones(len(record_ids), dtype=bool)
         self._counts = counts
+        self.opening: float | None = None
 
     def __len__(self) -> int:
         return len(self._record_ids)
@@ -299,6 +302,7 @@ class Gate:
         `consent.unavailable` and `gate.snapshot` when the center can't decide, `consent.assessment` when no
         impact assessment is in force, `consent.nobody` when nobody may take part.
         """
+        began = time.monotonic()
         rows, preflight, found = self._identify(dataset)
         entry = self._home.dataset(dataset)
         for name in columns:
@@ -359,7 +363,7 @@ class Gate:
         person, which, line = people.strangers
         watched = place[person] >= 0
         strangers = Strangers.of(found, place[person[watched]], which[watched], line[watched])
-        return ConsentedView(
+        view = ConsentedView(
             rows,
             self._center,
             preflight,
@@ -372,6 +376,8 @@ class Gate:
             counts,
             strangers,
         )
+        view.opening = time.monotonic() - began
+        return view
 
     def restore(self, folder: Path, dataset: str) -> ConsentedView:
         """The view of an interrupted job, as `save` wrote it; its snapshot is not taken anew.

@@ -230,6 +230,12 @@ def read_card(signed: Mapping[str, Any]) -> Peer:
     return Peer(party, public, pem, fingerprint_of(pem), body["address"], body["verifier_key"], dict(signed))
 
 
+def neighbours(*addresses: str) -> bool:
+    """Whether nodes with these addresses (`host:port`) can be reached from one machine only."""
+    hosts = [parse_address(text)[0] for text in addresses]
+    return all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """(host, port) of `host:port` or `[v6]:port`; ValueError if it is neither."""
     host, colon, port = text.rpartition(":")

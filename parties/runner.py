@@ -22,7 +22,7 @@ import numpy as np
 
 from consent_center.errors import ConsentError
 from consent_center.ledger import verify as ledger_verify
-from parties import documents, private_files
+from parties import documents, identity, private_files
 from parties.checkpoint import Checkpoints
 from parties.documents import Agreement, JobSpec
 from parties.errors import CODES, NodeError, PeerFailed
@@ -317,6 +317,7 @@ class Runner:
             prepared=self.home.path / "prepared",
             models=Models(self.home, self.center),
             spend=self._spend,
+            neighbour=identity.neighbours(self.home.settings.listen, self.peer.address),
         )
 
     def _spend(self) -> None:

@@ -156,7 +156,8 @@ class StageContext:
     `parties.models.Models`, for kinds that use what an earlier job learned; `prepared` the directory of
     `parties.prepared`. What a stage puts in `result` (plain JSON) is shown by the operator's `job()`. `spend`
     counts what the kind says that the job spends, and raises `agreement.budget` where that is too much: to be
-    called before anything with noise may reach the peer.
+    called before anything with noise may reach the peer. `neighbour`: the peer's node computes on this very
+    machine, for forecasts.
     """
 
     job_id: str
@@ -176,6 +177,7 @@ class StageContext:
     prepared: Path | None = None
     models: Any = field(default=None, repr=False)
     spend: Callable[[], None] = no_account
+    neighbour: bool = False
 
 
 @dataclass(frozen=True)

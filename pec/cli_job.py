@@ -132,7 +132,8 @@ def _forecast(found: dict[str, Any]) -> str:
     return (
         f"forecast of the alignment: {cost['suite']}, {wording.seconds_text(cost['seconds'])}, "
         f"{wording.bytes_text(cost['bytes'])} in {cost['buckets']} bucket(s) ({found['why']}; "
-        f"{', '.join(sides)}, {found['basis']}); {_training(found.get('training'))}"
+        f"{', '.join(sides)}, {found['basis']}); before it the gates open in about "
+        f"{wording.seconds_text(found['opening_seconds'])}; {_training(found.get('training'))}"
     )
 
 
@@ -283,7 +284,10 @@ def _alignment(found: dict[str, Any]) -> Any:
     guess = found.get("estimate") or {}
     fact = {**found, "bytes": found["bytes_sent"] + found["bytes_received"]}
     rows = [(name, guess.get(name), fact[name]) for name in ("suite", "buckets", "seconds", "bytes")]
+    opening = found.get("opening") or {}
+    rows.append(("the gate's seconds before it", opening.get("estimate"), opening.get("seconds")))
     rows.append(("why", found.get("why"), None))
+    rows += [("far from the forecast", None, text) for text in found.get("warnings", ())]
     return table(("alignment", "forecast", "happened"), rows)
 
 

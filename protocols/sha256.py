@@ -227,7 +227,8 @@ def hmacs(key: bytes, prefix: bytes, data: Bytes, offsets: Offsets) -> Bytes:
     inner, outer = (_keyed(key, pad) for pad in (0x36, 0x5C))
     found = _from(inner, _BLOCK, prefix, data, offsets)
     ends = np.arange(0, 32 * len(found) + 1, 32, dtype=np.int64)
-    return _from(outer, _BLOCK, b"", found.reshape(-1), ends)
+    # In the same place: each is read before it is overwritten.
+    return _from(outer, _BLOCK, b"", found.reshape(-1), ends, found)
 
 
 def _keyed(key: bytes, pad: int) -> Words:
@@ -239,11 +240,14 @@ def _keyed(key: bytes, pad: int) -> Words:
     return state
 
 
-def _from(start: Words, before: int, prefix: bytes, data: Bytes, offsets: Offsets) -> Bytes:
+def _from(
+    start: Words, before: int, prefix: bytes, data: Bytes, offsets: Offsets, out: Bytes | None = None
+) -> Bytes:
     n = len(offsets) - 1
     if n < 0 or data.dtype != np.uint8 or offsets.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
         raise LocalError("protocol.argument", f"{data.dtype} bytes and {offsets.dtype}[{n + 1}] offsets")
-    out = np.empty((n, 32), dtype=np.uint8)
+    if out is None:
+        out = np.empty((n, 32), dtype=np.uint8)
     if n == 0:
         return out
     lengths = np.diff(offsets)

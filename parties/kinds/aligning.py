@@ -88,7 +88,7 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
     hello = {"size": size, "probe": probe, **_hello(ctx, store)}
     ctx.channel.send_json(hello)
     theirs = _checked(ctx.channel.receive_json(), "rows", MAX_ITEMS)
-    rates = cost.local_rates(_probe(ctx) if probe else mbit)
+    rates = cost.local_rates(_probe(ctx) if probe else mbit, ctx.neighbour)
     plan, choice, first = _plan(ctx, store, hello, theirs, rates)
     ctx.channel.send_json({"plan": plan.to_document(), "first": first})
     limits = align.Limits(max_receiver=2 * MAX_ITEMS, max_sender=2 * MAX_ITEMS)
@@ -129,7 +129,7 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
     if len(rows) and int(rows.max()) >= plan.people:
         raise NodeError("kind.message", "a matched row has a number outside the sender's", share=True)
     store.remove()
-    _report(ctx, plan, choice, time.monotonic() - began, before)
+    _report(ctx, plan, time.monotonic() - began, before, choice, rates, first > 0)
     return Learned(rows, plan.people)
 
 
@@ -222,7 +222,7 @@ def send(
         _run_buckets(ctx, (first, plan.buckets), lanes, answer, ended, again)
         asked = int(ctx.result["asked_at_most"])
     store.remove()
-    _report(ctx, plan, None, time.monotonic() - began, before)
+    _report(ctx, plan, time.monotonic() - began, before)
     return asked
 
 
@@ -444,7 +444,14 @@ def _plan(
     choice = cost.choose(
         str(ctx.spec.params.get("suite", cost.AUTO)),
         suites,
-        cost.Work(hello["size"], theirs["rows"], count, bool(theirs.get("prepared"))),
+        cost.Work(
+            hello["size"],
+            theirs["rows"],
+            count,
+            bool(theirs.get("prepared")),
+            _malicious(ctx),
+            bool(theirs["numbered"]),
+        ),
         rates,
     )
     if store.plan is not None and theirs["plan"] == store.plan.to_document() and store.plan.suite in suites:
@@ -485,7 +492,13 @@ def _agreed(
 
 
 def _report(
-    ctx: StageContext, plan: Plan, choice: cost.Choice | None, seconds: float, before: tuple[int, int]
+    ctx: StageContext,
+    plan: Plan,
+    seconds: float,
+    before: tuple[int, int],
+    choice: cost.Choice | None = None,
+    rates: cost.Rates | None = None,
+    resumed: bool = False,
 ) -> None:
     """Forecast beside fact, for `pec job show` and for whoever checks the model."""
     sent = ctx.channel.bytes_sent - before[0]
@@ -503,6 +516,16 @@ def _report(
     }
     if choice is not None:
         found["why"] = choice.why
-        found["estimate"] = choice.cost.to_document()
+        estimate = choice.of(plan.suite)
+        found["estimate"] = estimate.to_document()
         found["alternatives"] = [c.to_document() for c in choice.costs if c.suite != plan.suite]
+        if not resumed:  # otherwise only the buckets that were left have run
+            found["warnings"] = estimate.compared(seconds, sent + received)
+    opening = getattr(ctx.view, "opening", None)
+    if opening is not None:
+        read = ctx.view.preflight
+        found["opening"] = {"rows": read.read, "seconds": round(opening, 3)}
+        if rates is not None:
+            guess = cost.opening(read.read * len(read.identifiers), rates)
+            found["opening"]["estimate"] = round(guess, 3)
     ctx.result["alignment"] = found

@@ -121,8 +121,8 @@ def test_the_same_rows_by_vole_in_buckets(tmp_path: Path, asked_by: str) -> None
     told = found["brand context"].result["alignment"]
     assert told["suite"] == "vole" and told["buckets"] == 4 and found["brand"].sender_rows == 300
     assert told["malicious"] is malicious
-    if not malicious:
-        assert 0.85 < told["estimate"]["bytes"] / (told["bytes_sent"] + told["bytes_received"]) < 1.15
+    assert 0.85 < told["estimate"]["bytes"] / (told["bytes_sent"] + told["bytes_received"]) < 1.15
+    assert told["warnings"] == []
 
 
 def test_messages_do_not_tell_which_people_are_asked_about(tmp_path: Path) -> None:

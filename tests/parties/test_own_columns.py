@@ -76,7 +76,7 @@ def forecast(tmp_path: Path, kind: str, **more: Any) -> dict[str, Any]:
     home = SimpleNamespace(
         agreement=lambda name: agreed,
         dataset=lambda name: data,
-        settings=SimpleNamespace(bucket_rows=1 << 20, bandwidth_mbit=100.0),
+        settings=SimpleNamespace(bucket_rows=1 << 20, bandwidth_mbit=100.0, listen="127.0.0.1:0"),
     )
     side: Any = SimpleNamespace(
         home=home,
@@ -85,7 +85,7 @@ def forecast(tmp_path: Path, kind: str, **more: Any) -> dict[str, Any]:
         store=SimpleNamespace(all=lambda: []),
         _peer_of=lambda request: peer,
     )
-    peer = SimpleNamespace(party="provider")
+    peer = SimpleNamespace(party="provider", address="10.0.0.2:7301")
     side._peer_people = lambda *given: BrandSide._peer_people(side, *given)
     asked = {"kind": kind, "agreement": "a1", "datasets": {"brand": "people", "provider": "people"}, **more}
     return BrandSide.estimate(side, asked)
@@ -97,6 +97,7 @@ def test_a_forecast_tells_people_from_identifiers(tmp_path: Path, kind: str) -> 
     assert (found["own_people"], found["own_identifiers"]) == (300, 600)
     assert (found["peer_people"], found["peer_identifiers"], found["basis"]) == (1000, 2000, "as given")
     assert found["cost"]["seconds"] > 0 and found["cost"]["sent"] >= 32 * 600
+    assert found["opening_seconds"] > 0
 
 
 def test_no_forecast_of_a_private_join(tmp_path: Path) -> None:
