@@ -11,10 +11,10 @@ from typing import Any
 
 from parties import PROTOCOL_VERSION, documents, identity
 from parties.documents import JobSpec, Secret
-from parties.errors import NodeError, PeerFailed
+from parties.errors import NodeError, PeerFailed, RemoteError
 from parties.identity import Peer
 from parties.jobs import Jobs, check_clock
-from parties.runner import for_peer, shared_part
+from parties.runner import error_record, for_peer, shared_part
 from parties.store import FINAL, Job
 from parties.transport import node_pb2
 from parties.transport.client import Connection
@@ -22,8 +22,14 @@ from parties.transport.frames import peer_failed
 
 #: Longest that a proposal may wait, if the request names no time: seven days.
 PROPOSAL_SECONDS = 7 * 86400
-#: Unanswered polls in a row after which a waiting brand gives up, and the seconds between them at first.
+#: Causes for which a proposal waits until its time is over: a peer's node may be stopped for an update.
+AWAY = frozenset({"transport.unreachable", "transport.name", "transport.lost", "transport.silent"})
+#: Tries in a row that may fail for another cause of the line (a certificate, say) before the job ends.
 POLL_FAILURES = 5
+#: Longest pause between two tries to reach a peer that is away, in seconds.
+AWAY_SECONDS = 10.0
+#: States of a job of the brand's that only waits: it outlives this process.
+WAITING = ("proposed", "awaiting_approval", "approved")
 #: Longest that a finished session waits for the peer to end its half of the stream.
 SETTLE_SECONDS = 2.0
 _REQUEST = {
@@ -201,22 +207,73 @@ class BrandSide(Jobs):
         return Connection(self.home.identity, peer.party, peer.address, peer.certificate, peer.server_name)
 
     def _brand(self, job_id: str) -> None:
-        job = self.store.get(job_id)
-        peer = self.home.peer(job.peer)
-        with self.connect(peer) as line:
-            try:
-                self._greet(line)
-                request = node_pb2.ProposeRequest(spec=documents.canonical(job.signed))
-                if job.state == "draft":
-                    self._move(job_id, "proposed")
-                self._approved(job_id, peer, line, line.call(line.peer.Propose, request))
-                self._own_check(job)
-                self._wait_for_slot(job_id)
-                self._brand_session(job_id, peer, line)
-            except Exception as error:
-                self._end(job_id, error)
-                self._tell(line, job, error)
+        """Propose the job and run it once it is approved. While it only waits it outlives the connection, the
+        provider's node and this one: it is proposed again, which answers its state.
+        """
+        failures, pause = 0, 0.5
+        while True:
+            job = self.store.get(job_id)
+            peer = self.home.peer(job.peer)  # its address may have changed while it was away
+            asked = job.state != "draft"
+            with self.connect(peer) as line:
+                try:
+                    self._still_open(job)
+                    self._greet(line)
+                    request = node_pb2.ProposeRequest(spec=documents.canonical(job.signed))
+                    if not asked:
+                        self._move(job_id, "proposed")
+                        asked = True
+                    reply = line.call(line.peer.Propose, request)
+                    failures, pause = 0, 0.5
+                    self._approved(job_id, peer, line, reply)
+                    self._own_check(job)
+                    self._wait_for_slot(job_id)
+                    self._brand_session(job_id, peer, line)
+                    break
+                except Exception as error:
+                    failures += 1
+                    if not self._waits(job_id, error, failures):
+                        if self._stopping and self.store.get(job_id).state in WAITING:
+                            self.log(
+                                "node.stopping", f"{job_id} waits for this node's next start", job=job_id
+                            )
+                            return
+                        self._end(job_id, error)
+                        if asked:
+                            self._tell(job, error)
+                        break
+                    if failures == 1:
+                        told = error_record(error)
+                        text = f"{job_id} waits for {job.peer}: {told['detail']}"
+                        self.log(told["code"], text, level="warn", job=job_id)
+            self._pause(pause, job_id)
+            pause = min(pause * 1.5, AWAY_SECONDS)
         self._go_on(job_id)
+
+    def _waits(self, job_id: str, error: Exception, failures: int) -> bool:
+        """Whether a job that has been proposed is only waiting for its peer's node to come back."""
+        code = str(getattr(error, "code", ""))
+        if self._stopping or isinstance(error, RemoteError) or not code.startswith("transport."):
+            return False
+        if self.store.get(job_id).state not in WAITING:
+            return False
+        return code in AWAY or failures <= POLL_FAILURES
+
+    def _pause(self, seconds: float, job_id: str = "") -> None:
+        """Sleep, but not beyond the node's stop or the end of the job."""
+        until = time.monotonic() + seconds
+        with self.store.changed:
+            while not self._stopping and (left := until - time.monotonic()) > 0:
+                if job_id and self.store.get(job_id).state in FINAL:
+                    return
+                self.store.changed.wait(left)
+
+    def _still_open(self, job: Job) -> None:
+        """`job.cancelled` if the job has ended meanwhile, `job.expired` if its time is over."""
+        if job.state in FINAL:
+            raise NodeError("job.cancelled", f"job {job.job_id} is {job.state}")
+        spec = self._spec(job.job_id)
+        documents.check_time(spec, documents.now(), f"job {job.job_id}", expired="job.expired")
 
     def _go_on(self, job_id: str) -> None:
         """As long as the job is interrupted: look for the provider, and take it up again in a new session."""
@@ -258,10 +315,9 @@ class BrandSide(Jobs):
                 self._brand_session(job.job_id, peer, line)
 
     def _tell_again(self, job: Job) -> None:
-        """The provider of an interrupted job that has ended here, in case it waits; best effort."""
+        """The provider of an interrupted job that has ended here, in case it waits."""
         error = job.error or {}
-        with self.connect(self.home.peer(job.peer)) as line:
-            self._tell(line, job, NodeError(error.get("code", "job.cancelled"), error.get("detail", "")))
+        self._tell(job, NodeError(error.get("code", "job.cancelled"), error.get("detail", "")))
 
     def _greet(self, line: Connection) -> None:
         reply = line.call(
@@ -287,35 +343,27 @@ class BrandSide(Jobs):
     def _approved(self, job_id: str, peer: Peer, line: Connection, reply: Any) -> None:
         """Wait until the provider has decided; raises PeerFailed with its reason if it said no."""
         ask = node_pb2.JobRequest(job_id=job_id, spec_hash=self._spec(job_id).hash)
-        pause, failures = 0.1, 0
+        pause = 0.1
         while True:
-            state = self.store.get(job_id).state
-            if state in FINAL:
-                raise NodeError("job.cancelled", f"job {job_id} is {state}")
+            job = self.store.get(job_id)
+            self._still_open(job)
             if reply.state in FINAL:
                 raise peer_failed(reply.code, reply.detail)
             if reply.state == "approved":
                 signed = documents.parse(reply.spec, "countersigned job")
                 keys = {self.home.party: self.home.identity.public_key, peer.party: peer.identity_key}
-                if documents.verify(signed, "job", keys) != self.store.get(job_id).signed["document"]:
+                if documents.verify(signed, "job", keys) != job.signed["document"]:
                     raise NodeError("job.changed", "the peer countersigned another job", share=True)
-                self._move(job_id, "approved", signed=signed)
+                if job.state != "approved":  # else this node was stopped between the approval and the session
+                    self._move(job_id, "approved", signed=signed)
                 return
-            if reply.state == "awaiting_approval" and state == "proposed":
+            if reply.state == "awaiting_approval" and job.state == "proposed":
                 self._move(job_id, "awaiting_approval")
-            documents.check_time(self._spec(job_id), documents.now(), f"job {job_id}", expired="job.expired")
             if self._stopping:
                 raise NodeError("node.stopping", "the node is shutting down")
-            time.sleep(pause)
+            self._pause(pause, job_id)
             pause = min(pause * 1.5, self.home.settings.poll_seconds)
-            try:
-                reply = line.call(line.peer.GetJob, ask)
-                failures = 0
-            except NodeError as error:
-                failures += 1
-                if not error.code.startswith("transport.") or failures > POLL_FAILURES:
-                    raise
-                time.sleep(failures)
+            reply = line.call(line.peer.GetJob, ask)
 
     def _wait_for_slot(self, job_id: str) -> None:
         while self.running >= self.home.settings.max_jobs:
@@ -337,24 +385,36 @@ class BrandSide(Jobs):
                 time.sleep(0.02)
             call.cancel()
 
-    def _tell(self, line: Connection, job: Job, error: Exception) -> None:
-        """Tell the provider that the job is over, in case the session could not; best effort, and logged."""
-        if isinstance(error, PeerFailed) or getattr(error, "code", "") in (
-            "transport.unreachable",
-            "transport.name",
-        ):
+    def _tell(self, job: Job, error: Exception) -> None:
+        """Tell the provider that the job is over, in case the session could not: until it has heard it, or
+        could not approve the job any more. What is untold when this node stops is told after its next start.
+        """
+        if isinstance(error, PeerFailed):
             return
         # The first end counts: a cancelled job makes this thread fail in its own way afterwards.
         ended = self.store.get(job.job_id).error
         told = for_peer(error) if ended is None else shared_part(ended)
+        spec = self._spec(job.job_id)
         request = node_pb2.JobRequest(
-            job_id=job.job_id, spec_hash=self._spec(job.job_id).hash, code=told["code"], detail=told["detail"]
+            job_id=job.job_id, spec_hash=spec.hash, code=told["code"], detail=told["detail"]
         )
-        try:
-            line.call(line.peer.Cancel, request, timeout=3.0)
-        except NodeError as second:
-            self.log(
-                second.code,
-                f"{job.peer} could not be told that {job.job_id} ended: {second.detail}",
-                level="warn",
-            )
+        pause = 0.5
+        while True:
+            try:
+                with self.connect(self.home.peer(job.peer)) as line:
+                    line.call(line.peer.Cancel, request, timeout=3.0)
+                break
+            except RemoteError as second:  # it was reached, and knows no such job or another one
+                self.log(second.code, f"{job.peer} was told that {job.job_id} ended: {second.detail}")
+                break
+            except NodeError as second:
+                if pause == 0.5:
+                    text = f"{job.peer} could not be told yet that {job.job_id} ended: {second.detail}"
+                    self.log(second.code, text, level="warn", job=job.job_id)
+                    self.store.update(job.job_id, untold=True)
+            if self._stopping or documents.moment(spec.expires_at) <= documents.now():
+                return
+            self._pause(pause)
+            pause = min(pause * 1.5, AWAY_SECONDS)
+        if self.store.get(job.job_id).untold:
+            self.store.update(job.job_id, untold=False)

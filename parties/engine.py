@@ -42,6 +42,8 @@ class Engine(BrandSide, ProviderSide):
                     self._end(job.job_id, error)
             elif job.role == "brand" and job.state not in FINAL:
                 self._spawn(job.job_id, self._brand)
+            elif job.untold:
+                self._spawn(job.job_id, lambda id_: self._tell_again(self.store.get(id_)))
         for folder in (self.home.path / "work", self.home.path / "state"):
             for leftover in folder.iterdir() if folder.is_dir() else ():
                 if leftover.name not in kept:
@@ -79,7 +81,10 @@ class Engine(BrandSide, ProviderSide):
         self._spawn(job.job_id, self._go_on if job.role == "brand" else self._await_peer)
 
     def stop(self, seconds: float = 5.0) -> None:
-        """End running jobs with `node.stopping` on both sides; those that can go on are interrupted."""
+        """End running jobs with `node.stopping` on both sides; those that can go on are interrupted.
+
+        Those that only wait for an approval wait on.
+        """
         self._stopping = True
         with self._lock:
             links, threads = list(self._links.values()), list(self._threads.values())

@@ -173,8 +173,8 @@ class ProviderSide(Jobs):
                 self._end(job_id, self._too_late(job))
 
     def _in_time(self, job: Job) -> None:
-        """An approval is good until the job's own end; the job is over if its session comes later."""
-        if job.state == "approved":
+        """A proposal and its approval are good until the job's own end; later the job is over."""
+        if job.state in ("awaiting_approval", "approved"):
             spec = JobSpec.from_json(job.signed["document"])
             try:
                 documents.check_time(spec, documents.now(), f"job {job.job_id}", expired="job.expired")
@@ -188,8 +188,8 @@ class ProviderSide(Jobs):
             raise NodeError(
                 "job.state", f"job {job_id} is {job.state} ({job.role}) and does not wait for approval here"
             )
+        self._in_time(job)
         spec = self._spec(job_id)
-        documents.check_time(spec, documents.now(), f"job {job_id}", expired="job.expired")
         agreement = self.home.agreement(spec.agreement_id)
         documents.check_terms(spec, agreement, documents.now())
         self.check_budget(spec, agreement)

@@ -65,7 +65,7 @@ class Job:
 
     `counts` are this side's people in and out by reason; `error` is {code, detail, hint, origin,
     counts}. `attempts`: how often the job was taken up again; `interrupted`: {at, code, detail} of the last
-    time that it was broken off.
+    time that it was broken off. `untold`: it has ended here, and the provider has not heard it yet.
     """
 
     job_id: str
@@ -89,6 +89,7 @@ class Job:
     run_seconds: float | None = None
     attempts: int = 0
     interrupted: dict[str, Any] | None = None
+    untold: bool = False
 
 
 _COLUMNS = ("job_id", "role", "kind", "peer", "state", "version", "created", "updated")
@@ -106,6 +107,7 @@ _DATA = (
     "run_seconds",
     "attempts",
     "interrupted",
+    "untold",
 )
 
 

@@ -1,3 +1,5 @@
 """PEC's hub: asks for jobs, builds audiences, measures and reports, from the command line or from Python."""
 
-__version__ = "0.1.0"
+from pec.version import __version__
+
+__all__ = ["__version__"]

@@ -53,7 +53,7 @@ def verify_all_apart(bundles: Sequence[Path], cards: Iterable[Mapping[str, Any]]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH", "")]))
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "pec.cli", "audit", "verify", *arguments, "--json"],
+                [sys.executable, "-P", "-m", "pec.cli", "audit", "verify", *arguments, "--json"],
                 cwd=empty,
                 env=env,
                 capture_output=True,

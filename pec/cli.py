@@ -9,9 +9,9 @@ import sys
 import click
 
 from consent_center import no_pandas
-from pec import __version__
 from pec.cli_common import run
 from pec.lazy_group import LazyGroup
+from pec.version import __version__
 
 # name → (module and attribute, what `pec --help` says)
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -272,7 +272,7 @@ def warmup(as_json: bool) -> None:
     began = time.monotonic()
     with progress("compiling kernels"):
         done = subprocess.run(
-            [sys.executable, "-m", "parties.warmup"], capture_output=True, text=True, check=False
+            [sys.executable, "-P", "-m", "parties.warmup"], capture_output=True, text=True, check=False
         )
     if done.returncode:
         raise PecError("pec.internal", f"warm-up ended with {done.returncode}: {done.stderr.strip()[-400:]}")

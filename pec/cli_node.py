@@ -87,7 +87,7 @@ def _existing_center(consent: str | None) -> str | None:
 def run(directory: Path | None, home: Path, ready_file: Path | None, engine: str | None) -> None:
     """Start the node and stay with it; stop it with Ctrl-C. (`serve` means the same.)"""
     where = home_at(directory or home).path
-    command = [sys.executable, "-m", "parties.node", "--home", str(where)]
+    command = [sys.executable, "-P", "-m", "parties.node", "--home", str(where)]
     if ready_file is not None:
         command += ["--ready-file", str(ready_file)]
     if engine:

@@ -122,7 +122,7 @@ class LocalNetwork:
             with party.log.open("ab") as log:
                 party.process = subprocess.Popen(
                     [
-                        *(sys.executable, "-m", "parties.node"),
+                        *(sys.executable, "-P", "-m", "parties.node"),
                         *("--home", str(party.home.path), "--ready-file", str(_ready_file(party))),
                     ],
                     stdin=subprocess.DEVNULL,

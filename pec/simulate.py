@@ -21,9 +21,10 @@ import pandas as pd
 import pyarrow as pa
 
 from consent_center.records.assess import file_assessment
-from pec import __version__, audits, leads, oracle, outcome, plan, supervised, tables
+from pec import audits, leads, oracle, outcome, plan, supervised, tables
 from pec.errors import PecError
 from pec.network import LocalNetwork, Party
+from pec.version import __version__
 
 BRAND, PROVIDER = "brand", "provider"
 CATEGORY = "evaluation"

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pec import __version__
 from pec.bench import data, peer
 from pec.bench.ports import free_port
 from pec.errors import PecError
+from pec.version import __version__
 
 RECEIVER, SENDER = "receiver", "sender"
 REASON = "a benchmark on files that whoever runs it may use"
@@ -90,7 +90,7 @@ def _once(given: Inputs, paths: dict[str, Path], kind: str, keys: Path, folder: 
     environment = {**os.environ, **threads()}
     began = time.monotonic()
     for role in (SENDER, RECEIVER):
-        command = [sys.executable, "-m", "parties.evaluation.align", role, "--file", str(paths[role])]
+        command = [sys.executable, "-P", "-m", "parties.evaluation.align", role, "--file", str(paths[role])]
         command += ["--id", given.id, "--kind", kind, "--suite", given.suite, "--reason", REASON]
         command += ["--keys", str(keys), "--port", str(port), "--out", str(folder), "--began", repr(began)]
         command += ["--malicious"] if given.malicious else []
@@ -159,7 +159,7 @@ def _keys(folder: Path) -> Path:
 
 def _python(module: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", module, *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise PecError("pec.bench", f"{module} ended with {done.returncode}: {done.stderr.strip()[-600:]}")

@@ -130,6 +130,7 @@ def served(home: Path, workers: int, threads: int) -> Iterator[tuple[int, int, s
     """`pec consent serve` in a process of its own: (process, port, what `open_center` takes)."""
     command = [
         sys.executable,
+        "-P",
         "-m",
         "pec",
         "consent",
@@ -156,7 +157,7 @@ def served(home: Path, workers: int, threads: int) -> Iterator[tuple[int, int, s
 
 def load(plan: dict[str, Any]) -> dict[str, float]:
     """Run `pec.bench.load` in a process of its own."""
-    command = [sys.executable, "-m", "pec.bench.load"]
+    command = [sys.executable, "-P", "-m", "pec.bench.load"]
     used = cpu_of(plan["pid"])
     done = subprocess.run(command, input=json.dumps(plan), capture_output=True, text=True, check=False)
     if done.returncode:

@@ -45,10 +45,19 @@ def run(subjects: int, purposes: int, *, seed: int = 1, show: Show | None = None
         note("drawing the population", 0, 3)
         stored = build(home, subjects, purposes, seed)
         note("deciding", 1, 3)
-        child = [sys.executable, "-m", "pec.bench.gate", "decide", str(home), str(subjects), str(purposes)]
+        child = [
+            sys.executable,
+            "-P",
+            "-m",
+            "pec.bench.gate",
+            "decide",
+            str(home),
+            str(subjects),
+            str(purposes),
+        ]
         out = {"bench": "gate", "subjects": subjects, "purposes": purposes, **_child(child)}
         note("looking up identifiers", 2, 3)
-        child = [sys.executable, "-m", "pec.bench.gate", "identifiers", str(subjects)]
+        child = [sys.executable, "-P", "-m", "pec.bench.gate", "identifiers", str(subjects)]
         return out | {"state_file_mb": round(stored / (1 << 20), 1), **_child(child)}
 
 

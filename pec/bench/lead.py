@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pec import __version__, plan, usage
+from pec import plan, usage
 from pec.bench import data
 from pec.bench.run import AGREEMENT, BRAND, CATEGORY, PROVIDER, Show, consent, silent
 from pec.errors import PecError
 from pec.network import LocalNetwork
+from pec.version import __version__
 
 
 def files(folder: Path, people: int, columns: tuple[int, int], seed: int) -> data.Files:

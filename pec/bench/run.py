@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 from consent_center.center import Center
 from consent_center.records.assess import file_assessment
 from consent_center.state_file import KEEP_AFTER
-from pec import __version__, outcome, plan, supervised, usage
+from pec import outcome, plan, supervised, usage
 from pec.bench import data
 from pec.errors import PecError
 from pec.network import LocalNetwork
+from pec.version import __version__
 
 BRAND, PROVIDER = "brand", "provider"
 CATEGORY = "benchmark"

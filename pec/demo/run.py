@@ -22,12 +22,13 @@ import pandas as pd
 
 from consent_center.client import open_center
 from consent_center.records.assess import file_assessment
-from pec import __version__, audits, jobs, oracle, outcome, plan, tables
+from pec import audits, jobs, oracle, outcome, plan, tables
 from pec.demo import checks, data
 from pec.demo.data import BRAND, PARTIES, PROVIDER_A, PROVIDER_B, DemoData
 from pec.demo.rest import ConsentRest
 from pec.errors import PecError
 from pec.network import LocalNetwork
+from pec.version import __version__
 
 Show = Callable[[str], None]
 AUDIENCE = 500

@@ -317,3 +317,48 @@ def test_progress_is_visible_while_a_stage_runs(clients):
     assert any(view["stages"][-1]["state"] == "running" for view in seen)
     shown = {"stage": "swap", "what": "swap", "done": 1, "total": 1}
     assert any(view["progress"] and shown.items() <= view["progress"].items() for view in seen)
+
+
+def _waits_for(check, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_proposal_outlives_both_nodes_and_an_end_is_told_later(tmp_path):
+    """The brand's node, then the provider's, then both are stopped for an update while a job waits."""
+    homes = [
+        nodes.make_home(tmp_path, "brand", ("prov",), settings="poll_seconds = 0.1\n"),
+        nodes.make_home(tmp_path, "prov", ("brand",)),
+    ]
+    both = [nodes.LocalNode(home) for home in homes]
+    try:
+        nodes.introduce(*both)
+        nodes.agree(*homes, preapproved=[])
+        with both[0].client() as client:
+            kept, ended, late = (client.submit(nodes.request("brand-prov", job_id=j)) for j in "kel")
+        for job_id in (kept, ended, late):
+            _waits_for(lambda id_=job_id: both[0].store.get(id_).state == "awaiting_approval")
+        both[0].stop()
+        both[0] = nodes.LocalNode(homes[0])
+        nodes.introduce(*both)
+        assert both[0].store.get(kept).state == "awaiting_approval"
+        both[1].stop()
+        both[0].engine.cancel(ended, "no budget")  # the provider can't hear it now
+        _waits_for(lambda: both[0].store.get(ended).untold)
+        both[0].stop()
+        both = [nodes.LocalNode(home) for home in homes]
+        nodes.introduce(*both)
+        _waits_for(lambda: both[1].store.get(ended).state == "cancelled")
+        assert "no budget" in both[1].store.get(ended).error["detail"]
+        with pytest.raises(NodeError, match=r"job\.state"):
+            both[1].engine.approve(ended)
+        both[1].engine.approve(kept)
+        _waits_for(lambda: both[1].store.get(kept).state == both[0].store.get(kept).state == "succeeded")
+        _waits_for(lambda: not both[0].store.get(ended).untold)
+        assert both[0].store.get(late).state == "awaiting_approval"
+        assert "node.stopping" not in {(j.error or {}).get("code") for j in both[0].store.all()}
+    finally:
+        for node in both:
+            node.stop()

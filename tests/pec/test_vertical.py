@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ from sklearn.model_selection import ShuffleSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import pec
 from pec.errors import PecError
+from pec.version import __version__
 from pec.vertical import (
     LookalikeModel,
     StackedVertical,
@@ -89,6 +94,28 @@ def test_what_can_not_be_fitted(changes: dict[str, Any], x: Any, y: list[int], c
     with pytest.raises(PecError) as caught:
         made.fit(x, y)
     assert caught.value.code == code and not hasattr(made, "job_id_")
+
+
+def test_a_folder_of_the_packages_name_beside_the_script(tmp_path: Path) -> None:
+    """A clone beside the script hides an editable install's `pec/__init__.py`; the modules do without."""
+    (tmp_path / "pec" / "docs").mkdir(parents=True)
+    script = tmp_path / "script.py"
+    script.write_text("import pec.simulate, pec.vertical.sources, pec.cli\nprint(pec.simulate.__version__)\n")
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == __version__, done.stderr
+
+
+def test_processes_start_with_the_installed_package() -> None:
+    """`-P`: a folder `pec`, `parties` or `numpy` where the user stands is not imported by what we start."""
+    root = Path(pec.__file__).parents[1]
+    for package in ("pec", "parties", "consent_center"):
+        for path in (root / package).rglob("*.py"):
+            for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+                words = [ast.unparse(item) for item in getattr(call, "elts", ())]
+                if "sys.executable" in words:
+                    assert words[words.index("sys.executable") + 1] == "'-P'", path
 
 
 @pytest.mark.slow
