@@ -10,11 +10,12 @@ from datetime import timedelta
 from typing import Any
 
 from parties import PROTOCOL_VERSION, documents, identity
-from parties.documents import JobSpec, Secret
+from parties.documents import Agreement, JobSpec, Secret
 from parties.errors import NodeError, PeerFailed, RemoteError
 from parties.identity import Peer
 from parties.jobs import Jobs, check_clock
 from parties.runner import error_record, for_peer, shared_part
+from parties.stage import JobKind
 from parties.store import FINAL, Job
 from parties.transport import node_pb2
 from parties.transport.client import Connection
@@ -49,6 +50,30 @@ _REQUEST = {
 }
 
 
+def _spec_of(request: Mapping[str, Any], brand: str, provider: str, commitment: str = "") -> JobSpec:
+    """The job that a request asks for."""
+    now = documents.now()
+    wait = timedelta(seconds=float(request.get("expires_in_seconds") or PROPOSAL_SECONDS))
+    return JobSpec.from_json(
+        {
+            "job_id": request.get("job_id") or f"{request['kind']}-{now:%Y%m%d}-{secrets.token_hex(6)}",
+            "kind": request["kind"],
+            "purpose": request["purpose"],
+            "brand": brand,
+            "provider": provider,
+            "agreement_id": request["agreement"],
+            "datasets": request["datasets"],
+            "categories": list(request["categories"]),
+            "columns": list(request.get("columns") or ()),
+            "params": request.get("params") or {},
+            "outputs": request.get("outputs") or {},
+            "created_at": documents.timestamp(now),
+            "expires_at": documents.timestamp(now + wait),
+            "private_commitment": commitment,
+        }
+    )
+
+
 class BrandSide(Jobs):
     """What the operator of a brand's node may start."""
 
@@ -68,30 +93,11 @@ class BrandSide(Jobs):
         private = dict(request.get("private") or {})
         hold = request.get("hold_before") or private.pop("hold_before", "") or ""
         secret = Secret(secrets.token_hex(32), private)
-        now = documents.now()
-        wait = timedelta(seconds=float(request.get("expires_in_seconds") or PROPOSAL_SECONDS))
-        spec = JobSpec.from_json(
-            {
-                "job_id": request.get("job_id") or f"{request['kind']}-{now:%Y%m%d}-{secrets.token_hex(6)}",
-                "kind": request["kind"],
-                "purpose": request["purpose"],
-                "brand": self.home.party,
-                "provider": peer.party,
-                "agreement_id": request["agreement"],
-                "datasets": request["datasets"],
-                "categories": list(request["categories"]),
-                "columns": list(request.get("columns") or ()),
-                "params": request.get("params") or {},
-                "outputs": request.get("outputs") or {},
-                "created_at": documents.timestamp(now),
-                "expires_at": documents.timestamp(now + wait),
-                "private_commitment": secret.commitment if private else "",
-            }
-        )
+        spec = _spec_of(request, self.home.party, peer.party, secret.commitment if private else "")
         kind = self.kind(spec)
         if hold and hold not in [s.name for s in kind.stages]:
             raise NodeError("node.request", f"hold_before {hold!r} is no stage of {spec.kind}")
-        kind.check_own(spec, self.home.dataset(spec.datasets["brand"]), private)
+        self._try_own(spec, kind, private, self._allowed(spec, kind))
         job = Job(
             job_id=spec.job_id,
             role="brand",
@@ -115,6 +121,49 @@ class BrandSide(Jobs):
         self._spawn(job.job_id, self._brand)
         return job.job_id
 
+    def _allowed(self, spec: JobSpec, kind: JobKind) -> Agreement | None:
+        """By this side's own copy of the agreement, before anything is sent. One that is not here, though a
+        peer was named, is for that peer to refuse.
+        """
+        agreement = next((a for a in self.home.agreements() if a.id == spec.agreement_id), None)
+        if agreement is not None:
+            documents.check_terms(spec, agreement, documents.now())
+            kind.check(spec, agreement)
+        kind.check_here(spec, self.home, spec.provider)
+        return agreement
+
+    def _try_own(
+        self, spec: JobSpec, kind: JobKind, private: Mapping[str, Any], agreement: Agreement | None
+    ) -> None:
+        """What the private parameters say of the own file, tried on it: a mistake is told before anybody is
+        asked. The file is read only if they say something.
+        """
+        from parties.gate import Gate  # the only module that reads rows
+
+        name = spec.datasets["brand"]
+        own, dataset = kind.own(spec), self.home.dataset(name)
+        try:
+            kind.check_own(spec, dataset, private)
+        except NodeError as error:
+            if error.code == "dataset.category":
+                named = [private[parameter] for parameter, _ in own.labels if private.get(parameter)]
+                Gate(self.center, self.home).resolve(name, [*named, *(private.get("columns") or ())])
+            raise
+        where, flag = str(private.get("where") or ""), str(private.get(own.chooser) or "")
+        if not (where or flag or own.labels):
+            return
+        labels = [(str(private[parameter]), check) for parameter, check in own.labels]
+        found = Gate(self.center, self.home).choose(name, where, flag, labels)
+        least = agreement.minimum_seeds if agreement is not None else 0
+        if own.least == "seeds" and found < least:
+            raise NodeError(
+                "agreement.minimum_seeds",
+                f"{found} of the brand's people are chosen, agreement {spec.agreement_id} asks for {least}",
+                "choose more people, or sign another agreement",
+            )
+        if own.least == "one" and not found:
+            raise NodeError("job.people", "nobody of the own file fits `where`", "choose other people")
+
     def estimate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Seconds and bytes of the alignment of a job as `submit` takes it, before anybody is asked.
 
@@ -134,6 +183,10 @@ class BrandSide(Jobs):
         kind = self.kinds.get(str(request.get("kind")))
         if kind is None or params.get("method") not in (None, "align") or not kind.aligned:
             return {"cost": None, "why": f"there is no forecast for {request.get('kind')!r}"}
+        if "purpose" in request and "categories" in request:
+            # A request that is whole: what `submit` would refuse needs no forecast.
+            spec = _spec_of(request, self.home.party, peer.party)
+            self._allowed(spec, kind.of(spec))
         datasets = request["datasets"]
         people = Gate(self.center, self.home).count(datasets["brand"])
         each = len(self.home.dataset(datasets["brand"]).identifiers)

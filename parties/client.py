@@ -117,14 +117,14 @@ class NodeClient:
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def submit(self, request: Mapping[str, Any]) -> str:
-        """Ask for a job as the brand; returns its id at once.
+        """Ask for a job as the brand; returns its id as soon as it was tried on the own file and agreement.
 
         Required: kind, purpose, agreement, datasets {brand, provider}, categories. Optional: peer (else the
         agreement's provider), columns, params, outputs, private (this side's own parameters, committed to and
         never sent), hold_before (a stage before which the job waits for `resume`), job_id,
         expires_in_seconds.
         """
-        return str(self._call("submit", request=dict(request))["job_id"])
+        return str(self._call("submit", timeout=3600.0, request=dict(request))["job_id"])
 
     def estimate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What `submit` of the same request would cost: cost {suite, buckets, seconds, bytes, …},

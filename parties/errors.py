@@ -58,7 +58,8 @@ CODES: dict[str, str] = {
     "job.kind": "this node knows no job of that kind",
     "job.spec": "the job's parameters are not what its kind needs",
     "job.changed": "a job of this id was proposed before with another content",
-    "job.private": "the private parameters do not fit the commitment in the job",
+    "job.parameter": "a private parameter of the job is unknown, missing, or can't have this value",
+    "job.people": "nobody of the brand's file fits what the job says about its people",
     "job.labels": "too few of the brand's people with a label, or a label that can't be learned from",
     "job.state": "the job's state does not allow this",
     "job.rejected": "the provider declined the job",
@@ -147,7 +148,10 @@ _CODE = re.compile(r"[a-z_]{1,40}\.[a-z_]{1,40}")
 
 
 class NodeError(Exception):
-    """`share`: the peer may see `detail`; `counts`, people by reason, are for this side's operator only."""
+    """`str` has code, detail and hint.
+
+    `share`: the peer may see `detail`; `counts`, people by reason, are for this side's operator only.
+    """
 
     def __init__(
         self,
@@ -159,7 +163,7 @@ class NodeError(Exception):
         counts: dict[str, int] | None = None,
     ) -> None:
         self._check(code)
-        super().__init__(f"{code}: {detail}")
+        super().__init__(f"{code}: {detail}" + (f" (hint: {hint})" if hint else ""))
         self.code = code
         self.detail = detail
         self.hint = hint

@@ -32,7 +32,7 @@ from parties.errors import PartyError
 from parties.persons import Identifier, People, Strangers, digests, integers
 from parties.preflights import Preflight
 from parties.rows import Column, Rows
-from parties.stage import Recheck
+from parties.stage import LabelCheck, Recheck
 from protocols.distinct import repeats
 from protocols.permute import permutation, taken
 
@@ -286,6 +286,36 @@ class Gate:
     def count(self, dataset: str) -> int:
         """Rows of a data set, for a forecast; nothing of them is looked at."""
         return Rows(self._home.dataset(dataset).path).count
+
+    def resolve(self, dataset: str, names: Sequence[str]) -> None:
+        """`rows.column`, with the nearest, for the first name that the data set has no column of."""
+        rows = Rows(self._home.dataset(dataset).path)
+        for name in names:
+            rows.resolve(name)
+
+    def choose(
+        self,
+        dataset: str,
+        where: str = "",
+        flag: str = "",
+        labels: Sequence[tuple[str, LabelCheck]] = (),
+    ) -> int:
+        """How many rows `where` and a yes/no column choose, whoever they are: `rows.*` tells a mistake.
+
+        For the own operator, before a partner is asked and anybody is decided about. No row leaves.
+        """
+        rows = Rows(self._home.dataset(dataset).path)
+        chosen = np.ones(rows.count, dtype=bool)
+        if where:
+            chosen &= rows.where(where)
+        if flag:
+            chosen &= rows.flag(flag)
+        for name, check in labels:
+            if check is None:
+                rows.flag(name)
+            else:
+                check(next(rows.read([name])))
+        return int(np.count_nonzero(chosen))
 
     def open(
         self,

@@ -192,7 +192,8 @@ def main(argv: list[str] | None = None, kinds: Mapping[str, JobKind] | None = No
         original = os.dup(2)
         log = Log(home.path / "log" / "node.log", os.fdopen(os.dup(original), "w"))
     except (NodeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        what = f"{error.code}: {error.detail}" if isinstance(error, NodeError) else str(error)
+        print(f"error: {what}", file=sys.stderr)
         if hint := getattr(error, "hint", ""):
             print(f"hint: {hint}", file=sys.stderr)
         return 2
@@ -201,7 +202,7 @@ def main(argv: list[str] | None = None, kinds: Mapping[str, JobKind] | None = No
         serve(home, log, arguments.ready_file, kinds)
     except NodeError as error:
         log(error.code, f"can't start: {error.detail}. {error.hint}".strip(), level="error")
-        os.write(original, f"error: {error}\nhint: {error.hint}\n".encode())
+        os.write(original, f"error: {error.code}: {error.detail}\nhint: {error.hint}\n".encode())
         return 2
     except Exception as error:
         log("node.internal", f"{type(error).__name__}: {error}", level="error", trace=error)

@@ -73,10 +73,15 @@ class ProviderSide(Jobs):
             kind.check(spec, agreement)
             self.check_budget(spec, agreement)
             self.store.update(id_, leakage={role: list(text) for role, text in kind.leakage.items()})
-            if not any(d.name == spec.datasets["provider"] for d in self.home.datasets()):
-                raise NodeError(
-                    "job.spec", f"{self.home.party} has no data set {spec.datasets['provider']!r}", share=True
-                )
+            name = spec.datasets["provider"]
+            dataset = next((d for d in self.home.datasets() if d.name == name), None)
+            if dataset is None:
+                raise NodeError("job.spec", f"{self.home.party} has no data set {name!r}", share=True)
+            if spec.columns:
+                from parties.kinds import common  # it loads numerical code; the job's kind has done so
+
+                common.provider_columns(spec, dataset)
+            kind.check_here(spec, self.home, peer.party)
             if spec.kind in agreement.preapproved:
                 self._approve(id_, f"approved in advance by agreement {agreement.id}")
             else:

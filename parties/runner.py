@@ -45,6 +45,11 @@ _STATES = {
     "job.expired": "rejected",
     "job.spec": "rejected",
     "job.kind": "rejected",
+    "dataset.category": "rejected",
+    "model.unknown": "rejected",
+    "model.agreement": "rejected",
+    "model.expired": "rejected",
+    "model.retired": "rejected",
     "consent.nobody": "rejected",
     "consent.assessment": "rejected",
 }

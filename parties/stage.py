@@ -194,6 +194,24 @@ class Stage:
     repeatable: bool = False
 
 
+#: Looks at a label column of the brand's and raises `rows.label` or `job.labels`; None: yes and no only.
+LabelCheck = Callable[[Any], object] | None
+
+
+@dataclass(frozen=True)
+class Own:
+    """Which private parameters of a kind say something of the brand's file, to try it at submission.
+
+    `chooser` names a yes/no column that chooses people, as `where` does in every kind; `labels` are columns
+    that are learned from, each with its check; `least`: that many people must fit (`seeds`: the agreement's
+    `minimum_seeds`).
+    """
+
+    chooser: str = ""
+    labels: tuple[tuple[str, LabelCheck], ...] = ()
+    least: Literal["nobody", "one", "seeds"] = "nobody"
+
+
 @dataclass(frozen=True)
 class JobKind:
     """A kind of job.
@@ -205,7 +223,8 @@ class JobKind:
     the receiver of its align stage, for the forecast; empty if it has none. `tabled`: what is aligned gets a
     table of records in the same exchange.
     `check_own(spec, dataset, private)`: raises NodeError if the brand's private parameters or columns are not
-    what the job needs; at submission, before anybody is asked.
+    what the job needs; at submission, before anybody is asked. `own(spec)`: what of the brand's file is tried
+    then. `check_here(spec, home, peer)`: what either node must have for the job, a model for instance.
     `spends`: the privacy budget that a job uses up, None for a kind or job without noise; both sides derive
     it from what both signed.
     """
@@ -219,6 +238,8 @@ class JobKind:
     aligned: Literal["", "brand", "provider"] = ""
     tabled: bool = False
     check_own: Callable[[JobSpec, Dataset, Mapping[str, Any]], object] = lambda spec, dataset, private: None
+    own: Callable[[JobSpec], Own] = lambda spec: Own()
+    check_here: Callable[[JobSpec, Home, str], object] = lambda spec, home, peer: None
     spends: Callable[[JobSpec, Agreement], Spend | None] = lambda spec, agreement: None
 
     def of(self, spec: JobSpec) -> JobKind:

@@ -15,6 +15,7 @@ CODES: dict[str, str] = {
     "pec.home": "the directory is no node home, or already is one",
     "pec.dependency": "an optional package that this command needs is not installed",
     "pec.node": "a node can't be reached, did not start, or ended unexpectedly",
+    "pec.waiting": "a job waits for the partner's approval",
     "pec.timeout": "something did not finish within the time allowed",
     "pec.job_refused": "a job was refused: by the partner, by an agreement, or by consent",
     "pec.job_failed": "a job ended without a result",
@@ -38,7 +39,8 @@ _INPUT = {
     *("center.exists", "center.missing", "center.location", "subject.unknown", "snapshot.unknown"),
     *("node.config", "node.exists", "node.home", "node.request", "identity", "document", "job.unknown"),
     *("model.unknown", "model.alias", "model.share"),
-    *("job.kind", "job.spec", "job.state", "job.result", "gate.identifiers", "features", "bundle.unreadable"),
+    *("job.kind", "job.spec", "job.parameter", "job.people", "job.state", "job.result", "gate.identifiers"),
+    *("features", "bundle.unreadable"),
     *("ledger.index", "ledger.payload", "ledger.key", "protocol.argument"),
 }
 _REFUSED = {
@@ -57,12 +59,12 @@ _REFUSED = {
 
 
 class PecError(Exception):
-    """`code` is one of `CODES`; `detail` says what and where, `hint` what to do about it."""
+    """`code` is one of `CODES`; `detail` says what and where, `hint` what to do; `str` has all three."""
 
     def __init__(self, code: str, detail: str, hint: str = "") -> None:
         if code not in CODES:
             raise KeyError(f"unregistered error code {code!r}")
-        super().__init__(f"{code}: {detail}")
+        super().__init__(f"{code}: {detail}" + (f" (hint: {hint})" if hint else ""))
         self.code = code
         self.detail = detail
         self.hint = hint

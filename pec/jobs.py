@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parties.client import NodeClient
-from pec.errors import PecError
+from parties.errors import NodeError
+from pec.errors import EXIT_REFUSED, PecError, exit_code_of
 
 Watch = Callable[[dict[str, Any]], None]
 DONE = "succeeded"
@@ -29,9 +30,17 @@ def run(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Submit, approve where the provider asks, wait for the end: (the brand's view, the provider's view).
 
-    Raises `pec.job_refused` or `pec.job_failed` with the node's code and words, `pec.timeout`.
+    Raises `pec.job_refused` or `pec.job_failed` with the node's code and words, `pec.timeout`; NodeError for
+    wrong input.
     """
-    job_id = brand.submit(request)
+    try:
+        job_id = brand.submit(request)
+    except NodeError as error:
+        if exit_code_of(error.code) != EXIT_REFUSED:
+            raise  # a mistake in what was asked keeps its own code
+        raise PecError(
+            "pec.job_refused", f"no job was sent: {error.code}: {error.detail}", error.hint
+        ) from error
     return finish(brand, provider, job_id, watch=watch, timeout=timeout)
 
 

@@ -25,7 +25,7 @@ from parties.home import Dataset
 from parties.kinds import common, supervised
 from parties.kinds.metrics import measure
 from parties.scratch import Scratch
-from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import boost
 from protocols.errors import LocalError
 
@@ -43,8 +43,8 @@ PARAMS = {
     "malicious": common.is_yes_or_no,
     "trees": common.is_whole(1, 2000),
     "depth": common.is_whole(1, 8),
-    "bins": lambda value: value in (2, 4, 8, 16, 32, 64),
-    "objective": lambda value: value in ("logistic", "squared"),
+    "bins": common.one_of(2, 4, 8, 16, 32, 64),
+    "objective": common.one_of("logistic", "squared"),
 }
 PRIVATE = {
     **supervised.PRIVATE,
@@ -92,6 +92,11 @@ def terms_of(spec: JobSpec) -> boost.Terms:
 def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
     common.check_private(private, PRIVATE)
     common.own_columns(spec, dataset, private)
+
+
+def own(spec: JobSpec) -> Own:
+    squared = spec.params.get("objective") == "squared"
+    return Own(labels=(("label", supervised.check_number if squared else None),), least="seeds")
 
 
 def open_view(request: ViewRequest) -> ConsentedView:
@@ -154,7 +159,7 @@ def _learning(ctx: StageContext, objective: str, own: tuple[str, ...], theirs: l
     monotone = dict(ctx.private.get("monotone") or {})
     unknown = [name for name in monotone if name not in own and name not in theirs]
     if unknown:
-        raise NodeError("job.private", f"monotone: no column {unknown[0]!r} in the model")
+        raise NodeError("job.parameter", f"monotone: no column {unknown[0]!r} in the model")
     return boost.Learning(
         objective=objective,
         monotone_own={i: monotone[n] for i, n in enumerate(own) if n in monotone},
@@ -225,6 +230,7 @@ BOOST = JobKind(
     open_view=open_view,
     aligned="brand",
     check_own=check_own,
+    own=own,
     leakage={
         "brand": (
             "which of its people the provider has among its eligible people",

@@ -6,8 +6,10 @@ A *view row* is a row of one side's `ConsentedView`. The provider's view rows ar
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,9 +46,11 @@ def check_params(spec: JobSpec, allowed: Mapping[str, Callable[[Any], bool]]) ->
     """Every parameter must be known and well-formed; `job.spec` names the first that is not."""
     for name, value in spec.params.items():
         if name not in allowed:
-            raise NodeError("job.spec", f"{spec.kind} has no parameter {name!r}", share=True)
+            text = f"{spec.kind} has no parameter {name!r}{nearest(name, allowed)}"
+            raise NodeError("job.spec", text, share=True)
         if not allowed[name](value):
-            raise NodeError("job.spec", f"parameter {name!r} can't be {str(value)[:60]!r}", share=True)
+            text = f"parameter {name!r} can't be {str(value)[:60]!r}{_wanted(allowed[name])}"
+            raise NodeError("job.spec", text, share=True)
 
 
 def check_suite(spec: JobSpec, agreement: Agreement, runs: tuple[str, ...] = aligning.SUITES) -> None:
@@ -105,6 +109,28 @@ def check_outputs(spec: JobSpec, allowed: Mapping[str, str]) -> None:
             raise NodeError("job.spec", f"{spec.kind} gives no {name!r} to {receiver!r}", share=True)
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say after "there is no …": the nearest known name, and all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name).casefold(), names, n=1, cutoff=0.5)
+    return (f"; did you mean {near[0]!r}?" if near else ".") + f" It has: {', '.join(names) or 'none'}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Whether a parameter's value is allowed, and in words which ones are."""
+
+    holds: Callable[[Any], bool]
+    wants: str
+
+    def __call__(self, value: Any) -> bool:
+        return self.holds(value)
+
+
+def _wanted(rule: Callable[[Any], bool]) -> str:
+    return f": it is {rule.wants}" if isinstance(rule, Rule) else ""
+
+
 def is_text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 4000
 
@@ -114,20 +140,35 @@ def is_yes_or_no(value: Any) -> bool:
 
 
 def is_number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, int | float) and not isinstance(v, bool) and low <= v <= high
+    return Rule(
+        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and low <= v <= high,
+        f"a number from {low:g} to {high:g}",
+    )
 
 
 def is_whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
+    return Rule(
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high,
+        f"a whole number from {low} to {high}",
+    )
+
+
+def one_of(*values: Any) -> Callable[[Any], bool]:
+    return Rule(
+        lambda v: not isinstance(v, bool | list | dict) and v in values,
+        "one of " + ", ".join(map(str, values)),
+    )
 
 
 def check_private(private: Mapping[str, Any], allowed: Mapping[str, Callable[[Any], bool]]) -> None:
-    """The brand's own parameters; `job.private` names the first that is unknown or malformed."""
+    """The brand's own parameters; `job.parameter` names the first that is unknown or malformed."""
     for name, value in private.items():
         if name not in allowed:
-            raise NodeError("job.private", f"there is no private parameter {name!r}")
+            text = f"there is no private parameter {name!r}{nearest(name, allowed)}"
+            raise NodeError("job.parameter", text)
         if value is not None and not allowed[name](value):
-            raise NodeError("job.private", f"private parameter {name!r} can't be {str(value)[:60]!r}")
+            text = f"private parameter {name!r} can't be {str(value)[:60]!r}{_wanted(allowed[name])}"
+            raise NodeError("job.parameter", text)
 
 
 # -- views and people ----------------------------------------------------------------------------------------
@@ -142,7 +183,7 @@ def open_view(request: ViewRequest, own: Iterable[str] = ()) -> ConsentedView:
     """
     columns: Iterable[str] = own
     if request.role == "provider":
-        columns = provider_columns(request)
+        columns = provider_columns(request.spec, request.dataset)
     view = Gate(request.center, request.home).open(
         request.dataset.name,
         request.spec.purpose,
@@ -167,20 +208,21 @@ def own_columns(
     """The brand's columns that a job reads: its labels, then those that it learns from.
 
     These are the private parameter `columns`, or without it all columns of the data set under a category of
-    the job, but for identifiers; never a label. Raises `job.private` and `dataset.category`.
+    the job, but for identifiers; never a label. Raises `job.parameter` and `dataset.category`.
     """
     known, names = dataset.categories, [private.get(label) for label in labels]
     if None in names:
         which = " and ".join(f"`{label}`" for label in labels)
-        raise NodeError("job.private", f"the job learns from the brand's people: name the column in {which}")
+        text = f"the job learns from the brand's people: name the column in {which}"
+        raise NodeError("job.parameter", text)
     if len(set(names)) != len(names):
-        raise NodeError("job.private", f"{' and '.join(labels)} are the same column", "name two columns")
+        raise NodeError("job.parameter", f"{' and '.join(labels)} are the same column", "name two columns")
     asked = private.get("columns")
     if asked is None:
         out = {*names, *(column for column, _ in dataset.identifiers)}
         asked = [n for n, c in known.items() if c in spec.categories and n not in out]
     if set(asked) & set(names):
-        raise NodeError("job.private", "the label can't be one of the columns that the model learns from")
+        raise NodeError("job.parameter", "the label can't be one of the columns that the model learns from")
     wanted = tuple(dict.fromkeys((*names, *asked)))
     covered(wanted, spec, dataset)
     return wanted
@@ -198,29 +240,24 @@ def covered(names: Sequence[str], spec: JobSpec, dataset: Dataset) -> None:
             )
 
 
-def provider_columns(request: ViewRequest) -> tuple[str, ...]:
-    """The data set's columns that the job reads: those asked for, each under a category of the job."""
-    known: Mapping[str, str] = request.dataset.categories
-    spec = request.spec
+def provider_columns(spec: JobSpec, dataset: Dataset) -> tuple[str, ...]:
+    """The data set's columns that the job reads: those asked for, each under a category of the job.
+
+    The refusal is for the brand too; it says the same of a column that is not there and of one under another
+    category.
+    """
+    covered_ones = [name for name, category in dataset.categories.items() if category in spec.categories]
     if spec.columns == ALL:
-        chosen = tuple(name for name, category in known.items() if category in spec.categories)
-        if not chosen:
-            raise NodeError(
-                "dataset.category", f"no column of {request.dataset.name} is in {spec.categories}", share=True
-            )
-        return chosen
+        if not covered_ones:
+            text = f"no column of {dataset.name} is in {', '.join(spec.categories)}"
+            raise NodeError("dataset.category", text, share=True)
+        return tuple(covered_ones)
     for name in spec.columns:
-        if name not in known:
+        if name not in covered_ones:
             raise NodeError(
                 "dataset.category",
-                f"column {name!r} of {request.dataset.name} has no data category or does not exist",
-                "the provider gives the column a category when it registers the data set",
-                share=True,
-            )
-        if known[name] not in spec.categories:
-            raise NodeError(
-                "dataset.category",
-                f"column {name!r} is {known[name]!r}, and the job covers {', '.join(spec.categories)}",
+                f"{dataset.name} of {spec.provider} has no column {name!r} in {', '.join(spec.categories)}",
+                "check its name; the provider gives columns a category when it registers the data set",
                 share=True,
             )
     return spec.columns

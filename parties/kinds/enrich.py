@@ -24,7 +24,7 @@ from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.kinds import common, enriching
-from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 
 PRIVATE = {"where": common.is_text, "label": common.is_text}
 
@@ -115,6 +115,7 @@ ENRICH = JobKind(
     ),
     check=check,
     check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
+    own=lambda spec: Own(chooser="label"),
     open_view=open_view,
     aligned="brand",
     tabled=True,

@@ -27,7 +27,7 @@ from parties.gate import ConsentedView
 from parties.home import Dataset
 from parties.kinds import common, supervised
 from parties.scratch import Scratch
-from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import boost
 from protocols.errors import LocalError
 
@@ -40,7 +40,7 @@ SMOOTHING = 0.5
 PARAMS = {
     "suite": common.is_text,
     "malicious": common.is_yes_or_no,
-    "bins": lambda value: value in (2, 4, 8, 16, 32, 64),
+    "bins": common.one_of(2, 4, 8, 16, 32, 64),
 }
 PRIVATE = {
     "label": common.is_text,
@@ -201,6 +201,7 @@ FEATURE_REPORT = JobKind(
     open_view=open_view,
     aligned="brand",
     check_own=check_own,
+    own=lambda spec: Own(labels=(("label", None),), least="seeds"),
     leakage={
         "brand": (
             "which of its people the provider has among its eligible people",

@@ -28,7 +28,7 @@ from parties.gate import Column, ConsentedView
 from parties.home import Dataset
 from parties.kinds import common
 from parties.kinds.metrics import measure
-from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import joint, select
 from protocols.security import ROWS_PER_COLUMN
 
@@ -45,7 +45,7 @@ NO = {"0", "0.0", "-1", "-1.0", "false", "f", "no", "n", "否"}
 PARAMS = {
     "suite": common.is_text,
     "malicious": common.is_yes_or_no,
-    "family": lambda value: value in joint.FAMILIES,
+    "family": common.one_of(*joint.FAMILIES),
     "l2": common.is_number(1e-6, 1e6),
     "rank": common.is_whole(3, 12),
     "steps": common.is_whole(2, 40),
@@ -98,6 +98,11 @@ def terms_of(spec: JobSpec, agreement: Agreement) -> joint.Terms:
 def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
     common.check_private(private, PRIVATE)
     common.own_columns(spec, dataset, private)
+
+
+def own(spec: JobSpec) -> Own:
+    family = str(spec.params.get("family", "logistic"))
+    return Own(labels=(("label", lambda column: label_values(column, family)),), least="seeds")
 
 
 def open_view(request: ViewRequest) -> ConsentedView:
@@ -443,6 +448,7 @@ JOINT_LR = JobKind(
     open_view=open_view,
     aligned="brand",
     check_own=check_own,
+    own=own,
     leakage={
         "brand": (
             "which of its people the provider has among its eligible people",

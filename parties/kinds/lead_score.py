@@ -27,7 +27,7 @@ from parties.gate import ConsentedView
 from parties.grades import CUTOFFS, Calibration, Grading, are_cutoffs
 from parties.home import Dataset
 from parties.kinds import boost, common, joint_lr, supervised
-from parties.stage import Channel, JobKind, Stage, StageContext, ViewRequest
+from parties.stage import Channel, JobKind, Own, Stage, StageContext, ViewRequest
 from protocols.machine import Machine
 
 R = TypeVar("R")
@@ -44,7 +44,7 @@ VALUES = {
 #: Held-out people of each answer that a calibration needs.
 LEAST_CALIBRATION = 10
 
-_OWN = {"method": lambda value: value in METHODS, "value": lambda value: value in VALUES}
+_OWN = {"method": common.one_of(*METHODS), "value": common.one_of(*VALUES)}
 PARAMS = {
     "boost": {**_OWN, **{k: v for k, v in boost.PARAMS.items() if k != "objective"}},
     "joint-lr": {**_OWN, **{k: v for k, v in joint_lr.PARAMS.items() if k != "family"}},
@@ -155,6 +155,13 @@ def open_view(request: ViewRequest) -> ConsentedView:
 def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
     common.check_private(private, PRIVATE)
     common.own_columns(spec, dataset, private, TARGETS)
+
+
+def own(spec: JobSpec) -> Own:
+    """Each target's label is checked as the method's own kind checks its one."""
+    kind = METHODS[method_of(spec)]
+    checks = [(target, kind.own(_spec_of(spec, target)).labels[0][1]) for target in TARGETS]
+    return Own(labels=tuple(checks), least="seeds")
 
 
 def align_brand(ctx: StageContext) -> None:
@@ -329,6 +336,7 @@ def _kind(base: JobKind) -> JobKind:
         leakage=_leakage(base),
         aligned="brand",
         check_own=check_own,
+        own=own,
     )
 
 

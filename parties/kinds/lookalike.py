@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -29,7 +30,7 @@ from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.kinds import common, transfer
 from parties.kinds.metrics import detailed, measure, reach
-from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import lookalike
 
 #: Share of the matched seeds that are kept from the fit, to measure it.
@@ -48,7 +49,7 @@ PARAMS = {
     "l2": common.is_number(1e-6, 1e6),
     "l1": common.is_number(0.0, 1e6),
     "bags": common.is_whole(1, lookalike.terms.MOST_BAGS),
-    "features": lambda value: value in transforms.FORMS,
+    "features": common.one_of(*transforms.FORMS),
     "privacy": lambda value: value is None or isinstance(value, dict),
 }
 PRIVATE = {
@@ -108,14 +109,18 @@ def spends(spec: JobSpec, agreement: Agreement) -> Spend | None:
     return None if privacy is None else Spend(spec.kind, "gaussian", privacy.epsilon, privacy.delta)
 
 
+def check_own(private: Mapping[str, Any]) -> None:
+    common.check_private(private, PRIVATE)
+    if not (private.get("where") or private.get("label")):
+        raise NodeError(
+            "job.parameter",
+            "a lookalike needs to know its seeds: give `where` (an SQL condition) or `label`",
+        )
+
+
 def open_view(request: ViewRequest) -> ConsentedView:
     if request.role == "brand":
-        common.check_private(request.private, PRIVATE)
-        if not (request.private.get("where") or request.private.get("label")):
-            raise NodeError(
-                "job.private",
-                "a lookalike needs to know its seeds: give `where` (an SQL condition) or `label`",
-            )
+        check_own(request.private)
     return common.open_view(request)
 
 
@@ -342,7 +347,8 @@ LOOKALIKE = JobKind(
         Stage("release", release_brand, release_provider, repeatable=True),
     ),
     check=check,
-    check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
+    check_own=lambda spec, dataset, private: check_own(private),
+    own=lambda spec: Own(chooser="label", least="seeds"),
     open_view=open_view,
     leakage={
         "brand": (

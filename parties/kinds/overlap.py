@@ -21,7 +21,7 @@ from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.home import ID_KINDS
 from parties.kinds import common
-from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import private_join
 from protocols.errors import LocalError
 from protocols.machine import Machine
@@ -272,6 +272,8 @@ PRIVATE_OVERLAP = JobKind(
     name="overlap",
     stages=(Stage("join", join_brand, join_provider),),
     check=check_private_join,
+    check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
+    own=lambda spec: Own(chooser="label"),
     open_view=open_join_view,
     spends=spends,
     leakage={
@@ -308,6 +310,7 @@ OVERLAP = JobKind(
     ),
     check=check,
     check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
+    own=lambda spec: Own(chooser="label"),
     open_view=open_view,
     leakage={
         "brand": (

@@ -23,7 +23,7 @@ from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.kinds import aligning, common, overlap, transfer
-from parties.stage import JobKind, Stage, StageContext, ViewRequest
+from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 from protocols.oprf.padding import ITEM, padded_size
 
 PRIVATE = {"where": common.is_text, "label": common.is_text}
@@ -122,6 +122,7 @@ RETARGET = JobKind(
     ),
     check=check,
     check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
+    own=lambda spec: Own(chooser="label", least="seeds"),
     open_view=open_view,
     leakage={
         "brand": (

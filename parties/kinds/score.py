@@ -25,9 +25,10 @@ from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.grades import Calibration, Grading
+from parties.home import Home
 from parties.kinds import common, joint_lr, lead_score, supervised
 from parties.models import Model, Models
-from parties.stage import Channel, JobKind, Stage, StageContext, ViewRequest
+from parties.stage import Channel, JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import select
 from protocols.boost.model import ProviderSplit, forest_of
 from protocols.boost.score import Answerer, Scorer
@@ -36,7 +37,7 @@ METHODS = ("boost", "joint-lr")
 PARAMS = {
     "suite": common.is_text,
     "malicious": common.is_yes_or_no,
-    "method": lambda value: value in METHODS,
+    "method": common.one_of(*METHODS),
     "model": common.is_text,
 }
 PRIVATE = {"where": common.is_text}
@@ -56,6 +57,11 @@ def model_of(models: Models, spec: JobSpec, peer: str) -> Model:
     """This side's entry of the job's model, if it may score now."""
     method = str(spec.params.get("method", "boost"))
     return models.usable(str(spec.params["model"]), peer, spec.agreement_id, method, documents.now())
+
+
+def check_here(spec: JobSpec, home: Home, peer: str) -> None:
+    """Each side must have its part of the model, whose time is not over."""
+    model_of(Models(home), spec, peer)
 
 
 def parts_of(model: Model) -> tuple[str, ...]:
@@ -81,7 +87,7 @@ def align_brand(ctx: StageContext) -> None:
         mask &= ctx.view.where(ctx.private["where"])
     people = np.flatnonzero(mask)
     if not len(people):
-        raise NodeError("job.private", "nobody of the own file fits `where`", "choose other people")
+        raise NodeError("job.people", "nobody of the own file fits `where`", "choose other people")
     common.align_brand(ctx, people)
     ctx.result.update(asked=len(people), matched=int((ctx.carry["rows"] >= 0).sum()))
 
@@ -247,6 +253,9 @@ def _kind(brand: tuple[str, str], provider: tuple[str, str]) -> JobKind:
             Stage("release", release_brand, release_provider),
         ),
         check=check,
+        check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
+        own=lambda spec: Own(least="one"),
+        check_here=check_here,
         open_view=open_view,
         leakage={
             "brand": (
@@ -280,6 +289,9 @@ SCORE = JobKind(
     name="score",
     stages=_TREES.stages,
     check=check,
+    check_own=_TREES.check_own,
+    own=_TREES.own,
+    check_here=check_here,
     open_view=open_view,
     leakage=_TREES.leakage,
     methods={"boost": _TREES, "joint-lr": _JOINT},

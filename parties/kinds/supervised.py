@@ -156,8 +156,7 @@ def labels(ctx: StageContext, name: str, people: np.ndarray, binary: bool) -> np
     """float64[k] of the brand's view rows `people`, NaN where missing; 1 and 0 if `binary`."""
     column = next(iter(ctx.view.read([name], people)))
     if not binary:
-        if column.kind != "numeric":
-            raise NodeError("job.labels", f"label {name!r} is not a column of numbers")
+        check_number(column)
         return np.asarray(column.values, dtype=np.float64)
     missing = np.isnan(column.values) if column.kind == "numeric" else column.values < 0
     if column.kind == "empty":
@@ -165,6 +164,12 @@ def labels(ctx: StageContext, name: str, people: np.ndarray, binary: bool) -> np
     y: np.ndarray = ctx.view.label(name)[people].astype(np.float64)
     y[missing] = np.nan
     return y
+
+
+def check_number(column: Any) -> None:
+    """`job.labels` if a label column (`rows.Column`) is not one of numbers."""
+    if column.kind != "numeric":
+        raise NodeError("job.labels", f"label {column.name!r} is not a column of numbers")
 
 
 def _held_out(ctx: StageContext, people: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ import pandas as pd
 
 from consent_center.client import open_center
 from consent_center.records.assess import file_assessment
+from parties.errors import NodeError
 from pec import audits, jobs, oracle, outcome, plan, tables
 from pec.demo import checks, data
 from pec.demo.data import BRAND, PARTIES, PROVIDER_A, PROVIDER_B, DemoData
@@ -289,7 +290,11 @@ def _refusals(demo: Demo) -> list[dict[str, Any]]:
     for case, request in cases:
         demo.show(f"a job that must be refused: {case.replace('_', ' ')}")
         brand, provider = demo.network[BRAND].client, demo.network[request["peer"]].client
-        seen = jobs.until(brand, provider, brand.submit(request), jobs.FINAL)
+        try:
+            seen = jobs.until(brand, provider, brand.submit(request), jobs.FINAL)
+        except NodeError as refused:  # by the brand's own node, which has the agreement too: no job was made
+            told = {"code": refused.code, "detail": refused.detail}
+            seen = {"state": "rejected", "error": told, "files": ()}
         error = seen["error"] or {}
         out.append(
             {

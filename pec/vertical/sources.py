@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import secrets
 import tempfile
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +39,8 @@ class ConnectedProvider:
 
     `data` is the partner's data set, `categories` the data categories of the job (own columns are registered
     under the first), `purpose` what people consented to (by default the kind). The partner's operator
-    approves each job, unless the agreement approves its kind in advance; `timeout` in seconds.
+    approves each job, unless the agreement approves its kind in advance; `timeout` in seconds: how long a
+    call waits. After `pec.waiting` or `pec.timeout` the same call with the same data goes on with its job.
     """
 
     home: str | Path
@@ -61,8 +65,8 @@ def as_table(data: Any, what: str = "X") -> pa.Table:
         return pa.table(data.to_arrow())
     raise PecError(
         "pec.input",
-        f"{what} is a {type(data).__name__}",
-        "give a pandas, polars or pyarrow table: its id column says who the rows are",
+        f"{what} is a {type(data).__name__}; a pandas, polars or pyarrow table with the id column is needed",
+        "the id column says who the rows are: pandas.DataFrame(X, columns=[…]), one of them the identifiers",
     )
 
 
@@ -157,7 +161,11 @@ def _terms(purpose: str) -> dict[str, Any]:
 
 
 class NodeSource:
-    """Jobs through the organisation's own running node; the own table becomes a data set of that node."""
+    """Jobs through the organisation's own running node; the own table becomes a data set of that node.
+
+    A job whose wait ended before it did is remembered by what was asked: the same call with the same table
+    goes on with it and asks the partner for no second one.
+    """
 
     def __init__(self, provider: ConnectedProvider) -> None:
         self._provider = provider
@@ -170,26 +178,15 @@ class NodeSource:
         given = self._provider
         with NodeClient(given.home) as client:
             home = client.home
-            agreement = home.agreement(given.agreement)
             folder = home.path / "estimators"
             folder.mkdir(mode=0o700, exist_ok=True)
             name = f"estimator-{secrets.token_hex(6)}"
             path = folder / f"{name}.parquet"
             pq.write_table(table, path)
             path.chmod(0o600)
-            category = next(iter(given.categories))
-            client.add_dataset(
-                {
-                    "name": name,
-                    "path": str(path),
-                    "id_column": id_,
-                    "id_kind": given.id_kind,
-                    "categories": {c: category for c in table.column_names if c != id_},
-                }
-            )
             request = plan.request(
                 kind,
-                provider=agreement.provider,
+                provider=home.agreement(given.agreement).provider,
                 agreement=given.agreement,
                 datasets=(name, given.data),
                 categories=given.categories,
@@ -198,10 +195,74 @@ class NodeSource:
                 params=params,
                 private=private,
             )
-            job_id = client.submit(request)
-            seen = client.wait(job_id, given.timeout)
-            if seen["state"] not in jobs.FINAL:
-                raise PecError("pec.timeout", f"job {job_id} is {seen['state']}", "see pec job show")
+            begun = folder / f"{_digest(request, path, id_, given.id_kind)}.job"
+            job_id = _taken_up(client, begun)
+            if job_id:
+                path.unlink()
+            else:
+                category = next(iter(given.categories))
+                client.add_dataset(
+                    {
+                        "name": name,
+                        "path": str(path),
+                        "id_column": id_,
+                        "id_kind": given.id_kind,
+                        "categories": {c: category for c in table.column_names if c != id_},
+                    }
+                )
+                job_id = client.submit(request)
+                begun.write_text(job_id, encoding="utf-8")
+            seen = _waited(client, job_id, given.timeout)
+            begun.unlink(missing_ok=True)
             if seen["state"] != jobs.DONE:
                 raise jobs.failure(seen)
             return Ran(job_id, home.job(job_id), dict(seen["result"]))
+
+
+def _digest(request: Mapping[str, Any], path: Path, id_: str, id_kind: str) -> str:
+    """What was asked, without the name that the table got: the same for the same call."""
+    asked = {**request, "datasets": request["datasets"]["provider"], "id": [id_, id_kind]}
+    with path.open("rb") as file:
+        asked["table"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _taken_up(client: Any, begun: Path) -> str:
+    """The id of the job that the same call asked for before, unless it has ended without a result."""
+    from parties.errors import NodeError
+
+    if not begun.exists():
+        return ""
+    job_id = begun.read_text(encoding="utf-8")
+    try:
+        state = client.job(job_id)["state"]
+    except NodeError as error:
+        if error.code != "job.unknown":
+            raise
+        return ""
+    return job_id if state == jobs.DONE or state not in jobs.FINAL else ""
+
+
+def _waited(client: Any, job_id: str, timeout: float) -> dict[str, Any]:
+    """The job once it has ended; `pec.waiting` or `pec.timeout` with how to go on if it has not in time."""
+    from parties.errors import NodeError
+
+    began = time.monotonic()
+    try:
+        return dict(client.wait(job_id, timeout))
+    except NodeError as error:
+        # The stream of news ends with the time that was allowed for it; the node has answered until then.
+        if error.code != "transport.silent" or time.monotonic() - began < timeout * 0.9:
+            raise
+    seen = dict(client.job(job_id))
+    if seen["final"]:
+        return seen
+    on = "call it again with the same data and parameters: it goes on with this job"
+    if seen["state"] == jobs.WAITING:
+        raise PecError(
+            "pec.waiting",
+            f"job {job_id} waits for {seen['peer']}'s approval, for {timeout:g} s so far",
+            f"their operator runs `pec job approve {job_id}`; then {on}, and asks for no second one. "
+            "ConnectedProvider(timeout=…) waits longer",
+        )
+    raise PecError("pec.timeout", f"job {job_id} is {seen['state']} after {timeout:g} s", on)

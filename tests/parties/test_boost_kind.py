@@ -112,12 +112,12 @@ def test_who_withdraws_is_in_no_score(files: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("private", "code"),
     [
-        ({"label": None}, "job.private"),
+        ({"label": None}, "job.parameter"),
         ({"columns": ["secret"]}, "dataset.category"),
-        ({"columns": ["bought"]}, "job.private"),
-        ({"monotone": {"nobody": 1}}, "job.private"),
+        ({"columns": ["bought"]}, "job.parameter"),
+        ({"monotone": {"nobody": 1}}, "job.parameter"),
         ({"where": "age > 69"}, "job.labels"),
-        ({"patience": -1}, "job.private"),
+        ({"patience": -1}, "job.parameter"),
     ],
 )
 def test_refusals(files: Path, tmp_path: Path, private: dict[str, object], code: str) -> None:

@@ -27,7 +27,10 @@ def pair(tmp_path_factory):
     nodes.agree(brand_home, prov_home)
     nodes.agree(brand_home, prov_home, id="ask", preapproved=[])
     past = documents.timestamp(documents.now() - timedelta(minutes=1))
-    nodes.agree(brand_home, prov_home, id="over", expires_at=past)
+    earlier = documents.now() - timedelta(minutes=30)
+    with pytest.MonkeyPatch.context() as patch:  # one that is over is not signed: it was, while it held
+        patch.setattr(documents, "now", lambda: earlier)
+        nodes.agree(brand_home, prov_home, id="over", expires_at=past)
     nodes.agree(brand_home, prov_home, id="many", minimum_rows=21)
     yield brand, prov
     brand.stop()
@@ -57,7 +60,7 @@ def _both(clients, job_id):
 
 
 def test_a_job_runs_on_both_sides_and_leaves_results_rows_and_a_bundle(pair, clients):
-    job_id = clients[0].submit(nodes.request("brand-prov", private={"where": "x > 1"}))
+    job_id = clients[0].submit(nodes.request("brand-prov", private={"where": "phone > '1'"}))
     ours, theirs = _both(clients, job_id)
     assert (ours["state"], theirs["state"]) == ("succeeded", "succeeded")
     assert ours["result"]["same"] is True
@@ -70,7 +73,7 @@ def test_a_job_runs_on_both_sides_and_leaves_results_rows_and_a_bundle(pair, cli
         assert bundle.verify(view["audit"]).ok
     assert ours["bytes_sent"] == theirs["bytes_received"]
     # The brand's private parameters never cross; only their commitment does.
-    assert "x > 1" not in json.dumps(theirs)
+    assert "phone > '1'" not in json.dumps(theirs)
     assert len(theirs["spec"]["private_commitment"]) == 64
     kinds = [kind for kind, _ in pair[0].store.leaves(job_id)]
     assert kinds.count("job.state") == 5 and "probe.told" in kinds and "job.closing" in kinds
@@ -116,10 +119,13 @@ def test_a_declined_job_is_rejected_on_both_sides_with_the_reason(clients):
         ({"categories": ["health"]}, "agreement.category"),
         ({"params": {"bad": True}}, "job.spec"),
         ({"datasets": {"brand": "people", "provider": "other"}}, "job.spec"),
+        ({"columns": ["incom"]}, "dataset.category"),
         ({"agreement": "many"}, "agreement.minimum_rows"),
     ],
 )
-def test_refusals_have_one_code_on_both_sides(clients, changes, code):
+def test_refusals_have_one_code_on_both_sides(pair, clients, monkeypatch, changes, code):
+    """The provider refuses, also if the brand's node has not looked at its own copy of the agreement."""
+    monkeypatch.setattr(pair[0].engine, "_allowed", lambda *_: None)
     ours, theirs = _both(clients, clients[0].submit(nodes.request("brand-prov") | changes))
     assert (ours["state"], theirs["state"]) == ("rejected", "rejected")
     assert ours["error"]["code"] == theirs["error"]["code"] == code

@@ -509,12 +509,12 @@ def test_more_privacy_than_agreed_and_the_plain_spec_pass(kind):
 @pytest.mark.parametrize(
     ("kind", "private", "code"),
     [
-        ("lookalike", {}, "job.private"),
-        ("lookalike", {"label": "loyal", "audience_size": 0}, "job.private"),
-        ("lookalike", {"label": "loyal", "shell": "x"}, "job.private"),
-        ("lookalike", {"label": "loyal", "holdout": 0.9}, "job.private"),
-        ("enrich", {"audience_size": 1}, "job.private"),
-        ("overlap", {"where": 7}, "job.private"),
+        ("lookalike", {}, "job.parameter"),
+        ("lookalike", {"label": "loyal", "audience_size": 0}, "job.parameter"),
+        ("lookalike", {"label": "loyal", "shell": "x"}, "job.parameter"),
+        ("lookalike", {"label": "loyal", "holdout": 0.9}, "job.parameter"),
+        ("enrich", {"audience_size": 1}, "job.parameter"),
+        ("overlap", {"where": 7}, "job.parameter"),
     ],
 )
 def test_private_parameters_are_checked_before_anything_runs(files, tmp_path, kind, private, code):

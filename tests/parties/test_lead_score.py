@@ -136,11 +136,11 @@ def test_who_withdraws_is_in_no_score(files: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("private", "code"),
     [
-        ({"value": None}, "job.private"),
-        ({"value": "fast"}, "job.private"),
-        ({"columns": ["spend"]}, "job.private"),
-        ({"cutoffs": [0.2, 0.4, 0.6, 0.8]}, "job.private"),
-        ({"label": "fast"}, "job.private"),
+        ({"value": None}, "job.parameter"),
+        ({"value": "fast"}, "job.parameter"),
+        ({"columns": ["spend"]}, "job.parameter"),
+        ({"cutoffs": [0.2, 0.4, 0.6, 0.8]}, "job.parameter"),
+        ({"label": "fast"}, "job.parameter"),
         ({"value": "phone"}, "dataset.category"),
     ],
 )

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from pair import spec
+from pair import agreement, spec
 
 from parties import cost
 from parties.brand_side import BrandSide
 from parties.errors import NodeError
 from parties.home import Dataset
 from parties.kinds import KINDS, common
+from pec.errors import exit_code_of
 from protocols import enrich
 
 COLUMNS = {"age": "profile", "fast": "profile", "spend": "profile", "mail": "profile", "health": "sensitive"}
 DATA = Dataset("people", "/nowhere.csv", "phone", "phone", COLUMNS, (("mail", "email"),))
+AGREED = agreement(kinds=list(KINDS), categories=["profile"], columns=["x0"], tags=["x0"], minimum_seeds=100)
 
 
 def test_by_default_all_covered_columns_but_labels_and_identifiers() -> None:
@@ -30,41 +33,141 @@ def test_by_default_all_covered_columns_but_labels_and_identifiers() -> None:
     assert common.own_columns(job, DATA, {"label": "fast", "columns": ["spend"]}) == ("fast", "spend")
 
 
-@pytest.mark.parametrize(
-    ("kind", "private", "code"),
-    [
-        ("boost", {}, "job.private"),
-        ("boost", {"label": "fast", "columns": ["fast"]}, "job.private"),
-        ("boost", {"label": "fast", "columns": ["health"]}, "dataset.category"),
-        ("joint-lr", {"label": "none"}, "dataset.category"),
-        ("joint-lr", {"label": "fast", "columns": ["none"]}, "dataset.category"),
-        ("lead-score", {"speed": "fast", "value": "fast"}, "job.private"),
-        ("lead-score", {"speed": "fast"}, "job.private"),
-        ("feature-report", {"label": "health"}, "dataset.category"),
-        ("feature-report", {"label": "fast", "columns": ["age"]}, "job.private"),
-        ("overlap", {"where": 7}, "job.private"),
-        ("retarget", {"shell": "x"}, "job.private"),
-        ("enrich", {"audience_size": 1}, "job.private"),
-        ("lookalike", {"label": "fast", "holdout": 0.9}, "job.private"),
-    ],
-)
-def test_wrong_ones_are_refused_at_submission(kind: str, private: dict[str, Any], code: str) -> None:
-    side: Any = SimpleNamespace(
-        _peer_of=lambda request: SimpleNamespace(party="provider"),
-        kind=lambda job: KINDS[kind],
-        home=SimpleNamespace(party="brand", dataset=lambda name: DATA),
+@pytest.fixture(scope="module")
+def side(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What `submit` needs of a brand's node: its file of 200 people and its copy of the agreement."""
+    path = tmp_path_factory.mktemp("own") / "people.csv"
+    lines = [f"138{n:08d},p{n}@x.example,{n},{n % 2},{n / 2},{n % 3}" for n in range(200)]
+    path.write_text("\n".join(["phone,mail,age,fast,spend,health", *lines]))
+    data = replace(DATA, path=str(path))
+    home = SimpleNamespace(
+        party="acme",
+        path=path.parent,
+        dataset=lambda name: data,
+        agreements=lambda: [AGREED],
     )
+    return SimpleNamespace(home=home, center=None, kinds=KINDS)
+
+
+def refused(side: Any, kind: str, private: dict[str, Any], **changes: Any) -> NodeError:
     asked = {
         "kind": kind,
         "purpose": "ads",
         "agreement": "a1",
         "datasets": {"brand": "people", "provider": "people"},
         "categories": ["profile"],
+        "columns": [] if kind in ("overlap", "retarget") else ["x0"],
         "private": private,
+        **changes,
     }
+    sent: list[Any] = []
+    own: Any = SimpleNamespace(
+        home=side.home,
+        store=SimpleNamespace(add=sent.append),
+        _peer_of=lambda request: SimpleNamespace(party="dataco"),
+        kind=lambda job: KINDS[kind].of(job),
+        _allowed=lambda *given: BrandSide._allowed(side, *given),
+        _try_own=lambda *given: BrandSide._try_own(side, *given),
+    )
     with pytest.raises(NodeError) as caught:
-        BrandSide.submit(side, asked)
+        BrandSide.submit(own, asked)
+    assert not sent
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "private", "code", "words"),
+    [
+        ("boost", {}, "job.parameter", "label"),
+        ("boost", {"label": "fast", "columns": ["fast"]}, "job.parameter", ""),
+        ("boost", {"label": "fast", "columns": ["health"]}, "dataset.category", "sensitive"),
+        ("boost", {"label": "fats"}, "rows.column", "did you mean 'fast'?"),
+        ("boost", {"label": "spend"}, "rows.label", "no yes/no column"),
+        ("boost", {"label": "fast", "where": "age < 25"}, "agreement.minimum_seeds", "25 of the brand's"),
+        ("joint-lr", {"label": "none"}, "rows.column", "It has: phone"),
+        ("joint-lr", {"label": "fast", "columns": ["spent"]}, "rows.column", "did you mean 'spend'?"),
+        ("joint-lr", {"label": "spend"}, "rows.label", ""),
+        ("lead-score", {"speed": "fast", "value": "fast"}, "job.parameter", ""),
+        ("lead-score", {"speed": "fast"}, "job.parameter", ""),
+        ("lead-score", {"speed": "age", "value": "spend"}, "rows.label", "'age'"),
+        ("feature-report", {"label": "health"}, "dataset.category", ""),
+        ("feature-report", {"label": "fast", "columns": ["age"]}, "job.parameter", ""),
+        ("overlap", {"where": 7}, "job.parameter", ""),
+        ("overlap", {"where": "phone = '138"}, "rows.filter", ""),
+        ("overlap", {"label": "spend"}, "rows.label", ""),
+        ("retarget", {"shell": "x"}, "job.parameter", "where"),
+        ("retarget", {"where": "agee > 5"}, "rows.column", "did you mean 'age'?"),
+        ("enrich", {"audience_size": 1}, "job.parameter", ""),
+        ("lookalike", {"label": "fast", "holdout": 0.9}, "job.parameter", "a number from 0 to 0.5"),
+        ("lookalike", {"label": "fast", "holdut": 0.1}, "job.parameter", "did you mean 'holdout'?"),
+        ("lookalike", {"label": "fats"}, "rows.column", "did you mean 'fast'?"),
+        ("lookalike", {"where": "spend > "}, "rows.filter", ""),
+        ("lookalike", {"label": "fast", "where": "age < 50"}, "agreement.minimum_seeds", "25 of the brand's"),
+        ("lookalike", {}, "job.parameter", "where"),
+        ("score", {"where": "age < 0"}, "model.unknown", ""),
+    ],
+)
+def test_wrong_ones_are_refused_at_submission(
+    side: Any, kind: str, private: dict[str, Any], code: str, words: str
+) -> None:
+    params = {"model": "lead-scre"} if kind == "score" else {}
+    error = refused(side, kind, private, params=params)
+    assert error.code == code and words in error.detail
+    assert exit_code_of(code) == (3 if code.startswith("agreement.") else 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"params": {"depht": 3}}, "job.spec", "did you mean 'depth'? It has: bins, depth"),
+        ({"params": {"depth": 30}}, "job.spec", "a whole number from 1 to 8"),
+        ({"params": {"bins": 5}}, "job.spec", "one of 2, 4, 8"),
+        ({"categories": ["health"]}, "agreement.category", "profile"),
+        ({"purpose": "resale"}, "agreement.purpose", ""),
+        ({"columns": ["unheard"]}, "agreement.column", ""),
+    ],
+)
+def test_what_is_not_agreed_is_not_sent(side: Any, changes: dict[str, Any], code: str, words: str) -> None:
+    error = refused(side, "boost", {"label": "fast"}, **changes)
+    assert error.code == code and words in error.detail
+    asked = {
+        "kind": "boost",
+        "agreement": "a1",
+        "datasets": {"brand": "people", "provider": "people"},
+        "purpose": "ads",
+        "categories": ["profile"],
+        "columns": ["x0"],
+    }
+    home = SimpleNamespace(**{**vars(side.home), "agreement": lambda id_: AGREED})
+    own: Any = SimpleNamespace(
+        home=home,
+        kinds=KINDS,
+        _peer_of=lambda request: SimpleNamespace(party="dataco"),
+        _allowed=lambda *given: BrandSide._allowed(side, *given),
+    )
+    with pytest.raises(NodeError) as caught:  # nor forecast
+        BrandSide.estimate(own, asked | changes)
     assert caught.value.code == code
+
+
+def test_an_agreement_that_is_over_is_told_before_anything_is_sent(side: Any) -> None:
+    over = replace(AGREED, expires_at="2026-01-02T00:00:00Z")
+    home = SimpleNamespace(**{**vars(side.home), "agreements": lambda: [over]})
+    ended = refused(SimpleNamespace(home=home, center=None), "overlap", {})
+    assert ended.code == "agreement.expired"
+
+
+def test_a_column_under_another_category_looks_like_one_that_is_not_there() -> None:
+    """A brand must not learn by proposals what else is in the provider's data."""
+    told = []
+    for name in ("health", "helth"):
+        with pytest.raises(NodeError) as caught:
+            common.provider_columns(spec("boost", categories=["profile"], columns=[name]), DATA)
+        told.append(caught.value.detail.replace(name, "…"))
+        assert caught.value.code == "dataset.category" and caught.value.share
+    assert told[0] == told[1]
+    asked = spec("boost", categories=["profile"], columns=["age"])
+    assert common.provider_columns(asked, DATA) == ("age",)
 
 
 def forecast(tmp_path: Path, kind: str, **more: Any) -> dict[str, Any]:

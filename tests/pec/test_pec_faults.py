@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from consent_center.records.assess import file_assessment
+from parties.errors import NodeError
 from parties.home import Dataset
 from pec import plan
 from pec.network import LocalNetwork
@@ -61,7 +62,9 @@ def test_faulty_data_ends_a_job_on_both_sides(tmp_path: Path) -> None:
             return views[0]["error"]["code"], views[1]["error"]["code"]
 
         few = {"label": "loyal", "audience_size": 10}
-        assert run("lookalike", columns=["score"], private=few) == ("lookalike.seeds", "lookalike.seeds")
+        with pytest.raises(NodeError) as caught:
+            run("lookalike", columns=["score"], private=few)
+        assert caught.value.code == "agreement.minimum_seeds"
         for party in ("bank", "shop"):
             files[party].write_bytes(b"PK\x03\x04 no table at all")
             assert run("overlap") == ("rows.unreadable", "rows.unreadable")
