@@ -34,6 +34,11 @@ class Secret:
         self.seed = rng(32)
         stream = sampling.Stream(rng(32), "brand", "secret", session)
         self._noise = sampling.Stream(rng(32), "brand", "error", session)
+        self._coins = sampling.Stream(rng(32), "brand", "rounding", session)
+        t = agreed.plain_modulus
+        self._below = np.uint64(t - 1)
+        self._modulus_low = np.array([agreed.level.modulus & (1 << 64) - 1], np.uint64)
+        self._inverse_t: U32 = np.array([[pow(t, -1, p)] for p in agreed.level.primes], np.uint32)
         s, level = sampling.ternary(stream, N), self._level
         self._s: U32 = kernels.transform(s.reshape(1, N), level.column, level.roots, level.roots_q)[0]
         back = s[::-1].astype(np.int32)
@@ -41,15 +46,20 @@ class Secret:
         self._signs: I32 = np.concatenate([back, -back])
 
     def encrypt(self, usage: str, index: int, values: I64) -> U32:
-        """b = -a*s + e + Delta*y in coefficients for int64[N] values; `a` is drawn from (usage, index)."""
+        """b = -a*s + e + P y / t in coefficients for int64[N] values; `a` is drawn from (usage, index).
+
+        P y / t is rounded up with the chance of its fraction, else down (README 2.4).
+        """
         level = self._level
+        below = (values.view(np.uint64) * self._modulus_low) & self._below
+        up = (self._coins.words(N, "u8") & self._below) < below
         a = sampling.uniform(self.seed, usage, self._session, index, level.limbs)
         return kernels.encrypt(
             a,
             self._s,
-            sampling.errors(self._noise, N),
-            values,
-            level.residues([self._plan.delta]).reshape(level.limbs, 1),
+            sampling.errors(self._noise, N) + up,
+            below,
+            self._inverse_t,
             level.column,
             level.inverse,
             level.inverse_q,
@@ -57,7 +67,7 @@ class Secret:
         )
 
     def phases(self, a: U32, numbers: list[int]) -> list[int]:
-        """b_i + <a, s> at coefficient iM, modulo 2^k: 2^k/P (Delta * answer + noise). README 3.5.
+        """b_i + <a, s> at coefficient iM, modulo 2^k: 2^k (answer / t + noise / P). README 3.5.
 
         a: uint32[words, N], numbers: one b_i for each query of the group.
         """

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from protocols.linear_query.ring import I32, I64, TAIL, U32, N
+from protocols.linear_query.ring import I32, I64, TAIL, U32, U64, N
 from protocols.parallel import compiled, parallel
 
 #: Chunks that `accumulate` takes at most: 15 products below 2^60 and a carry stay below 2^64.
@@ -163,17 +163,19 @@ def encrypt(
     a: U32,
     secret: U32,
     small: I64,
-    scaled: I64,
-    delta: U32,
+    below: U64,
+    inverse_t: U32,
     primes: U32,
     roots: U32,
     roots_q: U32,
     degree: U32,
 ) -> U32:
-    """b = -a*s + e + Delta*y, in coefficients.
+    """b = -a*s + e + floor(P y / t), in coefficients.
 
-    a, secret: uint32[limbs, N] in the NTT order; small (e) and scaled (y): int64[N], below 2^29 in size;
-    delta: uint32[limbs, 1]; roots are the inverse transform's. Returns uint32[limbs, N].
+    a, secret: uint32[limbs, N] in the NTT order; small (e): int64[N], below 2^29 in size; below: uint64[N],
+    P y modulo t, which is all of y that is needed: t floor(P y / t) = P y - (P y mod t), and P is 0 modulo
+    every prime. inverse_t: uint32[limbs, 1], 1/t; roots are the inverse transform's.
+    Returns uint32[limbs, N].
     """
     limbs = primes.shape[0]
     out = np.empty((limbs, N), np.uint32)
@@ -187,17 +189,12 @@ def encrypt(
             z[j] = _reduce(np.uint64(a[i, j]) * np.uint64(secret[i, j]), prime, reciprocal)
         inverse(z, x, roots[i], roots_q[i], degree[i], prime)
         for j in range(N):
-            y = scaled[j]
-            if y < 0:
-                y += p
-            message = _reduce(np.uint64(y) * np.uint64(delta[i, 0]), prime, reciprocal)
-            value = np.int64(message) + small[j] - np.int64(x[j])
-            if value < 0:
-                value += p
-            if value >= p:
+            part = below[j] % np.uint64(prime)
+            message = _reduce(part * np.uint64(inverse_t[i, 0]), prime, reciprocal)
+            value = small[j] - np.int64(message) - np.int64(x[j])
+            value += p + p + p
+            while value >= p:
                 value -= p
-            if value < 0:
-                value += p
             out[i, j] = np.uint32(value)
     return out
 

@@ -27,10 +27,12 @@ MAX_VALUE = (1 << 28) - 1
 MAX_PLAIN_BITS = 62
 #: Queries in one polynomial at the most; an answer's message stays below 150 KB.
 MAX_PACKING = 1 << 10
+#: Bits of u, of N log2 3, that a group's answers may tell a brand that deviates and learns them (README 5).
+LEAKED_BITS = N // 4
 #: Bits in which a residue travels.
 RESIDUE_BITS = 30
 
-#: What `plan` takes a run to cost, in nanoseconds (README 2.4): a byte at 100 Mbit/s; for each prime a
+#: What `plan` takes a run to cost, in nanoseconds (README 2.5): a byte at 100 Mbit/s; for each prime a
 #: group's chunk (transform, products) and a chunk (drawing a on both sides, encryption).
 BYTE_COST, PRODUCT_COST, CHUNK_COST = 80, 20_000, 100_000
 
@@ -130,7 +132,7 @@ class Plan:
     @property
     def masking_bits(self) -> int:
         """With a mask: all answers together are within 2^-masking_bits of uniform, whatever was sent."""
-        missed = 2 * (self.noise_hard + 2 * self.plain_modulus + self.rounding + 1)
+        missed = 2 * (self.noise_hard + self.rounding + 2)
         return (self.delta // (missed * self.query.queries)).bit_length() - 1
 
     @property
@@ -146,7 +148,7 @@ class Plan:
 
     @property
     def cost(self) -> int:
-        """What `plan` minimises, in nanoseconds (README 2.4)."""
+        """What `plan` minimises, in nanoseconds (README 2.5)."""
         products = PRODUCT_COST * self.groups + CHUNK_COST
         sent = self.bytes_to_provider + self.bytes_to_brand
         return BYTE_COST * sent + products * self.chunks * self.limbs
@@ -169,6 +171,8 @@ def candidates(query: Query) -> list[Plan]:
             "use fewer quantisation bits or smaller values",
         )
     most = min(MAX_PACKING, 1 << (query.queries - 1).bit_length())
+    while not query.to_provider and most > 1 and most * (plain_bits + 1) > LEAKED_BITS:
+        most //= 2
     packings = [1 << bits for bits in range(most.bit_length())]
     tried = (_plan(query, plain_bits, limbs, packing) for limbs in LEVELS for packing in packings)
     found = [candidate for candidate in tried if candidate is not None]
@@ -183,21 +187,23 @@ def candidates(query: Query) -> list[Plan]:
 
 def _plan(query: Query, plain_bits: int, limbs: int, packing: int) -> Plan | None:
     """The plan with so many primes and queries a polynomial, if section 4 of the README allows one."""
-    level, t = LEVELS[limbs], 1 << plain_bits
+    level = LEVELS[limbs]
     delta = level.modulus >> plain_bits
-    # README 4.1: sum of e_i q_i over the rows of all queries of a group, and of one fresh encryption of zero.
-    zero, entries = 2 * RLWE_ERROR_ETA * N, min(packing, query.queries) * query.rows
-    hard = RLWE_ERROR_ETA * entries * query.max_query + zero
-    # README 4.2: a sum of 42 centred bits an entry is sub-Gaussian with variance proxy 21/2;
-    # 2 exp(-T^2 / (21 * |q|^2)) is below 2^-64 at T^2 = 21 * 65 * ln 2 * |q|^2.
-    tail = math.isqrt(RLWE_ERROR_ETA * 65 * 7 * entries * query.max_query**2 // 10) + 1 + zero
+    # README 4.1: sum of e_i q_i over the rows of all queries of a group, and of one fresh encryption of zero;
+    # y's rounding, below 1 a row that counts; the mask's and the answer's.
+    zero, entries = 2 * RLWE_ERROR_ETA * N + 1, min(packing, query.queries) * query.rows
+    rounded = min(query.max_nonzero, query.rows) * query.max_query
+    hard = RLWE_ERROR_ETA * entries * query.max_query + rounded + zero
+    # README 4.2: a sum of 42 centred bits an entry and one rounding is sub-Gaussian with variance proxy 43/4;
+    # 2 exp(-T^2 / (43/2 * |q|^2)) is below 2^-64 at T^2 = 43/2 * 65 * ln 2 * |q|^2 (ln 2 < 7/10).
+    tail = math.isqrt((2 * RLWE_ERROR_ETA + 1) * 65 * 7 * entries * query.max_query**2 // 20) + 1 + zero
     tail = min(tail, hard)
     least = (tail * query.queries) << STATISTICAL_BITS
-    # Correct with certainty: flood + hard + 2t + rounding stays below delta / 2.
-    room = delta // 2 - hard - 2 * t - 1
+    # Correct with certainty: flood + hard + rounding stays below delta / 2, so below P / 2t.
+    room = delta // 2 - hard - 1
     # README 4.3: a mask that a deviating brand can't see through needs finer answers.
     spare = delta // (query.queries << (STATISTICAL_BITS + 2))
-    most = min(room - least, max(hard + 2 * t, spare)) if query.to_provider else room - least
+    most = min(room - least, max(hard, spare)) if query.to_provider else room - least
     for bits in range(plain_bits + 1, RESIDUE_BITS * limbs + 1):
         # N + 1 coefficients, each off by (2^-(k+1) + 2^-128) P at most.
         rounding = ((N + 1) * level.modulus * ((1 << (127 - bits)) + 1) >> 128) + 1

@@ -157,7 +157,8 @@ class Evaluator:
         if agreed.query.to_provider:
             mask = sampling.integer_below(stream, agreed.plain_modulus)
             self.masks[query] = mask
-            offset += agreed.delta * mask
+            # P r / t, and not r floor(P / t): where answer + r goes over t nothing must show (README 4.2).
+            offset += (modulus * mask + agreed.plain_modulus // 2) // agreed.plain_modulus
         whole = (self._level.lift(residues) + offset) % modulus
         return ((whole << agreed.answer_bits) + modulus // 2) // modulus % (1 << agreed.answer_bits)
 

@@ -149,7 +149,7 @@ def residues(log: list[tuple[str, bytes]], agreed: Plan, name: str) -> tuple[np.
             modulus, t = agreed.level.modulus, agreed.plain_modulus
             numbers = messages.numbers_of(answer.b, due, agreed.answer_bits)
             for phase, x in zip(secret.phases(a, numbers), secret.decrypt(a, numbers), strict=True):
-                of = (phase * modulus >> agreed.answer_bits) - agreed.delta * (x - t if x >= t // 2 else x)
+                of = (phase * modulus >> agreed.answer_bits) - modulus * x // t
                 noise.append(((of + modulus // 2) % modulus - modulus // 2) / agreed.delta)
             words.append(fractions(a, agreed.answer_bits))
     return np.array(noise), np.concatenate(words)
