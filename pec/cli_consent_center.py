@@ -320,6 +320,8 @@ def decide(
     request = DecisionRequest(purpose_id, recipient, categories, moment(as_of, "--as-of"))
     with open_at(location) as center:
         decisions = center.decide(request, pa.array(values, pa.string()), kind)
+    if decisions.detail:
+        note(f"not decided: {decisions.detail}")
     data: dict[str, Any] = {"sequence": decisions.sequence, **decisions.counts(), "detail": decisions.detail}
     if len(values) <= 20:
         data["reasons"] = [REASONS[code] for code in decisions.codes.tolist()]

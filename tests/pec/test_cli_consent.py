@@ -58,6 +58,15 @@ def pec(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return shell
 
 
+def test_a_decision_that_fails_closed_says_why(pec: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise ConsentError("center.restored", "put back")
+
+    monkeypatch.setattr("consent_center.ledger.log.append_entries", gone)
+    code, out, told = pec("decide", "phone", "13800138000", *ASK, "--category", "contract")
+    assert code == 0 and "stale" in out and "put back" in told
+
+
 def test_one_person_from_grant_to_withdrawal(pec: Shell) -> None:
     decide = ("decide", "phone", "13800138000", "13800138001", *ASK, "--category", "contract")
     grant = ("record", "grant", "phone", "+86 138-0013-8000", *ASK, "--notice", "text")
