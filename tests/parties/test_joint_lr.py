@@ -196,7 +196,7 @@ def test_refusals(tmp_path: Path) -> None:
         run(table, "yes", ["b0"], tmp_path / "a", terms={"privacy": privacy})
     with pytest.raises(NodeError, match=r"job\.spec.*family"):
         run(table, "yes", ["b0"], tmp_path / "b", params={"family": "gamma"})
-    with pytest.raises(NodeError, match=r"job\.private"):
+    with pytest.raises(NodeError, match=r"job\.parameter"):
         run(table, "yes", ["b0"], tmp_path / "c", private={"label": ""})
     done = run(table, "yes", ["b0"], tmp_path / "d", terms={"minimum_seeds": 390})
     assert "joint.rows" in str(done.errors["brand"])

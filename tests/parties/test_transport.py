@@ -163,7 +163,7 @@ def test_a_changed_stream_ends_the_job_on_both_sides(pair, monkeypatch, meddle, 
     with brand.client() as client:
         job_id = client.submit(nodes.request("brand-prov"))
     ours, theirs = _end(pair, job_id)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 40  # at once, and not when the silence of 60 s is over
     assert (ours["state"], theirs["state"]) == ("failed", "failed")
     victim, other = (theirs, ours) if direction == "to_provider" else (ours, theirs)
     assert victim["error"]["code"] == code
