@@ -29,6 +29,8 @@ from consent_center.room import Room
 GROUPS = ("purpose", "recipient", "notice", "channel", "method", "regulation", "day", "week", "month")
 FUNNELS = ("notice", "channel")
 LEAST, FEWEST = 10, 5
+#: Days up to now whose rates a page shows beside an experiment.
+SPANS = (30, 90, 365)
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,9 @@ class Analytics:
         `effect` is the difference that is worth finding. The p-value is for one look, when the number of
         people that was decided on before is reached: looking every day until it is small finds
         differences that are none. `collection.unknown`.
+
+        Both arms are suppressed where one is small, and where their numbers would tell what the rates by
+        notice hide: of all time, or of one of SPANS, which the console shows beside.
         """
         _check(least)
         if not 0.001 <= effect <= 0.5:
@@ -244,10 +249,21 @@ class Analytics:
             if test is None:
                 raise ConsentError("collection.unknown", f"no experiment {id!r} was ever in force")
             first = self._first_answers(connection, test)
+        return self._outcome(id, test, first, effect, least)
+
+    def _outcome(
+        self,
+        id: str,
+        test: dict[str, Any],
+        first: dict[str, tuple[int, int]],
+        effect: float,
+        least: int,
+    ) -> dict[str, Any]:
+        # One arm alone would tell the other: beside a total, their sum is known.
+        small = min(people for _granted, people in first.values()) < least or self._tells(test, least)
         arms: dict[str, Any] = {}
         for arm in ("a", "b"):
             granted, people = first[arm]
-            small = people < least
             one = None if small else Proportion(granted, people)
             arms[arm] = {
                 **test[arm],
@@ -258,7 +274,7 @@ class Analytics:
                 "suppressed": small,
             }
         told: dict[str, Any] = {"id": id, "purpose": test["purpose"], "active": test["active"], "arms": arms}
-        if arms["a"]["suppressed"] or arms["b"]["suppressed"]:
+        if small:
             return {**told, "comparison": None, "needed_per_arm": None, "enough": False, "effect": effect}
         a, b = Proportion(*first["a"]), Proportion(*first["b"])
         found = compare(a, b)
@@ -279,6 +295,35 @@ class Analytics:
             "enough": enough,
             "effect": effect,
         }
+
+    def _tells(self, test: dict[str, Any], least: int) -> bool:
+        """Whether the arms' numbers tell a row that `rates("notice")` hides, or few answers before a span."""
+        arms = [f"{test[arm]['notice']} {test[arm]['version']}" for arm in ("a", "b")]
+        counted = [
+            (
+                (descriptor["purpose"], _key("notice", descriptor, day)),
+                _column(descriptor["action"]),
+                day,
+                count,
+            )
+            for descriptor, day, count in self._counted(None, None)
+        ]
+        today = (self.room.now() + LOCAL_OFFSET) // DAY
+        for first in (None, *(today - days for days in SPANS)):
+            inside: dict[tuple[str, str], list[int]] = {}
+            outside = dict.fromkeys(arms, 0)
+            for part, column, day, count in counted:
+                if first is None or day >= first:
+                    inside.setdefault(part, [0, 0, 0])[column] += count
+                elif part[1] in outside and column < 2:
+                    outside[part[1]] += count
+            hidden = hide(inside, least)
+            for arm in arms:
+                if not outside[arm] and arm in hidden.decided | hidden.unlisted:
+                    return True  # an arm's number is that row's
+                if 0 < outside[arm] < least:
+                    return True  # the arm's less the row's
+        return False
 
     @staticmethod
     def _first_answers(connection: sa.Connection, test: dict[str, Any]) -> dict[str, tuple[int, int]]:

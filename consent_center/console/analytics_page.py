@@ -7,20 +7,19 @@ from typing import Any
 
 from flask import Response, request
 
+from consent_center.analytics.service import SPANS
 from consent_center.console import charts
 from consent_center.console.base import bp, embedded, page
 from consent_center.console.charts import Series
 from consent_center.console.dashboard import titles
 from consent_center.i18n import gettext as _
 
-_SPANS = (30, 90, 365)
-
 
 @bp.get("/analytics")
 def analytics() -> Response:
     center, names = embedded(), titles()
     asked, figures = request.args.get("days", ""), center.analytics
-    days = int(asked) if asked in map(str, _SPANS) else 90
+    days = int(asked) if asked in map(str, SPANS) else 90
     purpose = request.args.get("purpose", "")
     purpose = purpose if purpose in names else ""
     since = datetime.now(UTC) - timedelta(days=days)
@@ -37,7 +36,7 @@ def analytics() -> Response:
     return page(
         "analytics.html",
         days=days,
-        spans=_SPANS,
+        spans=SPANS,
         purpose=purpose,
         names=names,
         total=weeks["total"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response, current_app
 
-from consent_center.analytics.disclosure import cover, few
+from consent_center.analytics.disclosure import few, hide
 from consent_center.analytics.service import LEAST
 from consent_center.console import charts
 from consent_center.console.base import bp, embedded, page
@@ -37,7 +37,7 @@ def dashboard() -> Response:
     weeks = [days.days[i] for i in range(0, _DAYS, 7)]
     labels = [f"{day:%m-%d}" for day in weeks]
     consents = _by_purpose(days, names)
-    rates = _rates(days)
+    rates = _rates(days, consents)
     grants = sum(map(sum, days.grants.values()))
     withdrawals = sum(map(sum, days.withdrawals.values()))
     few_granted, few_withdrawn = few((grants, 0, withdrawals), LEAST)
@@ -73,23 +73,32 @@ def _weekly(values: list[int]) -> list[int]:
 
 def _by_purpose(days: Days, names: dict[str, str]) -> list[Series]:
     """One line a purpose, the largest first; small ones together. A gap where few consented, and where the
-    total would tell how few.
+    total of a line or of all would tell how few.
     """
     order = sorted(days.grants, key=lambda purpose: (-sum(days.grants[purpose]), purpose))
     weekly = [(names.get(p, p), _weekly(days.grants[p])) for p in order[:_SHOWN]]
     if rest := [_weekly(days.grants[p]) for p in order[_SHOWN:]]:
         weekly.append((_("others"), [sum(column) for column in zip(*rest, strict=True)]))
-    counts = [count for _name, values in weekly for count in values]
-    hidden = cover(counts, [0 < count < LEAST for count in counts], LEAST)
-    told = iter(None if hidden is None or i in hidden else count for i, count in enumerate(counts))
-    return [Series(name, [next(told) for _week in values]) for name, values in weekly]
+    cells = {
+        (str(line), f"{line} {week}"): (count, 0, 0)
+        for line, (_name, values) in enumerate(weekly)
+        for week, count in enumerate(values)
+    }
+    untold = hide(cells, LEAST).decided
+    return [
+        Series(name, [None if f"{line} {week}" in untold else count for week, count in enumerate(values)])
+        for line, (name, values) in enumerate(weekly)
+    ]
 
 
-def _rates(days: Days) -> Series:
-    """Withdrawals ÷ consents of each week; a gap where nobody or few consented."""
+def _rates(days: Days, consents: list[Series]) -> Series:
+    """Withdrawals ÷ consents of each week; a gap where nobody or few consented, and where `consents` has one:
+    a rate of few withdrawals tells the number of consents, and so the hidden one.
+    """
     zeros = [0] * _DAYS
     granted = _weekly([sum(c) for c in zip(*(days.grants.values() or [zeros]), strict=True)])
     gone = _weekly([sum(c) for c in zip(*(days.withdrawals.values() or [zeros]), strict=True)])
-    return Series(
-        _("withdrawal rate"), [w / g if g >= LEAST else None for g, w in zip(granted, gone, strict=True)]
-    )
+    hidden = [any(line.values[week] is None for line in consents) for week in range(len(granted))]
+    told = [not untold and g >= LEAST for g, untold in zip(granted, hidden, strict=True)]
+    rates = [w / g if one else None for g, w, one in zip(granted, gone, told, strict=True)]
+    return Series(_("withdrawal rate"), rates)
