@@ -44,7 +44,8 @@ class Decided:
 @dataclass(frozen=True)
 class Borne:
     """What the holder of an API token asks. Whose token it is, is looked up in the transaction that answers,
-    so that a token that was revoked a moment ago counts no more; `make` raises if that account may not ask.
+    so that a token that was revoked a moment ago counts no more (and before it, so that a token that nobody
+    holds begins none); `make` raises if that account may not ask.
     """
 
     token: str = field(repr=False)

@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from consent_center import batch as batches
 from consent_center import decide as deciding
 from consent_center import events, few
-from consent_center.accounts.base import Account
-from consent_center.accounts.service import holder_of
+from consent_center.accounts.service import holders_of
 from consent_center.errors import ConsentError
 from consent_center.gather import Answer, Asked, Borne, Decided, Item, Plain
 from consent_center.ledger import log
@@ -80,23 +79,49 @@ def _batch(run: Sequence[ConsentEvent], parse: Parse, write: Write) -> list[Answ
 def serve(center: Center, items: Sequence[Item]) -> list[Answer]:
     """Write and decide a group in one transaction of `center`; its friend, so it may look inside.
 
+    Who bears a token that is not known is refused before it begins: a stranger takes no writer's place.
+
     Raises only when nothing was written and each may be tried alone. If the database is at fault, events get
     that error and questions the reason `stale`: whether the commit happened may be unknown then.
     """
     failed = False
     try:
+        strange = _strange(center, items)
+        proven = [item for item in items if not (isinstance(item, Borne) and item.token in strange)]
+        if not proven:
+            return [_unauthorised() for _ in items]
         with center._write() as connection:
             try:
-                return _served(center, connection, items)
+                told = iter(_served(center, connection, proven))
             except Exception:
                 failed = True
                 raise
+        if not strange:
+            return list(told)
+        return [
+            _unauthorised() if isinstance(item, Borne) and item.token in strange else next(told)
+            for item in items
+        ]
     except ConsentError as error:
         if error.code not in ("center.busy", "center.unreachable", "center.restored", "ledger.corrupt"):
             raise
         if failed and error.code == "ledger.corrupt" and len(items) > 1:
             raise
         return [_failed(item, error, center._now()) for item in items]
+
+
+def _strange(center: Center, items: Sequence[Item]) -> set[str]:
+    """The tokens that nobody holds, as a reader sees it. `_plain` looks the others up once more."""
+    tokens = {item.token for item in items if isinstance(item, Borne)}
+    if not tokens:
+        return set()
+    now = center._now()
+    with center._read() as connection:
+        return tokens - holders_of(connection, tokens, now).keys()
+
+
+def _unauthorised() -> ConsentError:
+    return ConsentError("request.unauthorised", "the API token is not known, is over or was revoked")
 
 
 def _failed(item: Item, error: ConsentError, now: int) -> Answer:
@@ -135,21 +160,18 @@ def _served(center: Center, connection: sa.Connection, items: Sequence[Item]) ->
 
 
 def _plain(connection: sa.Connection, items: Sequence[Item], now: int) -> list[Plain | ConsentError]:
-    """What is asked, or why the holder of a token may not ask it; each token is looked up once a group."""
-    holders: dict[str, Account | None] = {}
+    """What is asked, or why the holder of a token may not ask it; each token is looked up once."""
+    tokens = {item.token for item in items if isinstance(item, Borne)}
+    holders = holders_of(connection, tokens, now) if tokens else {}
     found: list[Plain | ConsentError] = []
     for item in items:
         if not isinstance(item, Borne):
             found.append(item)
             continue
-        if item.token not in holders:
-            holders[item.token] = holder_of(connection, item.token, now)
-        holder = holders[item.token]
+        holder = holders.get(item.token)
         try:
             if holder is None:
-                raise ConsentError(
-                    "request.unauthorised", "the API token is not known, is over or was revoked"
-                )
+                raise _unauthorised()
             made = item.make(holder)
             if isinstance(made, Asked):
                 deciding.check_request(made.request)

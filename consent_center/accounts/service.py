@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from consent_center import database as db
 from consent_center.accounts import factors
 from consent_center.accounts.base import (
     NAME,
@@ -185,16 +187,26 @@ class Accounts(Base):
 
 def holder_of(connection: sa.Connection, text: str, now: int) -> Account | None:
     """`Accounts.by_token` inside the caller's transaction."""
-    id, _, secret = text.removeprefix(TOKEN_PREFIX).partition("_")
-    if not text.startswith(TOKEN_PREFIX) or not secret:
-        return None
-    query = (
-        sa.select(accounts, tokens.c.hash, tokens.c.expires_at)
-        .join(tokens, tokens.c.account == accounts.c.name)
-        .where(tokens.c.id == id)
+    return holders_of(connection, [text], now).get(text)
+
+
+def holders_of(connection: sa.Connection, texts: Iterable[str], now: int) -> dict[str, Account]:
+    """The accounts whose tokens those are, by token; without those that `holder_of` has none for."""
+    wanted: dict[str, dict[str, str]] = {}  # made-up texts may share an id
+    for text in texts:
+        id, _, secret = text.removeprefix(TOKEN_PREFIX).partition("_")
+        if text.startswith(TOKEN_PREFIX) and secret:
+            wanted.setdefault(id, {})[text] = secret
+    query = sa.select(accounts, tokens.c.id.label("token"), tokens.c.hash, tokens.c.expires_at).join(
+        tokens, tokens.c.account == accounts.c.name
     )
-    row = connection.execute(query).first()
-    # The id is no secret, the rest is compared as hashes in constant time.
-    if row is None or not hmac.compare_digest(row.hash, digest(secret)):
-        return None
-    return account_of(row) if row.active and now < row.expires_at else None
+    found: dict[str, Account] = {}
+    for ids in db.chunks(sorted(wanted)):
+        for row in connection.execute(query.where(tokens.c.id.in_(ids))):
+            if not row.active or now >= row.expires_at:
+                continue
+            # The id is no secret, the rest is compared as hashes in constant time.
+            for text, secret in wanted[row.token].items():
+                if hmac.compare_digest(row.hash, digest(secret)):
+                    found[text] = account_of(row)
+    return found

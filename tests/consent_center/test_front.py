@@ -19,6 +19,7 @@ from consent_helpers import event, make, phone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from consent_center import group
 from consent_center.center import Center
 from consent_center.errors import ConsentError
 from consent_center.preferences.model import Term
@@ -501,6 +502,65 @@ def test_holders_of_api_tokens_are_answered_in_the_loop(
             assert ask(url + "contact-decisions", texts["officer"], CONTACT) == 401
             assert len(in_flask) == 6
         assert center.fsck() is None
+
+
+def test_a_made_up_token_begins_no_transaction_of_the_writer(tmp_path: Path) -> None:
+    """Nor does it keep those beside it in the queue from their answers, in their order."""
+    made_up = [f"pec_{n:012x}_" + "A" * 43 for n in range(3)]
+    with make(tmp_path / "c") as center:
+        center.accounts.add("shop", "service", "admin")
+        held, token = center.accounts.new_token("shop", "load", 1, "admin")
+        begun: list[int] = []
+        write = center._write
+
+        def counted() -> Any:
+            begun.append(1)
+            return write()
+
+        center._write = counted  # type: ignore[method-assign]
+
+        def asked(token: str) -> Any:
+            body = {**ASKED, "values": [phone(1)]}
+            return fast.borne("decisions.decide", f"Bearer {token}", body)
+
+        def codes(items: list[Any]) -> list[str]:
+            return [getattr(answer, "code", None) for answer in group.serve(center, items)]
+
+        assert codes([asked(one) for one in made_up]) == ["request.unauthorised"] * 3
+        with served(center) as port:
+            url = f"http://127.0.0.1:{port}/v1/decisions"
+            head = {"Authorization": f"Bearer {made_up[0]}"}
+            body = {**ASKED, "values": [phone(1)]}
+            assert requests.post(url, json=body, headers=head, timeout=20).status_code == 401
+        assert begun == []
+        mixed = group.serve(center, [asked(made_up[0]), asked(token), event(1), asked(made_up[1])])
+        assert [type(one).__name__ for one in mixed] == [
+            "ConsentError",
+            "Decided",
+            "Recorded",
+            "ConsentError",
+        ]
+        assert len(begun) == 1
+        center.accounts.revoke(held.id, "admin")
+        begun.clear()
+        assert codes([asked(token)]) == ["request.unauthorised"] and begun == []
+
+
+def test_a_token_revoked_just_before_the_transaction_counts_no_more(tmp_path: Path) -> None:
+    with make(tmp_path / "c") as center:
+        center.accounts.add("shop", "service", "admin")
+        held, token = center.accounts.new_token("shop", "load", 1, "admin")
+        write = center._write
+
+        def late() -> Any:
+            center._write = write  # type: ignore[method-assign]
+            center.accounts.revoke(held.id, "admin")
+            return write()
+
+        item = fast.borne("decisions.decide", f"Bearer {token}", {**ASKED, "values": [phone(1)]})
+        center._write = late  # type: ignore[method-assign]
+        (answer,) = group.serve(center, [item])
+        assert isinstance(answer, ConsentError) and answer.code == "request.unauthorised"
 
 
 @pytest.fixture(scope="module")
