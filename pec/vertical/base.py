@@ -269,7 +269,8 @@ class LookalikeModel(_Vertical):
 
     There is no `predict_proba`: the people who are scored are the provider's, and the brand can't name them,
     so there are no rows of X to give a probability. So it does not go into `cross_val_score`; `score`
-    returns the AUC of the seeds that the job held out. `epsilon` is that of the agreement.
+    returns the AUC of the seeds that the job held out. `epsilon` is that of the agreement. `bags` models of
+    random halves are averaged (docs/models.md).
     """
 
     _kind = "lookalike"
@@ -283,6 +284,7 @@ class LookalikeModel(_Vertical):
         id_kind: str = "auto",
         assume_consent: str | None = None,
         audience_size: int | None = None,
+        bags: int = 1,
         holdout: float = 0.2,
         random_state: int | None = None,
     ) -> None:
@@ -292,6 +294,7 @@ class LookalikeModel(_Vertical):
         self.id_kind = id_kind
         self.assume_consent = assume_consent
         self.audience_size = audience_size
+        self.bags = bags
         self.holdout = holdout
         self.random_state = random_state
 
@@ -308,7 +311,8 @@ class LookalikeModel(_Vertical):
             private["holdout_seed"] = int(self.random_state)
         keep = [self.id, *([LABEL] if y is not None else [])]
         self._at = self._source()
-        ran = self._at.run("lookalike", "lookalike", table.select(keep), self.id, {}, private)
+        params = {"bags": int(self.bags)} if self.bags != 1 else {}
+        ran = self._at.run("lookalike", "lookalike", table.select(keep), self.id, params, private)
         self.job_id_, self.result_, self.auc_ = ran.job_id, ran.result, ran.result.get("auc")
         self.scores_, self.audience_, self.seeds_ = (
             pd.read_parquet(Path(ran.folder) / f"{name}.parquet") for name in ("scores", "audience", "seeds")

@@ -47,6 +47,7 @@ ALLOWED = {
     "parties/store.py": "the database of jobs, which holds no person",
     "pec/tables.py": "prepares an evaluator's own files for `pec simulate`",
     "pec/audience.py": "reads and writes results that were released to the brand",
+    "pec/cli_scores.py": "shows scores that were released to the brand",
     "pec/outcome.py": "reads results that were released to the brand, and measures them again",
     "pec/supervised.py": "reads results that were released to the brand, and measures them again",
     "pec/leads.py": "reads results that were released to the brand, and measures them again",

@@ -66,6 +66,23 @@ def test_parameters_and_clones(kind: Any) -> None:
     assert not hasattr(LookalikeModel(), "predict_proba")
 
 
+@pytest.mark.parametrize(("bags", "params"), [(1, {}), (3, {"bags": 3})])
+def test_a_lookalike_asks_for_its_bags(
+    bags: int, params: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("scores", "audience", "seeds"):
+        pd.DataFrame({"row": [0]}).to_parquet(tmp_path / f"{name}.parquet")
+    asked = []
+
+    def run(*job: Any) -> SimpleNamespace:
+        asked.append(job)
+        return SimpleNamespace(job_id="j", folder=tmp_path, result={"auc": 0.75})
+
+    monkeypatch.setattr(LookalikeModel, "_source", lambda self: SimpleNamespace(run=run))
+    fitted = LookalikeModel("b.csv", bags=bags).fit(pd.DataFrame({"id": ["a", "b"]}))
+    assert fitted.score() == 0.75 and asked[0][4] == params
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_tables_of_three_libraries(library: str) -> None:
     frame = pd.DataFrame({"id": ["a", "b"], "x": [1.0, None], "city": ["上海", None]})
