@@ -162,11 +162,14 @@
   }
   function signals() {
     var names = (tag.getAttribute("data-signals") || "").split(/\s+/), body = {};
+    var sending = Promise.resolve();
+    /* One after the other, each with what is known by then: an older answer must not come last. */
     function send() {
-      var key = JSON.stringify(body) + gpc;
-      if ((body.tc_string || body.gpp_string) && kept.signals !== key && !person) {
-        post("signals", body).then(function () { kept.signals = key; keep(); tell("signals"); }).catch(function (e) { tell("signals failed: " + e.code); });
-      }
+      sending = sending.then(function () {
+        var key = JSON.stringify(body) + gpc;
+        if (!(body.tc_string || body.gpp_string) || kept.signals === key || person) return null;
+        return post("signals", Object.assign({}, body)).then(function () { kept.signals = key; keep(); tell("signals"); });
+      }).catch(function (e) { tell("signals failed: " + (e.code || e.message)); });
     }
     if (names.indexOf("tcf") >= 0 && typeof window.__tcfapi === "function") {
       window.__tcfapi("addEventListener", 2, function (data, ok) {

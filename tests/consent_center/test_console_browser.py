@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -57,6 +57,15 @@ def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Center]:
                 "channel": "app",
             }
             made.record(ConsentEvent(**{**event.__dict__, **seen}))
+            for n in range(60):  # enough in each of two weeks for a chart to be drawn
+                at = datetime.now(UTC) - timedelta(days=7 * (n % 2))
+                other = {
+                    **event.__dict__,
+                    **seen,
+                    "identifiers": (("phone", f"1390013{n:04d}"),),
+                    "occurred_at": at,
+                }
+                made.record(ConsentEvent(**other))
         values = pa.array([NUMBER, "13800138001"])
         file_assessment(made, "ads", "partner", "none: a test", "")
         made.snapshot(DecisionRequest("ads", "partner", ("contact",)), values, "phone", "job-1")
