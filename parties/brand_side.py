@@ -127,7 +127,7 @@ class BrandSide(Jobs):
         """
         agreement = next((a for a in self.home.agreements() if a.id == spec.agreement_id), None)
         if agreement is not None:
-            documents.check_terms(spec, agreement, documents.now())
+            self.home.check_terms(spec, agreement)
             kind.check(spec, agreement)
         kind.check_here(spec, self.home, spec.provider)
         return agreement
@@ -322,10 +322,14 @@ class BrandSide(Jobs):
                 self.store.changed.wait(left)
 
     def _still_open(self, job: Job) -> None:
-        """`job.cancelled` if the job has ended meanwhile, `job.expired` if its time is over."""
+        """`job.cancelled` if the job has ended meanwhile, `job.expired` if its time is over, and whatever
+        else does not stand any more: the agreement, the trust in the peer.
+        """
         if job.state in FINAL:
             raise NodeError("job.cancelled", f"job {job.job_id} is {job.state}")
         spec = self._spec(job.job_id)
+        self.home.endings.check(spec.agreement_id)
+        self.home.peer(job.peer)
         documents.check_time(spec, documents.now(), f"job {job.job_id}", expired="job.expired")
 
     def _go_on(self, job_id: str) -> None:
@@ -389,7 +393,7 @@ class BrandSide(Jobs):
         """This side's agreement must allow the job too: the peer's word is not enough."""
         spec = JobSpec.from_json(job.signed["document"])
         agreement = self.home.agreement(spec.agreement_id)
-        documents.check_terms(spec, agreement, documents.now())
+        self.home.check_terms(spec, agreement)
         self.kind(spec).check(spec, agreement)
         self.check_budget(spec, agreement)
 

@@ -74,13 +74,23 @@ class NodeClient:
         """
         return dict(self._call("trust", card=dict(card)))
 
+    def untrust(self, party: str, reason: str = "") -> dict[str, Any]:
+        """Trust a peer no more, at once: party, fingerprint, reason, and where its `card` is kept."""
+        return dict(self._call("untrust", party=party, reason=reason))
+
     def agreements(self) -> list[dict[str, Any]]:
-        """Terms of each agreement, with `expired`."""
+        """Terms of each agreement, with `expired` and `ended` (None, or by whom, when, why)."""
         return list(self._call("agreements"))
 
     def add_agreement(self, signed: Mapping[str, Any]) -> dict[str, Any]:
         """Store an agreement signed by both (`Home.sign_agreement` signs and countersigns)."""
         return dict(self._call("add_agreement", agreement=dict(signed)))
+
+    def end_agreement(self, id: str, reason: str) -> dict[str, Any]:
+        """End an agreement before its time, for both sides and for good: party, reason, ended_at, and whether
+        the other side is told; otherwise it is told once it can be reached.
+        """
+        return dict(self._call("end_agreement", timeout=60.0, id=id, reason=reason))
 
     def datasets(self) -> list[dict[str, Any]]:
         return list(self._call("datasets"))

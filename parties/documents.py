@@ -413,6 +413,28 @@ class Agreement(Document):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ending(Document):
+    """One party's word that an agreement is over before its time; signed by that party alone.
+
+    `agreement`: hex SHA-256 of the agreement, so that the word can't be turned against other terms of the
+    same id. `reason` is read by both parties and their auditors.
+    """
+
+    agreement_id: str
+    agreement: str
+    party: str
+    reason: str
+    ended_at: str
+
+    def validate(self) -> None:
+        check_name(self.agreement_id, "Ending.agreement_id")
+        check_name(self.party, "Ending.party")
+        self._require(bool(re.fullmatch(r"[0-9a-f]{64}", self.agreement)), "agreement is no hash")
+        self._require(0 < len(self.reason.strip()) <= 500, "the reason must have 1 to 500 characters")
+        moment(self.ended_at, "ended_at")
+
+
 @dataclass(frozen=True)
 class Sum:
     """One entry of `Agreement.sums`."""

@@ -5,20 +5,29 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from typing import Any
 
 from consent_center.errors import ConsentError
 from consent_center.state_file import KEEP_AFTER
+from parties import documents
 from parties.brand_side import BrandSide
 from parties.checkpoint import Checkpoints
 from parties.documents import JobSpec
 from parties.errors import NodeError
+from parties.identity import Peer
+from parties.lookout import Lookout
 from parties.provider_side import ProviderSide
 from parties.runner import can_go_on
 from parties.store import FINAL, Job
+from parties.transport import node_pb2
 
 
 class Engine(BrandSide, ProviderSide):
     """All jobs of one node. `kinds` defaults to `parties.kinds.KINDS`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lookout = Lookout(self.home, self.store, self.center, self.log, self._end, self._has_session)
 
     # -- life of the node ------------------------------------------------------------------------------------
 
@@ -51,6 +60,7 @@ class Engine(BrandSide, ProviderSide):
                     shutil.rmtree(leftover, ignore_errors=True)
         prepared.sweep(self.home.path / "prepared")
         threading.Thread(target=self._load, name="load kinds", daemon=True).start()
+        self.lookout.start()
 
     def _load(self) -> None:
         """Import the kinds that agreements allow, and read the consent center's state (and store it, if much
@@ -86,6 +96,7 @@ class Engine(BrandSide, ProviderSide):
         Those that only wait for an approval wait on.
         """
         self._stopping = True
+        self.lookout.stop()
         with self._lock:
             links, threads = list(self._links.values()), list(self._threads.values())
         for link in links:
@@ -97,6 +108,20 @@ class Engine(BrandSide, ProviderSide):
         deadline = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    # -- what ends before its time ---------------------------------------------------------------------------
+
+    def end_by_peer(self, peer: Peer, request: node_pb2.EndRequest) -> node_pb2.EndReply:
+        """The other side has ended an agreement: nothing runs under it here either from now on."""
+        ending = self.home.endings.take(documents.parse(request.ending, "ending"))
+        text = f"agreement {ending.agreement_id} was ended by {ending.party}: {ending.reason}"
+        self.log("agreement.ended", text, level="info")
+        self.lookout.wake()
+        return node_pb2.EndReply(party=ending.party, ended_at=ending.ended_at)
+
+    def _has_session(self, job_id: str) -> bool:
+        with self._lock:
+            return job_id in self._links
 
     def cancel(self, job_id: str, reason: str = "") -> Job:
         job = self.store.get(job_id)

@@ -3,7 +3,9 @@
 node.toml            settings that a person edits
 keys/                identity.key, tls.key, tls.crt (0600)
 peers/<party>.json   trusted cards
+untrusted/<party>.json  cards that were trusted once and are not any more
 agreements/<id>.json signed agreements
+endings/<id>.json    those of them that one party has ended before their time
 datasets/<name>.json registered data sets
 node.db              jobs
 consent/             the consent center, unless node.toml names another
@@ -17,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -27,10 +28,12 @@ from typing import Any
 from consent_center import hashing
 from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
-from parties import documents, identity
-from parties.documents import Agreement
+from parties import documents, identity, private_files
+from parties.documents import Agreement, JobSpec
+from parties.endings import Endings
 from parties.errors import NodeError
 from parties.identity import Identity, Peer
+from parties.private_files import read_json, write_json
 from protocols import sha256
 
 ID_KINDS = ("phone", "email", "device", "opaque")
@@ -149,6 +152,7 @@ class Home:
         self.settings = settings
         self.identity = keys
         self.party = settings.party
+        self.endings = Endings(self)
 
     # -- making and opening ----------------------------------------------------------------------------------
 
@@ -262,38 +266,58 @@ class Home:
                     "identity.conflict",
                     f"{peer.party!r} is trusted with certificate {known.fingerprint[:16]}…, "
                     f"the card has {peer.fingerprint[:16]}…",
-                    f"ask {peer.party!r} by telephone; if they did change, remove peers/{peer.party}.json",
+                    f"ask {peer.party!r} by telephone; if they did change: pec node untrust {peer.party}",
                 )
             if known.party != peer.party and peer.fingerprint == known.fingerprint:
                 raise NodeError("identity.conflict", f"that certificate is trusted as {known.party!r}")
         write_json(self.path / "peers" / f"{peer.party}.json", peer.card)
+        (self.path / "untrusted" / f"{peer.party}.json").unlink(missing_ok=True)
         return peer
 
+    def untrust(self, party: str) -> Path:
+        """Trust a peer no more: no handshake, no call, no job from now on, whether or not the node runs; a
+        running job stops at its next check. Returns where its card is kept: `trust` of it undoes this.
+        """
+        known = self.peer(party)
+        kept = private_files.folder(self.path / "untrusted") / f"{known.party}.json"
+        # First away from where handshakes look, in one step: nothing in between is still trusted.
+        (self.path / "peers" / f"{known.party}.json").rename(kept)
+        return kept
+
     def peers(self) -> list[Peer]:
-        return [identity.read_card(_read_json(p)) for p in sorted((self.path / "peers").glob("*.json"))]
+        return [identity.read_card(read_json(p)) for p in sorted((self.path / "peers").glob("*.json"))]
 
     def peer(self, party: str) -> Peer:
-        """The trusted peer of that name; `identity.unknown_peer` if there is none."""
-        path = self.path / "peers" / f"{documents.check_name(party, 'party')}.json"
+        """The trusted peer of that name; `identity.unknown_peer` or `identity.untrusted` if there is none."""
+        name = f"{documents.check_name(party, 'party')}.json"
+        path, kept = self.path / "peers" / name, self.path / "untrusted" / name
+        if not path.exists() and kept.exists():
+            raise NodeError(
+                "identity.untrusted",
+                f"{self.party!r} does not trust {party!r} any more",
+                f"to trust it again: pec node trust {kept}",
+            )
         if not path.exists():
             raise NodeError(
                 "identity.unknown_peer",
                 f"no card of {party!r} is trusted by {self.party!r}",
                 "pec node trust CARD",
             )
-        return identity.read_card(_read_json(path))
+        return identity.read_card(read_json(path))
 
     # -- agreements ------------------------------------------------------------------------------------------
 
     def sign_agreement(self, terms: Mapping[str, Any]) -> dict[str, Any]:
         """Sign terms (plain JSON) or countersign what the other side has signed already.
 
-        Refused are terms that have ended, and terms that were changed after the other side signed them.
+        Refused are terms that have ended, terms under the id of an agreement that was ended, and terms that
+        were changed after the other side signed them.
         """
         already = set(terms) == {"type", "document", "signatures"}
         _, body, made = documents.envelope(terms, "agreement") if already else ("", dict(terms), [])
         agreement = Agreement.from_json(body)
-        other = self._other_party(agreement)
+        other = self.other_party(agreement)
+        self.endings.check(agreement.id)
         documents.check_time(
             agreement, documents.now(), f"agreement {agreement.id}", expired="agreement.expired"
         )
@@ -308,18 +332,18 @@ class Home:
         `agreement.conflict`.
         """
         agreement = Agreement.from_json(documents.envelope(signed, "agreement")[1])
-        other = self._other_party(agreement)
+        other = self.other_party(agreement)
         keys = {self.party: self.identity.public_key, other: self.peer(other).identity_key}
         documents.verify(signed, "agreement", keys)
         path = self.path / "agreements" / f"{agreement.id}.json"
-        if path.exists() and Agreement.from_json(_read_json(path)["document"]) != agreement:
+        if path.exists() and Agreement.from_json(read_json(path)["document"]) != agreement:
             raise NodeError(
                 "agreement.conflict", f"agreement {agreement.id} has other terms here", "use a new id"
             )
         write_json(path, dict(signed))
         return agreement
 
-    def _other_party(self, agreement: Agreement) -> str:
+    def other_party(self, agreement: Agreement) -> str:
         """Who this organisation agrees with; `agreement.party` if it is no party itself."""
         if self.party not in (agreement.brand, agreement.provider):
             raise NodeError("agreement.party", f"{self.party!r} is no party to agreement {agreement.id}")
@@ -327,7 +351,7 @@ class Home:
 
     def agreements(self) -> list[Agreement]:
         return [
-            Agreement.from_json(_read_json(p)["document"])
+            Agreement.from_json(read_json(p)["document"])
             for p in sorted((self.path / "agreements").glob("*.json"))
         ]
 
@@ -341,10 +365,15 @@ class Home:
                 "sign one on both sides and add it: pec node agreement add",
                 share=True,
             )
-        return _read_json(path)
+        return read_json(path)
 
     def agreement(self, id: str) -> Agreement:
         return Agreement.from_json(self.signed_agreement(id)["document"])
+
+    def check_terms(self, spec: JobSpec, agreement: Agreement) -> None:
+        """Whether the agreement is in force now and allows the job; raises `agreement.*`."""
+        self.endings.check(agreement.id)
+        documents.check_terms(spec, agreement, documents.now())
 
     # -- data sets -------------------------------------------------------------------------------------------
 
@@ -356,7 +385,7 @@ class Home:
             raise NodeError("dataset.file", f"{path} is not there", "check the path")
         made = replace(dataset, path=str(path), categories=dict(dataset.categories))
         target = self.path / "datasets" / f"{made.name}.json"
-        if target.exists() and Dataset.from_json(_read_json(target)) != made:
+        if target.exists() and Dataset.from_json(read_json(target)) != made:
             raise NodeError(
                 "dataset.conflict", f"data set {made.name!r} has other settings", "use a new name"
             )
@@ -364,7 +393,7 @@ class Home:
         return made
 
     def datasets(self) -> list[Dataset]:
-        return [Dataset.from_json(_read_json(p)) for p in sorted((self.path / "datasets").glob("*.json"))]
+        return [Dataset.from_json(read_json(p)) for p in sorted((self.path / "datasets").glob("*.json"))]
 
     def dataset(self, name: str) -> Dataset:
         """The registered data set; `dataset.unknown` with what there is."""
@@ -413,18 +442,3 @@ def _settings(raw: Mapping[str, Any]) -> Settings:
     except (NodeError, ValueError) as error:
         raise NodeError("node.config", f"node.toml: {error}") from error
     return Settings(**out)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return documents.parse(path.read_bytes(), path.name)
-    except OSError as error:
-        raise NodeError("node.home", f"{path}: {error.strerror}") from error
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True))
-    temporary.chmod(0o600)
-    temporary.replace(path)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from parties import documents
 from parties.errors import NodeError
+from parties.private_files import write_json
 
 if TYPE_CHECKING:
     from parties.home import Home
@@ -160,7 +161,7 @@ class Models:
         if model.retired_at:
             raise NodeError("model.retired", f"model {model.job_id} is retired since {model.retired_at}")
         with self._locked():
-            self._write(self._folder / "aliases.json", {**self._aliases(), alias: model.job_id})
+            write_json(self._folder / "aliases.json", {**self._aliases(), alias: model.job_id})
         return self.find(alias)
 
     def expire(self, reference: str, at: str) -> Model:
@@ -189,7 +190,7 @@ class Models:
             raise NodeError("model.retired", f"model {model.job_id} is retired since {model.retired_at}")
         with self._locked():
             kept = {alias: job for alias, job in self._aliases().items() if job != model.job_id}
-            self._write(self._folder / "aliases.json", kept)
+            write_json(self._folder / "aliases.json", kept)
         return self._change(model, retired_at=documents.timestamp(documents.now()), note=note)
 
     # -- files -----------------------------------------------------------------------------------------------
@@ -215,8 +216,12 @@ class Models:
                 new.append(_entry(_read(path)))
         for entry in sorted(new, key=lambda e: (e["created_at"], e["job_id"])):
             versions[entry["name"]] = entry["version"] = versions.get(entry["name"], 0) + 1
-            self._write(self._folder / f"{entry['job_id']}.model.json", entry)
+            write_json(self._folder / f"{entry['job_id']}.model.json", entry)
             found[entry["job_id"]] = entry
+        ended = {ending.agreement_id: ending.ended_at for ending in self._home.endings.all()}
+        for id_, entry in found.items():  # a model ends with its agreement
+            end = min(entry["expires_at"], ended.get(entry["agreement"], entry["expires_at"]))
+            found[id_] = {**entry, "expires_at": end}
         return [
             Model(**entry, aliases=tuple(sorted(a for a, job in aliases.items() if job == id_)))
             for id_, entry in found.items()
@@ -230,13 +235,8 @@ class Models:
         with self._locked():
             path = self._folder / f"{model.job_id}.model.json"
             stored = Model(**_read(path))
-            self._write(path, replace(stored, **changes).to_document())
+            write_json(path, replace(stored, **changes).to_document())
         return self.find(model.job_id)
-
-    def _write(self, path: Path, value: Mapping[str, Any]) -> None:
-        from parties.home import write_json
-
-        write_json(path, value)
 
 
 def _learned(folder: Path) -> bool:

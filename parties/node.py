@@ -26,7 +26,8 @@ from typing import IO, Any
 from consent_center import no_pandas
 from consent_center.errors import ConsentError
 from parties.errors import NodeError
-from parties.home import Home, write_json
+from parties.home import Home
+from parties.private_files import write_json
 from parties.stage import JobKind
 
 MAX_LOG_BYTES = 16 << 20

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from parties import PROTOCOL_VERSION, __version__, documents, memory
+from parties.changes import Changes
 from parties.checkpoint import Checkpoints
 from parties.engine import Engine
 from parties.errors import NodeError
@@ -26,6 +27,7 @@ class Operator:
     def __init__(self, home: Home, store: Store, engine: Engine, center: Any, log: Any) -> None:
         self._home, self._store, self._engine, self._center = home, store, engine, center
         self._log = log
+        self._changes = Changes(home, center)
         self._started = time.time()
         self.address = ""
         self.consent_url = ""
@@ -34,8 +36,10 @@ class Operator:
             "card": lambda b: home.identity.card(self.address, center.verifier_key()),
             "peers": lambda b: [p.describe() for p in home.peers()],
             "trust": self._trust,
+            "untrust": self._untrust,
             "agreements": self._agreements,
             "add_agreement": lambda b: home.add_agreement(_object(b, "agreement")).to_json(),
+            "end_agreement": self._end_agreement,
             "datasets": lambda b: [d.to_json() for d in home.datasets()],
             "add_dataset": lambda b: home.add_dataset(Dataset.from_json(_object(b, "dataset"))).to_json(),
             "preflight": self._preflight,
@@ -104,10 +108,24 @@ class Operator:
         }
 
     def _trust(self, body: dict[str, Any]) -> dict[str, Any]:
-        peer = self._home.trust(_object(body, "card"))
-        self._log("identity.trusted", f"{peer.party} with certificate {peer.fingerprint}", level="info")
-        self._center.append("peer.trusted", {"party": peer.party, "fingerprint": peer.fingerprint})
-        return peer.describe()
+        peer = self._changes.trust(_object(body, "card"))
+        text = f"{peer['party']} with certificate {peer['fingerprint']}"
+        self._log("identity.trusted", text, level="info")
+        return peer
+
+    def _untrust(self, body: dict[str, Any]) -> dict[str, Any]:
+        done = self._changes.untrust(_text(body, "party"), str(body.get("reason", "")))
+        text = f"{done['party']} is not trusted any more: {done['reason']}"
+        self._log("identity.untrusted", text, level="info")
+        self._engine.lookout.look()
+        return done
+
+    def _end_agreement(self, body: dict[str, Any]) -> dict[str, Any]:
+        done = self._changes.end_agreement(_text(body, "id"), _text(body, "reason"))
+        text = f"agreement {done['agreement_id']} was ended here: {done['reason']}"
+        self._log("agreement.ended", text, level="info")
+        self._engine.lookout.look()
+        return done
 
     def _agreements(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         now = documents.now()
@@ -115,6 +133,7 @@ class Operator:
             {
                 **a.to_json(),
                 "expired": documents.moment(a.expires_at) <= now,
+                "ended": self._home.endings.describe(a),
                 "account": self._store.account(a).to_document(),
             }
             for a in self._home.agreements()

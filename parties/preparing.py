@@ -144,6 +144,7 @@ def _terms(home: Home, agreement: Agreement, request: Mapping[str, Any]) -> dict
         raise _useless(
             f"jobs under agreement {agreement.id} never take suite {ECDH}", "vole has no such part"
         )
+    home.endings.check(agreement.id)
     documents.check_time(agreement, documents.now(), f"agreement {agreement.id}", "agreement.expired")
     dataset = _one(request.get("dataset"), [d.name for d in home.datasets()], "data set", "--data")
     purpose = _one(request.get("purpose"), agreement.purposes, "purpose", "--purpose")

@@ -1,15 +1,20 @@
 """Files that only their owner may read, written whole or not at all.
 
-For what a running job keeps on disk: checkpoints hold items and row numbers, which are people's data.
+For what a node's directory holds, and for what a running job keeps on disk: checkpoints hold items and row
+numbers, which are people's data.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from parties import documents
+from parties.errors import NodeError
 
 
 def folder(path: Path) -> Path:
@@ -30,3 +35,19 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the node's directory; `node.home` if it can't be read."""
+    try:
+        return documents.parse(path.read_bytes(), path.name)
+    except OSError as error:
+        raise NodeError("node.home", f"{path}: {error.strerror}") from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True))
+    temporary.chmod(0o600)
+    temporary.replace(path)

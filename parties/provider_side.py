@@ -68,7 +68,7 @@ class ProviderSide(Jobs):
             self._move(id_, "proposed")
             documents.check_time(spec, documents.now(), f"job {id_}", expired="job.expired")
             agreement = self.home.agreement(spec.agreement_id)
-            documents.check_terms(spec, agreement, documents.now())
+            self.home.check_terms(spec, agreement)
             kind = self.kind(spec)
             kind.check(spec, agreement)
             self.check_budget(spec, agreement)
@@ -196,7 +196,7 @@ class ProviderSide(Jobs):
         self._in_time(job)
         spec = self._spec(job_id)
         agreement = self.home.agreement(spec.agreement_id)
-        documents.check_terms(spec, agreement, documents.now())
+        self.home.check_terms(spec, agreement)
         self.check_budget(spec, agreement)
         return self._approve(job_id, note or "approved by the operator")
 

@@ -26,9 +26,10 @@ from parties import documents, identity, private_files
 from parties.checkpoint import Checkpoints
 from parties.documents import Agreement, JobSpec
 from parties.errors import CODES, NodeError, PeerFailed
-from parties.home import Home, write_json
+from parties.home import Home
 from parties.identity import Peer
 from parties.models import Models
+from parties.private_files import write_json
 from parties.stage import JobKind, Recheck, Role, StageContext, ViewRequest
 from parties.store import Job, Store
 from parties.transport.frames import Link
@@ -145,7 +146,7 @@ class Runner:
         if stands < 0:
             self.work.mkdir(mode=0o700, parents=True)
             private_files.folder(self.checkpoints.folder)
-        documents.check_terms(self.spec, self.agreement, documents.now())
+        self._standing()
         self.kind.check(self.spec, self.agreement)
         theirs = self.session.open(lambda nonce: self.store.use_nonce(self.job.job_id, nonce), stands)
         first = self._first(stands, theirs)
@@ -358,6 +359,7 @@ class Runner:
             while not self._resumed():
                 if self.link.error is not None:
                     raise self.link.error
+                self._standing()
                 self.store.changed.wait(0.3)
         self.link.send_control("resume")
         self._set_state("running")
@@ -367,11 +369,17 @@ class Runner:
         found = self._recheck(view, name)
         self.session.boundary(name, found.sequence, self._held)
         # The brand may have held the job for hours: what counts is the agreement and who is in now.
-        documents.check_terms(self.spec, self.agreement, documents.now())
+        self._standing()
         if self.role == "provider":
             found = self._recheck(view, name)
         context.dropped = found.dropped
         self.link.lease_until = time.monotonic() + self.home.settings.lease_seconds
+
+    def _standing(self) -> None:
+        """The agreement allows the job now, and the peer is still trusted with the key that it began with."""
+        self.home.check_terms(self.spec, self.agreement)
+        if self.home.peer(self.peer.party).identity_key != self.peer.identity_key:
+            raise NodeError("identity.untrusted", f"{self.peer.party} has another key now", "submit it again")
 
     def _held(self, held: bool) -> None:
         self._set_state("held" if held else "running")

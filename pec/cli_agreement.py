@@ -10,7 +10,7 @@ import click
 
 from pec import plan
 from pec.cli_common import account_rows, console, emit, json_option, table, time_text
-from pec.cli_home import KIND, home_at, home_option, read_json, shortened, write_or_print
+from pec.cli_home import KIND, changes_of, home_at, home_option, read_json, shortened, write_or_print
 from pec.errors import PecError
 
 
@@ -165,13 +165,39 @@ def agreement_add(file: Path, home: Path, as_json: bool) -> None:
     emit(added, as_json, lambda d: f"agreement {d['id']} between {d['brand']} and {d['provider']} is stored")
 
 
+@agreement.command("end")
+@click.argument("id_", metavar="ID")
+@click.option("--reason", required=True, help="Both parties and their auditors read it.")
+@home_option
+@json_option
+def agreement_end(id_: str, reason: str, home: Path, as_json: bool) -> None:
+    """End an agreement before its time, for both sides and for good. Either party may.
+
+    Jobs under it are refused from now on, those that wait end, a running one stops at its next check. The
+    agreement stays readable for audit; a new one needs a new ID.
+    """
+    with changes_of(home) as changes:
+        done = changes.end_agreement(id_, reason)
+    emit(done, as_json, _ended)
+
+
+def _ended(d: dict[str, Any]) -> str:
+    told = (
+        "the partner has been told"
+        if d["told"]
+        else "the partner could not be reached: this node tells it as long as it runs (pec node run)"
+    )
+    return f"agreement {d['agreement_id']} was ended by {d['party']} at {d['ended_at']}\n{told}"
+
+
 @agreement.command("list")
 @home_option
 @json_option
 def agreement_list(home: Path, as_json: bool) -> None:
     """The stored agreements."""
-    listed = [a.to_json() for a in home_at(home).agreements()]
-    columns = ("id", "brand", "provider", "kinds", "purposes", "epsilon", "until")
+    opened = home_at(home)
+    listed = [_with_state(opened, a) for a in opened.agreements()]
+    columns = ("id", "brand", "provider", "kinds", "purposes", "epsilon", "until", "state")
     emit(
         listed,
         as_json,
@@ -180,12 +206,22 @@ def agreement_list(home: Path, as_json: bool) -> None:
             [
                 (
                     *(a["id"], a["brand"], a["provider"], ", ".join(a["kinds"]), ", ".join(a["purposes"])),
-                    *((a["privacy"] or {}).get("epsilon", "no noise"), a["expires_at"]),
+                    *((a["privacy"] or {}).get("epsilon", "no noise"), a["expires_at"], a["state"]),
                 )
                 for a in d
             ],
         ),
     )
+
+
+def _with_state(home: Any, found: Any) -> dict[str, Any]:
+    """The terms, with `state` (in force, expired, ended) and `ended`: by whom, when, why, told; or None."""
+    from parties import documents
+
+    ended = home.endings.describe(found)
+    over = documents.moment(found.expires_at) <= documents.now()
+    state = "ended" if ended else "expired" if over else "in force"
+    return {**found.to_json(), "state": state, "ended": ended}
 
 
 @agreement.command("show")
@@ -207,7 +243,7 @@ def agreement_show(id_: str, home: Path, as_json: bool) -> None:
     opened = home_at(home)
     found = opened.agreement(id_)
     account = read_account(opened.path / "node.db", found).to_document()
-    emit({**found.to_json(), "account": account}, as_json, _agreement)
+    emit({**_with_state(opened, found), "account": account}, as_json, _agreement)
 
 
 def _agreement(d: dict[str, Any]) -> Any:
@@ -218,7 +254,8 @@ def _agreement(d: dict[str, Any]) -> Any:
         (s["job_id"], s["kind"], s["epsilon"], s["delta"], time_text(s["at"])) for s in d["account"]["spends"]
     ]
     return Group(
-        _terms({k: v for k, v in d.items() if k != "account"}),
+        _terms({k: v for k, v in d.items() if k not in ("account", "ended")}),
+        *([_terms(d["ended"])] if d["ended"] else []),
         table(("what", "value"), account_rows(d["account"]), title="Privacy account"),
         table(columns, spends, title="Spent by"),
     )

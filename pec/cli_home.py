@@ -55,6 +55,16 @@ def client_of(home: Path) -> Iterator[Any]:
         client.close()
 
 
+@contextmanager
+def changes_of(home: Path) -> Iterator[Any]:
+    """Changes of the node's directory that its ledger remembers; the node may run or not."""
+    from parties.changes import Changes
+
+    opened = home_at(home)
+    with opened.center() as center:
+        yield Changes(opened, center)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or from standard input for `-`. Raises `pec.file`, `pec.input`."""
     from parties import documents

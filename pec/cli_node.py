@@ -14,7 +14,7 @@ import click
 
 from pec.cli_agreement import agreement
 from pec.cli_common import emit, json_option, note, progress, table
-from pec.cli_home import client_of, home_at, home_option, read_json, shortened, write_or_print
+from pec.cli_home import changes_of, client_of, home_at, home_option, read_json, shortened, write_or_print
 from pec.errors import PecError
 
 ALIASES = {"serve": "run", "dataset": "data"}
@@ -135,8 +135,28 @@ def card(home: Path, out: Path | None, as_json: bool) -> None:
 @json_option
 def trust(card_file: Path, home: Path, as_json: bool) -> None:
     """Trust the partner whose CARD this is. Compare the fingerprint with them over another channel."""
-    peer = home_at(home).trust(read_json(card_file)).describe()
+    with changes_of(home) as changes:
+        peer = changes.trust(read_json(card_file))
     emit(peer, as_json, lambda d: f"trusted: {d['party']} at {d['address']}\nfingerprint {d['fingerprint']}")
+
+
+@node.command()
+@click.argument("party")
+@click.option("--reason", required=True, help="For the own ledger; the partner does not see it.")
+@home_option
+@json_option
+def untrust(party: str, reason: str, home: Path, as_json: bool) -> None:
+    """Trust PARTY no more: its certificate opens nothing, its jobs are refused, a running one stops.
+
+    It takes effect at once, in a running node too. `trust` of its card undoes it.
+    """
+    with changes_of(home) as changes:
+        done = changes.untrust(party, reason)
+    emit(
+        done,
+        as_json,
+        lambda d: f"not trusted any more: {d['party']}\nto trust it again: pec node trust {d['card']}",
+    )
 
 
 @node.command()

@@ -52,6 +52,7 @@ _REFUSED = {
         "lookalike.seeds",
         "lookalike.columns",
         "identity.unknown_peer",
+        "identity.untrusted",
     ),
     *("transport.certificate", "transport.refused", "transport.role", "snapshot.signature", "ledger.note"),
     *("receipt.signature", "receipt.mismatch", "model.expired", "model.retired", "model.agreement"),

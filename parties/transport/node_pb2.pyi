@@ -55,6 +55,20 @@ class JobReply(_message.Message):
     spec: bytes
     def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., spec: _Optional[bytes] = ...) -> None: ...
 
+class EndRequest(_message.Message):
+    __slots__ = ("ending",)
+    ENDING_FIELD_NUMBER: _ClassVar[int]
+    ending: bytes
+    def __init__(self, ending: _Optional[bytes] = ...) -> None: ...
+
+class EndReply(_message.Message):
+    __slots__ = ("party", "ended_at")
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    party: str
+    ended_at: str
+    def __init__(self, party: _Optional[str] = ..., ended_at: _Optional[str] = ...) -> None: ...
+
 class Frame(_message.Message):
     __slots__ = ("job_id", "sequence", "stage", "payload", "control", "stage_json", "beat")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]

@@ -55,6 +55,11 @@ class PeerStub:
                 request_serializer=node__pb2.JobRequest.SerializeToString,
                 response_deserializer=node__pb2.JobReply.FromString,
                 _registered_method=True)
+        self.End = channel.unary_unary(
+                '/pec.node.v1.Peer/End',
+                request_serializer=node__pb2.EndRequest.SerializeToString,
+                response_deserializer=node__pb2.EndReply.FromString,
+                _registered_method=True)
         self.Session = channel.stream_stream(
                 '/pec.node.v1.Peer/Session',
                 request_serializer=node__pb2.Frame.SerializeToString,
@@ -91,6 +96,13 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def End(self, request, context):
+        """The caller has ended an agreement before its time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Session(self, request_iterator, context):
         """One stream carries the whole job.
         """
@@ -120,6 +132,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=node__pb2.JobRequest.FromString,
                     response_serializer=node__pb2.JobReply.SerializeToString,
+            ),
+            'End': grpc.unary_unary_rpc_method_handler(
+                    servicer.End,
+                    request_deserializer=node__pb2.EndRequest.FromString,
+                    response_serializer=node__pb2.EndReply.SerializeToString,
             ),
             'Session': grpc.stream_stream_rpc_method_handler(
                     servicer.Session,
@@ -235,6 +252,33 @@ class Peer:
             '/pec.node.v1.Peer/Cancel',
             node__pb2.JobRequest.SerializeToString,
             node__pb2.JobReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def End(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pec.node.v1.Peer/End',
+            node__pb2.EndRequest.SerializeToString,
+            node__pb2.EndReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,7 @@ class PeerCalls(Protocol):
     def propose(self, peer: Peer, request: node_pb2.ProposeRequest) -> node_pb2.JobReply: ...
     def get_job(self, peer: Peer, request: node_pb2.JobRequest) -> node_pb2.JobReply: ...
     def cancel_by_peer(self, peer: Peer, request: node_pb2.JobRequest) -> node_pb2.JobReply: ...
+    def end_by_peer(self, peer: Peer, request: node_pb2.EndRequest) -> node_pb2.EndReply: ...
     def session(
         self, peer: Peer, first: node_pb2.Frame, rest: Iterator[node_pb2.Frame], ended: Callable[[Any], None]
     ) -> Iterator[node_pb2.Frame]: ...
@@ -176,6 +177,9 @@ class PeerServicer(node_pb2_grpc.PeerServicer):
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._do("Cancel", self._calls.cancel_by_peer, request, context)
+
+    def End(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._do("End", self._calls.end_by_peer, request, context)
 
     def Session(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         try:

@@ -27,9 +27,10 @@ from parties.client import NodeClient
 from parties.documents import Agreement, JobSpec
 from parties.engine import Engine
 from parties.errors import NodeError
-from parties.home import Dataset, Home, write_json
+from parties.home import Dataset, Home
 from parties.node import Log
 from parties.operator import Operator
+from parties.private_files import write_json
 from parties.stage import JobKind, Stage, StageContext, ViewRequest
 from parties.store import Store
 from parties.transport.server import Server

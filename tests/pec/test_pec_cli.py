@@ -216,7 +216,22 @@ def test_node_life_without_a_running_node(tmp_path: Path) -> None:
     for home in (brand, provider):
         assert run("node", "agreement", "add", both, "--home", str(home))[0] == 0
     code, out = run("node", "agreement", "list", "--home", str(brand))
-    assert [a["id"] for a in json.loads(out)] == ["a1"]
+    assert [(a["id"], a["state"]) for a in json.loads(out)] == [("a1", "in force")]
+    end = ("node", "agreement", "end", "a1", "--home", str(brand))
+    assert error_of(*end)[1] == "pec.usage"  # without a reason
+    code, out = run(*end, "--reason", "stopped")
+    assert (code, json.loads(out)["told"], json.loads(out)["party"]) == (0, False, "shop")
+    assert error_of(*end, "--reason", "again")[:2] == (3, "agreement.ended")
+    code, out = run("node", "agreement", "show", "a1", "--home", str(brand))
+    assert (json.loads(out)["state"], json.loads(out)["ended"]["reason"]) == ("ended", "stopped")
+    code, out = run("node", "untrust", "bank", "--reason", "stolen", "--home", str(brand))
+    card = json.loads(out)["card"]
+    assert error_of("node", "untrust", "bank", "--reason", "twice", "--home", brand)[:2] == (
+        3,
+        "identity.untrusted",
+    )
+    assert json.loads(run("node", "peers", "--home", str(brand))[1]) == []
+    assert run("node", "trust", card, "--home", str(brand))[0] == 0
     assert error_of("job", "list", "--home", brand)[1] == "node.not_running"
     code, out = run("audit", "checkpoint", "--home", str(brand))
     note = json.loads(out)["checkpoint"]
