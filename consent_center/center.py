@@ -12,8 +12,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from consent_center import decide as deciding
 from consent_center import group, integrity, registry, schema, storage
 from consent_center.accounts.login import Logins
@@ -23,10 +21,9 @@ from consent_center.collection.public import PublicCollection
 from consent_center.collection.service import Collection
 from consent_center.database import Database, get_meta, set_meta
 from consent_center.embedded.base import KEYS, Clock, utc_now
-from consent_center.embedded.decisions import Deciding
 from consent_center.embedded.proving import Proving
-from consent_center.embedded.recording import Recording
 from consent_center.embedded.registering import Registering
+from consent_center.embedded.serving import Serving
 from consent_center.errors import ConsentError
 from consent_center.gather import Asked, Decided, Gather, Item, Tell
 from consent_center.keys import Keys, checks, create_keys, load_keys
@@ -36,7 +33,6 @@ from consent_center.notices.service import Notices
 from consent_center.outbox.service import Outbox
 from consent_center.preferences.model import Answer as Contacting
 from consent_center.preferences.model import Question
-from consent_center.preferences.service import Preferences
 from consent_center.records.service import Records
 from consent_center.requests.service import Rights
 from consent_center.room import Room
@@ -46,7 +42,7 @@ from consent_center.witness.service import Witness
 __all__ = ["Center", "Clock", "utc_now"]
 
 
-class Center(Registering, Recording, Deciding, Proving):
+class Center(Registering, Serving, Proving):
     """See the README for what is stored, signed and proven. Make one with `create` or `open`."""
 
     # ---- life ----------------------------------------------------------------------------------------------
@@ -167,16 +163,6 @@ class Center(Registering, Recording, Deciding, Proving):
             self._registry,
             self._caught_up,
             self._rules_now,
-        )
-
-    @property
-    def preferences(self) -> Preferences:
-        """Whether people may be contacted: channels, topics, frequency caps, quiet hours."""
-        return self._preferences(None)
-
-    def _preferences(self, connection: sa.Connection | None) -> Preferences:
-        return Preferences(
-            self._keys, self._read, self._write, self._now, self._judge, self._has_rules(connection)
         )
 
     @property

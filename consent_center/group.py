@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from consent_center import batch as batches
 from consent_center import decide as deciding
 from consent_center import events, few
 from consent_center.accounts.service import holders_of
+from consent_center.embedded.serving import Serving
 from consent_center.errors import ConsentError
 from consent_center.gather import Answer, Asked, Borne, Decided, Item, Plain
 from consent_center.ledger import log
@@ -21,9 +21,6 @@ from consent_center.ledger.verify import canonical
 from consent_center.model import CODE, ConsentEvent, DecisionRequest, Recorded
 from consent_center.preferences.model import Answer as Contacting
 from consent_center.preferences.model import Question, Reason, when
-
-if TYPE_CHECKING:
-    from consent_center.center import Center
 
 Write = Callable[[batches.Batch], events.Written]
 Parse = Callable[[Sequence[ConsentEvent]], batches.Batch]
@@ -76,7 +73,7 @@ def _batch(run: Sequence[ConsentEvent], parse: Parse, write: Write) -> list[Answ
     return [answers[i] for i in range(len(run))]
 
 
-def serve(center: Center, items: Sequence[Item]) -> list[Answer]:
+def serve(center: Serving, items: Sequence[Item]) -> list[Answer]:
     """Write and decide a group in one transaction of `center`; its friend, so it may look inside.
 
     Who bears a token that is not known is refused before it begins: a stranger takes no writer's place.
@@ -110,7 +107,7 @@ def serve(center: Center, items: Sequence[Item]) -> list[Answer]:
         return [_failed(item, error, center._now()) for item in items]
 
 
-def _strange(center: Center, items: Sequence[Item]) -> set[str]:
+def _strange(center: Serving, items: Sequence[Item]) -> set[str]:
     """The tokens that nobody holds, as a reader sees it. `_plain` looks the others up once more."""
     tokens = {item.token for item in items if isinstance(item, Borne)}
     if not tokens:
@@ -132,7 +129,7 @@ def _failed(item: Item, error: ConsentError, now: int) -> Answer:
     return error
 
 
-def _served(center: Center, connection: sa.Connection, items: Sequence[Item]) -> list[Answer]:
+def _served(center: Serving, connection: sa.Connection, items: Sequence[Item]) -> list[Answer]:
     now = center._now()
     known = center._registry(connection)
     plain = _plain(connection, items, now)
@@ -181,7 +178,9 @@ def _plain(connection: sa.Connection, items: Sequence[Item], now: int) -> list[P
     return found
 
 
-def _decide_each(center: Center, connection: sa.Connection, asked: Sequence[Asked], now: int) -> list[Answer]:
+def _decide_each(
+    center: Serving, connection: sa.Connection, asked: Sequence[Asked], now: int
+) -> list[Answer]:
     """Questions with the same request and kind are decided together; each has a leaf of its own."""
     together: dict[tuple[DecisionRequest, str], list[int]] = {}
     for i, one in enumerate(asked):

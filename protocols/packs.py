@@ -25,12 +25,9 @@ import tempfile
 from collections.abc import Callable
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from protocols.parallel import Kernel
 
 _FOLDER = Path(__file__).parent
 _FILE = _FOLDER / "__pycache__" / "kernels.pack"
@@ -38,6 +35,16 @@ _MAGIC = b"PECPACK1"
 
 #: What machine code in the pack may call.
 _MAY_CALL = frozenset({"NRT_MemInfo_alloc_aligned", "NRT_MemInfo_call_dtor", "memcpy", "memset", "memmove"})
+
+
+class Kernel(Protocol):
+    """What is packed: `protocols.parallel.Kernel`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def source(self) -> Any: ...
+
 
 #: Whether this process takes kernels from the pack; kernels by name and signature; what keeps them alive.
 active = False

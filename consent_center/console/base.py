@@ -13,7 +13,6 @@ from flask import (
     Response,
     current_app,
     flash,
-    g,
     make_response,
     redirect,
     render_template,
@@ -155,31 +154,6 @@ def protect(response: Response) -> Response:
     if request.endpoint == "console.static":
         response.headers["Cache-Control"] = "private, max-age=3600"
     return response
-
-
-def error_page(body: Mapping[str, Any]) -> Response:
-    """A problem as a page: what it is, its code, what to do."""
-    from consent_center.console.login import where_to_log_in
-
-    if body["status"] == 401:
-        return protect(where_to_log_in())
-    # Not asked anew: what failed may be the database that knows who asks.
-    known = g.get("pec_principal")
-    response = page("error.html", int(body["status"]), problem=body, advice=_advice(body), known=known)
-    return protect(response)
-
-
-def _advice(body: Mapping[str, Any]) -> str:
-    status = int(body["status"])
-    if status == 403:
-        return gettext("Ask an administrator for the role, or go back.")
-    if status == 404:
-        return gettext("Check the address, or begin again at the dashboard.")
-    if status == 429:
-        return gettext("Wait a minute and try again.")
-    if status >= 500:
-        return gettext("Try again in a minute. If it stays, show the code to whoever runs the center.")
-    return gettext("Go back, correct the entry and send it again.")
 
 
 @bp.app_context_processor

@@ -30,6 +30,7 @@ from consent_center.console import (  # noqa: F401 - each adds its pages to the 
     settings_pages,
     webhooks_page,
 )
+from consent_center.console.error_page import error_page
 from consent_center.console.figures import Figures
 from consent_center.rest import problems
 
@@ -41,7 +42,7 @@ def install(app: Flask, center: CenterClient, home: Path | None) -> None:
     security.install(app, center)
     app.extensions[dashboard.FIGURES] = Figures(center.room)
     app.extensions[ledger_pages.CHECK] = ledger_pages.Check()
-    app.extensions[problems.PAGES] = {base.PREFIX: base.error_page}
+    app.extensions[problems.PAGES] = {base.PREFIX: error_page}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     settings = oidc.read(home / oidc.FILE) if home is not None else None
     if settings is not None:

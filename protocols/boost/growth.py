@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +11,11 @@ import numpy.typing as npt
 from protocols.boost import tree
 from protocols.boost.messages import LEAF, OWN, THEIRS
 from protocols.boost.model import BrandNode, BrandResult, Tree
+from protocols.boost.people import Labels
 from protocols.boost.routing import Nodes, Rows, slots_of, smaller
 from protocols.boost.shares import U32
 from protocols.boost.terms import Learning, Terms
 from protocols.errors import PeerError
-
-if TYPE_CHECKING:
-    from protocols.boost.brand import Labels
 
 #: Sums of a tree's gradients stay below this in fixed point (README, section 5).
 ROOM = 1 << 30

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from protocols.boost.bins import Table
-from protocols.boost.brand import Labels
 from protocols.boost.growth import Forest
 from protocols.boost.messages import THEIRS
 from protocols.boost.model import BrandResult
+from protocols.boost.people import Labels
 from protocols.boost.terms import Learning, Terms
 
 
