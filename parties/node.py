@@ -29,6 +29,7 @@ from parties.errors import NodeError
 from parties.home import Home
 from parties.private_files import write_json
 from parties.stage import JobKind
+from protocols import packs
 
 MAX_LOG_BYTES = 16 << 20
 RECENT = 100
@@ -199,6 +200,7 @@ def main(argv: list[str] | None = None, kinds: Mapping[str, JobKind] | None = No
             print(f"hint: {hint}", file=sys.stderr)
         return 2
     filter_native_log(log, original)
+    packs.enable_for_small()
     try:
         serve(home, log, arguments.ready_file, kinds)
     except NodeError as error:

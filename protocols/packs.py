@@ -1,4 +1,4 @@
-"""A pack of compiled kernels that loads without numba: for processes that live for two seconds.
+"""A pack of compiled kernels that loads without numba: for short processes and for nodes with small jobs.
 
 Importing numba and reading its first kernel from its cache takes some 0.4 s of processor time. `build` (which
 `pec warmup` calls) writes the machine code that numba made, for what each kernel is called with, into a file;
@@ -22,6 +22,7 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
@@ -46,10 +47,18 @@ class Kernel(Protocol):
     def source(self) -> Any: ...
 
 
+#: Bytes of a call's arrays up to which numba's import takes longer than its threads could save.
+SMALL = 1 << 21
+
 #: Whether this process takes kernels from the pack; kernels by name and signature; what keeps them alive.
 active = False
 _found: dict[tuple[str, str], Callable[[tuple[Any, ...]], None]] = {}
 _keep: list[Any] = []
+
+#: Bytes of a call's arrays up to which the pack is used, and only until numba is loaded; None: always.
+_most: int | None = None
+_due = False
+_LOADING = threading.Lock()
 
 #: Calls to be packed, while `recording` is not None.
 recording: dict[tuple[str, str], tuple[Kernel, tuple[Any, ...]]] | None = None
@@ -74,6 +83,10 @@ def signature(arguments: tuple[Any, ...]) -> str | None:
 
 def find(name: str, arguments: tuple[Any, ...]) -> Callable[[tuple[Any, ...]], None] | None:
     """The kernel in the pack for these arguments, if there is one."""
+    if _most is not None:
+        size = sum(a.nbytes for a in arguments if isinstance(a, np.ndarray))
+        if size > _most or "numba" in sys.modules or not _loaded():
+            return None
     kind = signature(arguments)
     return None if kind is None else _found.get((name, kind))
 
@@ -143,7 +156,34 @@ def _module_file(kernel: str) -> Path:
 
 def enable() -> bool:
     """Take kernels from the pack from now on, if there is one for exactly this machine and program."""
-    global active
+    global active, _due, _most
+    _due, _most = False, None
+    active = _read()
+    return active
+
+
+def enable_for_small() -> None:
+    """Take kernels from the pack for calls with up to `SMALL` bytes, until a larger one has loaded numba.
+
+    The pack is loaded at the first such call.
+    """
+    global active, _due, _most
+    active, _due, _most = True, True, SMALL
+
+
+def _loaded() -> bool:
+    """Whether there is a pack; the first to ask loads it."""
+    global active, _due
+    if _due:
+        with _LOADING:
+            if _due:
+                active = _read()
+                _due = False
+    return active
+
+
+def _read() -> bool:
+    """Load the pack if there is one that fits."""
     try:
         data = _FILE.read_bytes()
     except OSError:
@@ -156,7 +196,6 @@ def enable() -> bool:
     if head["tag"] != _tag(head["sources"]):
         return False
     _load(head["kernels"], data[at + size :])
-    active = True
     return True
 
 

@@ -1,7 +1,8 @@
 """Compiled loops, on one core or on all: numba's, or those that `pec warmup` has put into the pack.
 
 A kernel is compiled at its first call, not at import; numba is not imported before. In a process that has
-called `packs.enable`, a kernel that is in the pack is taken from there, and numba never loads (`packs.py`).
+called `packs.enable`, a kernel that is in the pack is taken from there, and numba never loads (`packs.py`);
+in a node that holds for small arrays (`packs.enable_for_small`).
 
 Where neither OpenMP nor TBB is installed, numba falls back on its own work queue, which ends the process
 when two threads start parallel loops at once. A node runs several jobs in one process, so every parallel

@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     if os.environ.get("NUMBA_NUM_THREADS") == "1":
         packs.enable()  # with one core there is nothing that numba's parallel loops could add
+    else:
+        packs.enable_for_small()
 
     try:
         return _run(options, clock)

@@ -21,6 +21,8 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(packs, "_FILE", tmp_path / "kernels.pack")
     monkeypatch.setattr(packs, "_found", {})
     monkeypatch.setattr(packs, "active", False)
+    monkeypatch.setattr(packs, "_most", None)
+    monkeypatch.setattr(packs, "_due", False)
     monkeypatch.setattr(packs, "recording", {})
     work()
     calls = packs.recording
@@ -47,6 +49,27 @@ def test_the_same_results(pack: Path) -> None:
         packs._found[key] = lambda a, key=key, native=native: (used.append(key), native(a))[1]
     assert work() == due
     assert len(used) == len(packs._found) == 3
+
+
+def test_small_calls_only_and_only_until_numba_is_there(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = packs.sys.modules["numba"]
+    packs.enable_for_small()
+    assert packs.active and not packs._found
+    name, small = sha256._native.name, (np.zeros(4, np.uint8), 1)
+    monkeypatch.setattr(packs, "_found", {(name, "u1/1,q"): print})
+    monkeypatch.setattr(packs, "_due", False)
+    assert packs.find(name, small) is None  # numba is there
+    monkeypatch.delitem(packs.sys.modules, "numba")
+    assert packs.find(name, small) is print
+    assert packs.find(name, (np.zeros(packs.SMALL + 1, np.uint8), 1)) is None
+    monkeypatch.setitem(packs.sys.modules, "numba", loaded)
+
+
+def test_small_calls_without_a_pack_go_to_numba(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack.unlink()
+    monkeypatch.delitem(packs.sys.modules, "numba")
+    packs.enable_for_small()
+    assert packs.find("any", (1,)) is None and not packs.active
 
 
 def test_other_arguments_go_to_numba(pack: Path) -> None:
