@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from protocols.linear_query.ring import I32, I64, TAIL, U32, U64, N
-from protocols.parallel import compiled, parallel
+from protocols.parallel import compiled, parallel, prange
 
 #: Chunks that `accumulate` takes at most: 15 products below 2^60 and a carry stay below 2^64.
 MAX_BATCH = 15

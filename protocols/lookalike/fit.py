@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from protocols.errors import LocalError
 from protocols.lookalike.rows import BLOCK, F32, F64
-from protocols.parallel import compiled, parallel_reordering
+from protocols.parallel import compiled, parallel_reordering, prange
 
 #: Newton steps at the most; well posed fits take 6 to 12, nearly separable ones with a tiny l2 some 30.
 MAX_STEPS = 200
@@ -200,18 +199,30 @@ class _Objective:
         return np.asarray(gram * (m / rows) + np.diag(self.penalty))
 
 
+#: Columns up to which numpy solves a triangular system well enough, though it takes it for a general one:
+#: importing scipy.linalg takes 0.2 s.
+_NUMPY = 300
+
+
+def _solved(lower: F64, right: F64) -> F64:
+    """(L L')^-1 b."""
+    if len(lower) <= _NUMPY:
+        return np.linalg.solve(lower.T, np.linalg.solve(lower, right))
+    from scipy.linalg import cho_solve
+
+    return np.asarray(cho_solve((lower, True), right))
+
+
 def _direction(hessian: F64, gradient: F64) -> F64:
     """-H^-1 g by Cholesky, in units that make H's diagonal one; the least jitter that makes H positive."""
-    from scipy.linalg import LinAlgError, cho_factor, cho_solve  # 0.2 s, and not every process fits
-
     scale = 1 / np.sqrt(np.maximum(np.diag(hessian), 1e-12))
     unit = hessian * scale[:, None] * scale[None, :]
     for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
         try:
-            factor = cho_factor(unit + jitter * np.eye(len(unit)))
-        except LinAlgError:
+            factor = np.linalg.cholesky(unit + jitter * np.eye(len(unit)))
+        except np.linalg.LinAlgError:
             continue
-        return np.asarray(-scale * cho_solve(factor, scale * gradient))
+        return -scale * _solved(factor, scale * gradient)
     raise LocalError("lookalike.fit", "the Hessian is not positive; check the features for extreme values")
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
 
-from protocols.parallel import parallel
+from protocols.parallel import parallel, prange
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from protocols.errors import LocalError
-from protocols.lookalike import Features, FitResult, Labels, Terms, score, score_columns
+from protocols.lookalike import Features, FitResult, Labels, Terms, fit, score, score_columns
 from protocols.lookalike.noise import add_noise
 from protocols.lookalike.terms import agree
 from protocols.machine import pump
@@ -118,3 +118,17 @@ def test_a_membership_test_on_z_does_no_better_than_epsilon_allows(epsilon: floa
     # The check can fail: with a twelfth of the noise it does.
     less = add_noise(np.zeros(2 * n, np.int64), agreed.noise_scale / 12).reshape(n, 2)
     assert not _holds(epsilon, 1e-6, length, less @ unit)
+
+
+@pytest.mark.parametrize("columns", [4, 301])
+def test_newton_directions_are_those_of_a_general_solver(columns: int) -> None:
+    """Few columns by numpy, many by scipy; a Hessian that is only just not positive gets its jitter."""
+    rng = np.random.default_rng(1)
+    root = rng.standard_normal((columns, 2 * columns)) * 10.0 ** rng.integers(-3, 4, columns)[:, None]
+    gradient = rng.standard_normal(columns)
+    found = fit._direction(root @ root.T, gradient)
+    assert np.allclose(root @ root.T @ found, -gradient, rtol=1e-6, atol=1e-8)
+    flat = np.ones((columns, columns))
+    assert np.isfinite(fit._direction(flat, np.ones(columns))).all()
+    with pytest.raises(LocalError, match=r"lookalike\.fit"):
+        fit._direction(-3 * np.eye(columns) * 1e12, gradient)
