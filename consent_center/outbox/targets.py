@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-import urllib3
-
 from consent_center.errors import ConsentError
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -86,6 +84,8 @@ def post(url: str, private: bool, headers: Mapping[str, str], body: bytes) -> tu
 
 def send(url: str, private: bool, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
     """(status, the answer's beginning); ConsentError `webhook.url` if there is no answer."""
+    import urllib3  # a center that sends nothing does without
+
     address = address_of(check_url(url), private)
     parts = urlsplit(url)
     timeout = urllib3.Timeout(connect=CONNECT, read=READ)

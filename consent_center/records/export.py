@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from consent_center.errors import ConsentError
 from consent_center.records.model import FIELDS, TITLES, check_kind
 
@@ -22,7 +20,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # most centers are opened for no page
+
     return Environment(
         loader=PackageLoader("consent_center.records"), autoescape=True, undefined=StrictUndefined
     )

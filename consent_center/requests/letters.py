@@ -6,8 +6,6 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from consent_center.errors import ConsentError
 from consent_center.requests.model import GROUNDS, KINDS, LANGUAGES, LETTERS, Request
 
@@ -53,7 +51,9 @@ TITLES: dict[str, tuple[str, str]] = {
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # most centers are opened for no letter
+
     return Environment(
         loader=PackageLoader("consent_center.requests"), autoescape=True, undefined=StrictUndefined
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,9 +22,11 @@ from parties.gate import ConsentedView
 from parties.home import ID_KINDS
 from parties.kinds import common
 from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
-from protocols import private_join
 from protocols.errors import LocalError
 from protocols.machine import Machine
+
+if TYPE_CHECKING:
+    from protocols import private_join
 
 ROUND = 10
 
@@ -143,6 +145,8 @@ def terms_of(agreement: Agreement, wanted: Sum | None = None) -> private_join.Te
     """
     asked = agreement.privacy
     epsilon, delta = (1.0, 1e-6) if asked is None else (asked.epsilon, asked.delta)
+    from protocols import private_join  # the other method does without
+
     try:
         return private_join.Terms(
             epsilon=min(epsilon, MOST_EPSILON),
@@ -207,6 +211,8 @@ def join_provider(ctx: StageContext) -> None:
 
 def _join(ctx: StageContext, people: np.ndarray) -> None:
     """Run this side's half: the valuer's is that of the side whose column is summed, else the provider's."""
+    from protocols import private_join
+
     wanted = asked_sum(ctx.spec, ctx.agreement)
     session, terms = ctx.channel.session("join"), terms_of(ctx.agreement, wanted)
     items, who = items_of(ctx, people)

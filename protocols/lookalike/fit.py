@@ -207,7 +207,7 @@ _NUMPY = 300
 def _solved(lower: F64, right: F64) -> F64:
     """(L L')^-1 b."""
     if len(lower) <= _NUMPY:
-        return np.linalg.solve(lower.T, np.linalg.solve(lower, right))
+        return np.asarray(np.linalg.solve(lower.T, np.linalg.solve(lower, right)))
     from scipy.linalg import cho_solve
 
     return np.asarray(cho_solve((lower, True), right))
@@ -219,10 +219,10 @@ def _direction(hessian: F64, gradient: F64) -> F64:
     unit = hessian * scale[:, None] * scale[None, :]
     for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
         try:
-            factor = np.linalg.cholesky(unit + jitter * np.eye(len(unit)))
+            factor: F64 = np.linalg.cholesky(unit + jitter * np.eye(len(unit)))  # type: ignore[assignment]
         except np.linalg.LinAlgError:
             continue
-        return -scale * _solved(factor, scale * gradient)
+        return np.asarray(-scale * _solved(factor, scale * gradient))
     raise LocalError("lookalike.fit", "the Hessian is not positive; check the features for extreme values")
 
 
