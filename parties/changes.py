@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from parties.datasets import Dataset
 from parties.errors import NodeError
 from parties.home import Home
 
 
 class Changes:
-    """Trust, and the end of agreements, of the node in `home`; `center` keeps the ledger."""
+    """Of the node in `home`: trust, data sets, the end of agreements; `center` keeps the ledger."""
 
     def __init__(self, home: Home, center: Any) -> None:
         self._home, self._center = home, center
@@ -31,6 +32,26 @@ class Changes:
         told = {"party": peer.party, "fingerprint": peer.fingerprint, "reason": reason}
         self._center.append("peer.untrusted", told)
         return {**told, "card": str(kept)}
+
+    def add_dataset(self, dataset: Dataset) -> dict[str, Any]:
+        """Register a data set; see `Home.add_dataset`."""
+        return self._noted("dataset.added", self._home.add_dataset(dataset))
+
+    def change_dataset(self, dataset: Dataset) -> dict[str, Any]:
+        """Give a data set other settings; see `Home.change_dataset`."""
+        return self._noted("dataset.changed", self._home.change_dataset(dataset))
+
+    def remove_dataset(self, name: str) -> dict[str, Any]:
+        """Forget a data set and what was prepared of it, not its file; see `Home.remove_dataset`."""
+        from parties import preparing  # it loads numpy
+
+        removed = self._noted("dataset.removed", self._home.remove_dataset(name))
+        return {**removed, "prepared_dropped": preparing.drop_of(self._home, name)}
+
+    def _noted(self, kind: str, dataset: Dataset) -> dict[str, Any]:
+        made = dataset.to_json()
+        self._center.append(kind, made)
+        return made
 
     def end_agreement(self, id: str, reason: str) -> dict[str, Any]:
         """End an agreement as this party, and tell the other side if it can be reached now.

@@ -2,6 +2,7 @@
 
     state/<job>/view/            the consented view (`ConsentedView.save`), written once
     state/<job>/peer.json        both sides' signed snapshots
+    state/<job>/dataset.json     what the data set was when the job began
     state/<job>/at-<k>/          everything that stage k begins with: carry, result, dropped rows
     state/<job>/…                what a stage keeps for itself (`StageContext.state`)
 
@@ -83,6 +84,18 @@ class Checkpoints:
     def read_peer(self) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads((self.folder / "peer.json").read_text())
+        except (OSError, ValueError) as error:
+            raise _broken(error) from error
+        return found
+
+    def write_dataset(self, reading: Mapping[str, Any]) -> None:
+        """What the data set was when the job began (`Dataset.reading`)."""
+        with private_files.writing(self.folder / "dataset.json") as file:
+            file.write(json.dumps(reading).encode())
+
+    def read_dataset(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.folder / "dataset.json").read_text())
         except (OSError, ValueError) as error:
             raise _broken(error) from error
         return found

@@ -100,6 +100,18 @@ class NodeClient:
         path = str(Path(str(dataset.get("path", ""))).absolute())
         return dict(self._call("add_dataset", dataset={**dataset, "path": path}))
 
+    def change_dataset(self, dataset: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a registered data set other settings, all of them; jobs that read it with the earlier stop."""
+        return dict(self._call("change_dataset", dataset=dict(dataset)))
+
+    def remove_dataset(self, name: str) -> dict[str, Any]:
+        """Forget a data set, not its file: jobs that read it end."""
+        return dict(self._call("remove_dataset", name=name))
+
+    def catalogue(self, agreement: str) -> dict[str, Any]:
+        """What the provider shows to the brand under an agreement; see `parties.catalogue`."""
+        return dict(self._call("catalogue", agreement=agreement))
+
     def preflight(self, name: str) -> dict[str, Any]:
         """The report on a data set's identifiers: read, normalised, duplicate, null, invalid, columns,
         notes.

@@ -73,6 +73,7 @@ CODES: dict[str, str] = {
     # data sets and consent
     "dataset.unknown": "no data set of this name is registered",
     "dataset.conflict": "a data set of this name is already registered with other settings",
+    "dataset.changed": "the data set was given other settings since the job began",
     "dataset.category": "a column has no data category, so no consent covers it",
     "dataset.file": "the data set's file is not there",
     "consent.nobody": "nobody's consent covers this purpose and recipient",

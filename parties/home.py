@@ -21,7 +21,7 @@ import fcntl
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,13 @@ from consent_center import hashing
 from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
 from parties import documents, identity, private_files
+from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.endings import Endings
 from parties.errors import NodeError
 from parties.identity import Identity, Peer
 from parties.private_files import read_json, write_json
 from protocols import sha256
-
-ID_KINDS = ("phone", "email", "device", "opaque")
-#: Most identifiers that a data set may have.
-MAX_IDS = 8
 
 
 @dataclass(frozen=True)
@@ -75,73 +72,6 @@ class Settings:
     workers: int = 0
     prepared_hours: float = 0.0
     ray_address: str = ""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A registered data set: a file, the columns that identify people, and the data category of each column.
-
-    A column without a category is covered by no consent, and can't be used. `further_ids`: (column, kind) of
-    more identifiers; the order is that in which a match is looked for. `duplicates`: what rows of a person
-    beyond the first are: left out ("first"), further rows of that person in its own organisation's results
-    ("all"), or an error ("refuse"). `nulls`: rows without any identifier are left out ("skip") or an error
-    ("refuse").
-    """
-
-    name: str
-    path: str
-    id_column: str
-    id_kind: str
-    categories: dict[str, str] = field(default_factory=dict)
-    further_ids: tuple[tuple[str, str], ...] = ()
-    duplicates: str = "first"
-    nulls: str = "skip"
-
-    def __post_init__(self) -> None:
-        documents.check_name(self.name, "the data set's name")
-        for _, kind in self.identifiers:
-            if kind not in ID_KINDS:
-                raise NodeError("document.type", f"id kind {kind!r} is none of {', '.join(ID_KINDS)}")
-        columns = [column for column, _ in self.identifiers]
-        texts = (self.path, *columns, *self.categories, *self.categories.values())
-        if not all(isinstance(t, str) and t for t in texts):
-            raise NodeError("document.type", "path, id column and categories of a data set must be text")
-        if len(set(columns)) != len(columns) or len(columns) > MAX_IDS:
-            raise NodeError("document.type", f"id columns: each once, {MAX_IDS} at the most")
-        if self.duplicates not in ("first", "all", "refuse") or self.nulls not in ("skip", "refuse"):
-            raise NodeError("document.type", "duplicates is first, all or refuse; nulls is skip or refuse")
-
-    @property
-    def identifiers(self) -> tuple[tuple[str, str], ...]:
-        """(column, kind) of every identifier, in the order in which a match is looked for."""
-        return ((self.id_column, self.id_kind), *self.further_ids)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Dataset:
-        known = {f.name for f in fields(cls)}
-        for name in value:
-            if name not in known:
-                raise NodeError("document.unknown_field", f"Dataset.{name}")
-        for name in ("name", "path", "id_column", "id_kind"):
-            if not isinstance(value.get(name), str):
-                raise NodeError("document.missing_field", f"Dataset.{name} is missing or no text")
-        if not isinstance(value.get("categories", {}), dict):
-            raise NodeError("document.type", "Dataset.categories is no object")
-        further = value.get("further_ids", ())
-        if not isinstance(further, list | tuple) or not all(
-            isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
-            for pair in further
-        ):
-            raise NodeError("document.type", "Dataset.further_ids is no list of [column, kind]")
-        return cls(**{**value, "further_ids": tuple((c, k) for c, k in further)})
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON; what has its usual value is left out, so that older files stay equal."""
-        made = {**asdict(self), "further_ids": [list(pair) for pair in self.further_ids]}
-        for name, usual in (("further_ids", []), ("duplicates", "first"), ("nulls", "skip")):
-            if made[name] == usual:
-                del made[name]
-        return made
 
 
 class Home:
@@ -380,17 +310,32 @@ class Home:
     def add_dataset(self, dataset: Dataset) -> Dataset:
         """Register a data set; a relative path is taken from the current directory. Same name, other content:
         `dataset.conflict`."""
+        made = self._there(dataset)
+        if any(known.name == made.name and known != made for known in self.datasets()):
+            what = f"data set {made.name!r} has other settings"
+            raise NodeError("dataset.conflict", what, "use a new name, or: pec node data change")
+        write_json(self.path / "datasets" / f"{made.name}.json", made.to_json())
+        return made
+
+    def change_dataset(self, dataset: Dataset) -> Dataset:
+        """Give a registered data set other settings; jobs that read it with the earlier ones stop."""
+        self.dataset(dataset.name)
+        made = self._there(dataset)
+        write_json(self.path / "datasets" / f"{made.name}.json", made.to_json())
+        return made
+
+    def remove_dataset(self, name: str) -> Dataset:
+        """Forget a data set, not its file; jobs that read it stop."""
+        known = self.dataset(name)
+        (self.path / "datasets" / f"{known.name}.json").unlink()
+        return known
+
+    def _there(self, dataset: Dataset) -> Dataset:
+        """The data set with its file's whole path; `dataset.file` if there is no such file."""
         path = Path(dataset.path).absolute()
         if not path.exists():
             raise NodeError("dataset.file", f"{path} is not there", "check the path")
-        made = replace(dataset, path=str(path), categories=dict(dataset.categories))
-        target = self.path / "datasets" / f"{made.name}.json"
-        if target.exists() and Dataset.from_json(read_json(target)) != made:
-            raise NodeError(
-                "dataset.conflict", f"data set {made.name!r} has other settings", "use a new name"
-            )
-        write_json(target, made.to_json())
-        return made
+        return replace(dataset, path=str(path), categories=dict(dataset.categories))
 
     def datasets(self) -> list[Dataset]:
         return [Dataset.from_json(read_json(p)) for p in sorted((self.path / "datasets").glob("*.json"))]
@@ -400,7 +345,9 @@ class Home:
         for known in self.datasets():
             if known.name == name:
                 return known
-        raise NodeError("dataset.unknown", f"{self.party!r} has no data set {name!r}", "pec node data add")
+        raise NodeError(
+            "dataset.unknown", f"{self.party!r} has no data set {name!r}", "pec node data add", share=True
+        )
 
     # -- jobs ------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
-"""A running node's thread that acts on what has come to an end: agreements and trust in a partner.
+"""A running node's thread that acts on what has come to an end: agreements, trust in a partner, data sets.
 
 The directory says what stands; commands write there whether or not the node runs. Every few seconds, and at
 once after a command of the operator's, the lookout
 
 - writes endings into the ledger that are not there yet,
-- ends jobs that only wait under an ended agreement, or with a partner who is not trusted any more
-  (a running one stops at its own next check),
+- ends jobs that only wait under an ended agreement, with a partner who is not trusted any more, or for a
+  data set that was removed (a running one stops at its own next check),
 - drops what was prepared for an ended agreement,
 - tells the partner of this side's endings until it has heard them.
 """
@@ -73,8 +73,12 @@ class Lookout:
         """One look at everything."""
         with self._lock:
             endings = [ending.agreement_id for ending in self._home.endings.all()]
-            peers = [peer.party for peer in self._home.peers()]
-            seen = frozenset([*(f"agreement {id_}" for id_ in endings), *(f"peer {name}" for name in peers)])
+            names = (
+                *(f"agreement {id_}" for id_ in endings),
+                *(f"peer {peer.party}" for peer in self._home.peers()),
+                *(f"data set {dataset.name}" for dataset in self._home.datasets()),
+            )
+            seen = frozenset(names)
             if seen != self._seen:
                 self._end_waiting(set(endings))
                 self._seen = seen
@@ -107,18 +111,13 @@ class Lookout:
         self._next[id_] = time.monotonic() + pause, pause
 
     def _end_waiting(self, ended: set[str]) -> None:
-        trusted = {peer.party for peer in self._home.peers()}
         for job in self._open():
-            error: NodeError | None = None
-            agreement = str(job.signed["document"]["agreement_id"])
+            document = job.signed["document"]
             try:
-                if agreement in ended:
-                    self._home.endings.check(agreement)
-                elif job.peer not in trusted:
-                    self._home.peer(job.peer)
-            except NodeError as found:
-                error = found
-            if error is not None:
+                self._home.endings.check(str(document["agreement_id"]))
+                self._home.peer(job.peer)
+                self._home.dataset(str(document["datasets"][job.role]))
+            except NodeError as error:
                 self._end(job.job_id, error)
         if ended:
             from parties import preparing  # it loads numpy

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from parties import PROTOCOL_VERSION, __version__, documents, memory
+from parties import PROTOCOL_VERSION, __version__, catalogue, documents, memory
 from parties.changes import Changes
 from parties.checkpoint import Checkpoints
+from parties.datasets import Dataset
 from parties.engine import Engine
 from parties.errors import NodeError
-from parties.home import Dataset, Home
+from parties.home import Home
 from parties.store import FINAL, Job, Store
 
 
@@ -41,7 +42,12 @@ class Operator:
             "add_agreement": lambda b: home.add_agreement(_object(b, "agreement")).to_json(),
             "end_agreement": self._end_agreement,
             "datasets": lambda b: [d.to_json() for d in home.datasets()],
-            "add_dataset": lambda b: home.add_dataset(Dataset.from_json(_object(b, "dataset"))).to_json(),
+            "add_dataset": lambda b: self._changes.add_dataset(Dataset.from_json(_object(b, "dataset"))),
+            "change_dataset": lambda b: self._changes.change_dataset(
+                Dataset.from_json(_object(b, "dataset"))
+            ),
+            "remove_dataset": self._remove_dataset,
+            "catalogue": lambda b: catalogue.seen(home, _text(b, "agreement")).to_json(),
             "preflight": self._preflight,
             "preparations": self._preparations,
             "drop_preparations": self._drop_preparations,
@@ -117,6 +123,12 @@ class Operator:
         done = self._changes.untrust(_text(body, "party"), str(body.get("reason", "")))
         text = f"{done['party']} is not trusted any more: {done['reason']}"
         self._log("identity.untrusted", text, level="info")
+        self._engine.lookout.look()
+        return done
+
+    def _remove_dataset(self, body: dict[str, Any]) -> dict[str, Any]:
+        done = self._changes.remove_dataset(_text(body, "name"))
+        self._log("dataset.removed", f"data set {done['name']} was removed", level="info")
         self._engine.lookout.look()
         return done
 

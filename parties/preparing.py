@@ -104,6 +104,12 @@ def drop(home: Home, agreement: str) -> list[str]:
     return [name for name in chosen if prepared.drop(home.path / "prepared", name)]
 
 
+def drop_of(home: Home, dataset: str) -> list[str]:
+    """Remove the preparations of a data set; their names."""
+    chosen = [p["name"] for p in shown(home) if p["dataset"] == dataset]
+    return [name for name in chosen if prepared.drop(home.path / "prepared", name)]
+
+
 def watched(
     home: Home, center: Any, request: Mapping[str, Any], alive: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:

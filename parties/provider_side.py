@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
-from parties import PROTOCOL_VERSION, documents
+from parties import PROTOCOL_VERSION, catalogue, documents
 from parties.documents import JobSpec
 from parties.errors import NodeError
 from parties.identity import Peer
@@ -107,6 +107,12 @@ class ProviderSide(Jobs):
             self._end(job.job_id, error)
         return self._reply(self.store.get(job.job_id))
 
+    def catalogue(self, peer: Peer, request: Any) -> Any:
+        """What this side shows to the brand of an agreement; of other agreements not even that they exist."""
+        offered = catalogue.offered(self.home, request.agreement_id, peer.party)
+        self.log("catalogue.shown", f"{peer.party} saw what agreement {request.agreement_id} offers")
+        return node_pb2.CatalogueReply(catalogue=documents.canonical(offered.to_json()))
+
     def _of_peer(self, peer: Peer, job_id: str, spec_hash: bytes) -> Job:
         """The peer's own job; other peers' jobs look as if they did not exist."""
         job = self.store.find(job_id)
@@ -198,6 +204,7 @@ class ProviderSide(Jobs):
         agreement = self.home.agreement(spec.agreement_id)
         self.home.check_terms(spec, agreement)
         self.check_budget(spec, agreement)
+        self.home.dataset(spec.datasets["provider"])
         return self._approve(job_id, note or "approved by the operator")
 
     def reject(self, job_id: str, reason: str) -> Job:

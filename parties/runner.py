@@ -47,6 +47,8 @@ _STATES = {
     "job.spec": "rejected",
     "job.kind": "rejected",
     "dataset.category": "rejected",
+    "dataset.unknown": "rejected",
+    "dataset.changed": "rejected",
     "model.unknown": "rejected",
     "model.agreement": "rejected",
     "model.expired": "rejected",
@@ -138,6 +140,7 @@ class Runner:
         self.session = Session(link, self.role, job.job_id, self.spec.hash)
         self.checkpoints = Checkpoints(home.state(job.job_id))
         self._consent: list[dict[str, Any]] = list(job.consent)
+        self._reading: dict[str, Any] | None = None
 
     def run(self) -> dict[str, Any]:
         """The whole job; returns what the job's record gets. Raises whatever ended it."""
@@ -207,6 +210,8 @@ class Runner:
         """The view of the first session, and the snapshots that both sides showed then."""
         from parties.gate import Gate
 
+        self._reading = self.checkpoints.read_dataset()
+        self._standing()
         kept = self.checkpoints.read_peer()
         view = Gate(self.center, self.home).restore(self.checkpoints.view, self.spec.datasets[self.role])
         own, before = kept[self.home.party], kept[self.peer.party]
@@ -280,6 +285,7 @@ class Runner:
         if repeatable(self.kind, 0, 0):
             view.save(self.checkpoints.view)
             self.checkpoints.write_peer(self.snapshots)
+            self.checkpoints.write_dataset(self._reading or {})
         return view
 
     def _check_snapshot(self, signed: Mapping[str, Any]) -> None:
@@ -376,10 +382,18 @@ class Runner:
         self.link.lease_until = time.monotonic() + self.home.settings.lease_seconds
 
     def _standing(self) -> None:
-        """The agreement allows the job now, and the peer is still trusted with the key that it began with."""
+        """The agreement allows the job now; the peer is still trusted with the key that it began with, and
+        the own data set is what it was then.
+        """
         self.home.check_terms(self.spec, self.agreement)
         if self.home.peer(self.peer.party).identity_key != self.peer.identity_key:
             raise NodeError("identity.untrusted", f"{self.peer.party} has another key now", "submit it again")
+        reading = self.home.dataset(self.spec.datasets[self.role]).reading
+        if self._reading is not None and reading != self._reading:
+            name = self.spec.datasets[self.role]
+            what = f"{self.home.party} has changed its data set {name!r} since the job began"
+            raise NodeError("dataset.changed", what, "submit it again", share=True)
+        self._reading = reading
 
     def _held(self, held: bool) -> None:
         self._set_state("held" if held else "running")

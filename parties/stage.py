@@ -29,7 +29,8 @@ from parties.errors import NodeError
 from protocols.machine import MAX_MESSAGE, Machine
 
 if TYPE_CHECKING:
-    from parties.home import Dataset, Home, Settings
+    from parties.datasets import Dataset
+    from parties.home import Home, Settings
 
 Role = Literal["brand", "provider"]
 R = TypeVar("R")

@@ -14,6 +14,7 @@ import click
 
 from pec.cli_agreement import agreement
 from pec.cli_common import emit, json_option, note, progress, table
+from pec.cli_data import data
 from pec.cli_home import changes_of, client_of, home_at, home_option, read_json, shortened, write_or_print
 from pec.errors import PecError
 
@@ -174,129 +175,35 @@ def peers(home: Path, as_json: bool) -> None:
     )
 
 
-@node.group()
-def data() -> None:
-    """Data sets: files that the node may read through its consent gate."""
-
-
-@data.command("add")
-@click.argument("name")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--id",
-    "ids",
-    multiple=True,
-    required=True,
-    metavar="COLUMN[:KIND]",
-    help="A column that identifies people; repeat for several, the first match in this order counts.",
-)
-@click.option(
-    "--id-kind", default="phone", show_default=True, help="Of ids without KIND: phone, email, device, opaque."
-)
-@click.option(
-    "--duplicates",
-    type=click.Choice(["first", "all", "refuse"]),
-    default="first",
-    show_default=True,
-    help="Further rows of a person: left out, kept in own results, or an error.",
-)
-@click.option(
-    "--nulls",
-    type=click.Choice(["skip", "refuse"]),
-    default="skip",
-    show_default=True,
-    help="Rows without any valid identifier: left out and counted, or an error.",
-)
-@click.option(
-    "--category", "pairs", multiple=True, metavar="COLUMN=CATEGORY", help="Data category of a column."
-)
-@click.option("--all", "everything", metavar="CATEGORY", help="Category of every other column.")
+@node.command()
+@click.argument("agreement_id", metavar="AGREEMENT")
 @home_option
 @json_option
-def data_add(
-    name: str,
-    file: Path,
-    ids: tuple[str, ...],
-    id_kind: str,
-    duplicates: str,
-    nulls: str,
-    pairs: tuple[str, ...],
-    everything: str | None,
-    home: Path,
-    as_json: bool,
-) -> None:
-    """Register FILE (CSV or Parquet) under NAME. A column without a category can't be used: no consent
-    covers it.
+def catalogue(agreement_id: str, home: Path, as_json: bool) -> None:
+    """Data sets and columns that AGREEMENT's provider offers under it; asked of the provider by its brand.
+
+    At the provider it shows what the brand sees. Nothing is shown that was not declared: pec node data add
+    --show.
     """
-    from parties.home import ID_KINDS, Dataset
+    from parties import catalogue as catalogues
 
-    opened = home_at(home)
-    identifiers = []
-    for text in ids:
-        column, _, kind = text.rpartition(":")
-        identifiers.append((column, kind) if column and kind in ID_KINDS else (text, id_kind))
-    columns = [column for column, _ in identifiers]
-    categories: dict[str, str] = {}
-    for pair in pairs:
-        column, sign, category = pair.partition("=")
-        if not (column and sign and category):
-            raise PecError("pec.usage", f"--category {pair!r} is no COLUMN=CATEGORY")
-        categories[column] = category
-    if file.is_file():
-        from pec import tables
-
-        names = tables.header(file)
-        for column in (*columns, *categories):
-            tables.find(names, column, file)
-        if everything:
-            known = {tables.find(names, column, file) for column in columns}
-            rest = [c for c in names if c not in categories and c not in known]
-            categories.update(dict.fromkeys(rest, everything))
-    dataset = Dataset(name, str(file), *identifiers[0], categories, tuple(identifiers[1:]), duplicates, nulls)
-    made = opened.add_dataset(dataset).to_json()
-    emit(
-        made,
-        as_json,
-        lambda d: f"data set {d['name']}: {d['path']}, {len(d['categories'])} columns with a category",
-    )
+    emit(catalogues.seen(home_at(home), agreement_id).to_json(), as_json, _catalogue)
 
 
-@data.command("list")
-@home_option
-@json_option
-def data_list(home: Path, as_json: bool) -> None:
-    """The registered data sets."""
-    listed = [d.to_json() for d in home_at(home).datasets()]
-    columns = ("name", "file", "identifiers", "columns")
-
-    def ids(s: dict[str, Any]) -> str:
-        return ", ".join(f"{c}:{k}" for c, k in [(s["id_column"], s["id_kind"]), *s.get("further_ids", [])])
-
-    emit(
-        listed,
-        as_json,
-        lambda d: table(columns, [(s["name"], s["path"], ids(s), len(s["categories"])) for s in d]),
-    )
-
-
-@data.command("preflight")
-@click.argument("name")
-@home_option
-@json_option
-def data_preflight(name: str, home: Path, as_json: bool) -> None:
-    """Count identifiers: read, normalised, duplicate, null, invalid. Needs the running node."""
-    with client_of(home) as client:
-        report = client.preflight(name)
-    emit(report, as_json, _preflight)
-
-
-def _preflight(d: dict[str, Any]) -> Any:
+def _catalogue(d: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    by_id = d.get("identifiers") or []
-    names = ("column", "kind", "normalised", "null", "invalid", "distinct")
-    whole = [(k, shortened(v)) for k, v in d.items() if k != "identifiers"]
-    return Group(table(("what", "rows"), whole), table(names, [tuple(i[n] for n in names) for i in by_id]))
+    if not d["datasets"]:
+        return f"{d['provider']} shows no data set under agreement {d['agreement_id']}"
+    parts = []
+    for offer in d["datasets"]:
+        size = f", some {offer['people']:,} people" if offer["people"] else ""
+        title = f"{offer['name']}: identified by {', '.join(offer['identifiers'])}{size}"
+        if offer["left_out"]:
+            title += f"; {offer['left_out']:,} further columns do not fit here"
+        rows = [(c["name"], c["category"], ", ".join(c["uses"])) for c in offer["columns"]]
+        parts.append(table(("column", "category", "may be used as"), rows, title=title))
+    return Group(*parts)
 
 
 @node.command()
@@ -365,3 +272,4 @@ def _kept(found: list[dict[str, Any]]) -> Any:
 
 
 node.add_command(agreement)
+node.add_command(data)

@@ -201,7 +201,7 @@ def run(
 
 
 def _set_up(network: LocalNetwork, ready: Prepared) -> None:
-    from parties.home import Dataset
+    from parties.datasets import Dataset
 
     inputs = ready.inputs
     sides = (

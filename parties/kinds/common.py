@@ -16,10 +16,10 @@ import numpy as np
 
 from parties import private_files
 from parties.cost import AUTO
+from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView, Gate
-from parties.home import Dataset
 from parties.kinds import aligning, bucket_store, transfer
 from parties.stage import StageContext, ViewRequest
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from parties import binning
+from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
-from parties.home import Dataset
 from parties.kinds import common, supervised
 from parties.scratch import Scratch
 from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from parties import features
+from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import Column, ConsentedView
-from parties.home import Dataset
 from parties.kinds import common
 from parties.kinds.metrics import measure
 from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest

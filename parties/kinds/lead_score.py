@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.grades import CUTOFFS, Calibration, Grading, are_cutoffs
-from parties.home import Dataset
 from parties.kinds import boost, common, joint_lr, supervised
 from parties.stage import Channel, JobKind, Own, Stage, StageContext, ViewRequest
 from protocols.machine import Machine

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parties.budget import Spend
+from parties.datasets import ID_KINDS
 from parties.documents import Agreement, JobSpec, Sum, sum_of
 from parties.errors import NodeError
 from parties.gate import ConsentedView
-from parties.home import ID_KINDS
 from parties.kinds import common
 from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 from protocols.errors import LocalError

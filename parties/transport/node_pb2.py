@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nnode.proto\x12\x0bpec.node.v1\"D\n\x0cHelloRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05party\x18\x02 \x01(\t\x12\x14\n\x0cunix_seconds\x18\x03 \x01(\x03\"B\n\nHelloReply\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05party\x18\x02 \x01(\t\x12\x14\n\x0cunix_seconds\x18\x03 \x01(\x03\"\x1e\n\x0eProposeRequest\x12\x0c\n\x04spec\x18\x01 \x01(\x0c\"M\n\nJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tspec_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"K\n\x08JobReply\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0c\n\x04spec\x18\x05 \x01(\x0cJ\x04\x08\x04\x10\x05\"\x1c\n\nEndRequest\x12\x0e\n\x06\x65nding\x18\x01 \x01(\x0c\"+\n\x08\x45ndReply\x12\r\n\x05party\x18\x01 \x01(\t\x12\x10\n\x08\x65nded_at\x18\x02 \x01(\t\"\x8c\x01\n\x05\x46rame\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05stage\x18\x03 \x01(\t\x12\x11\n\x07payload\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x63ontrol\x18\x05 \x01(\x0cH\x00\x12\x14\n\nstage_json\x18\x06 \x01(\x0cH\x00\x12\x0e\n\x04\x62\x65\x61t\x18\x07 \x01(\x08H\x00\x42\x06\n\x04\x62ody\"/\n\x0fOperatorRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"\x1d\n\rOperatorReply\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x32\xe4\x02\n\x04Peer\x12;\n\x05Hello\x12\x19.pec.node.v1.HelloRequest\x1a\x17.pec.node.v1.HelloReply\x12=\n\x07Propose\x12\x1b.pec.node.v1.ProposeRequest\x1a\x15.pec.node.v1.JobReply\x12\x38\n\x06GetJob\x12\x17.pec.node.v1.JobRequest\x1a\x15.pec.node.v1.JobReply\x12\x38\n\x06\x43\x61ncel\x12\x17.pec.node.v1.JobRequest\x1a\x15.pec.node.v1.JobReply\x12\x35\n\x03\x45nd\x12\x17.pec.node.v1.EndRequest\x1a\x15.pec.node.v1.EndReply\x12\x35\n\x07Session\x12\x12.pec.node.v1.Frame\x1a\x12.pec.node.v1.Frame(\x01\x30\x01\x32\x91\x01\n\x08Operator\x12@\n\x04\x43\x61ll\x12\x1c.pec.node.v1.OperatorRequest\x1a\x1a.pec.node.v1.OperatorReply\x12\x43\n\x05Watch\x12\x1c.pec.node.v1.OperatorRequest\x1a\x1a.pec.node.v1.OperatorReply0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nnode.proto\x12\x0bpec.node.v1\"D\n\x0cHelloRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05party\x18\x02 \x01(\t\x12\x14\n\x0cunix_seconds\x18\x03 \x01(\x03\"B\n\nHelloReply\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05party\x18\x02 \x01(\t\x12\x14\n\x0cunix_seconds\x18\x03 \x01(\x03\"\x1e\n\x0eProposeRequest\x12\x0c\n\x04spec\x18\x01 \x01(\x0c\"M\n\nJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tspec_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"K\n\x08JobReply\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0c\n\x04spec\x18\x05 \x01(\x0cJ\x04\x08\x04\x10\x05\"\x1c\n\nEndRequest\x12\x0e\n\x06\x65nding\x18\x01 \x01(\x0c\"+\n\x08\x45ndReply\x12\r\n\x05party\x18\x01 \x01(\t\x12\x10\n\x08\x65nded_at\x18\x02 \x01(\t\"(\n\x10\x43\x61talogueRequest\x12\x14\n\x0c\x61greement_id\x18\x01 \x01(\t\"#\n\x0e\x43\x61talogueReply\x12\x11\n\tcatalogue\x18\x01 \x01(\x0c\"\x8c\x01\n\x05\x46rame\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05stage\x18\x03 \x01(\t\x12\x11\n\x07payload\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x63ontrol\x18\x05 \x01(\x0cH\x00\x12\x14\n\nstage_json\x18\x06 \x01(\x0cH\x00\x12\x0e\n\x04\x62\x65\x61t\x18\x07 \x01(\x08H\x00\x42\x06\n\x04\x62ody\"/\n\x0fOperatorRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"\x1d\n\rOperatorReply\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x32\xad\x03\n\x04Peer\x12;\n\x05Hello\x12\x19.pec.node.v1.HelloRequest\x1a\x17.pec.node.v1.HelloReply\x12=\n\x07Propose\x12\x1b.pec.node.v1.ProposeRequest\x1a\x15.pec.node.v1.JobReply\x12\x38\n\x06GetJob\x12\x17.pec.node.v1.JobRequest\x1a\x15.pec.node.v1.JobReply\x12\x38\n\x06\x43\x61ncel\x12\x17.pec.node.v1.JobRequest\x1a\x15.pec.node.v1.JobReply\x12\x35\n\x03\x45nd\x12\x17.pec.node.v1.EndRequest\x1a\x15.pec.node.v1.EndReply\x12G\n\tCatalogue\x12\x1d.pec.node.v1.CatalogueRequest\x1a\x1b.pec.node.v1.CatalogueReply\x12\x35\n\x07Session\x12\x12.pec.node.v1.Frame\x1a\x12.pec.node.v1.Frame(\x01\x30\x01\x32\x91\x01\n\x08Operator\x12@\n\x04\x43\x61ll\x12\x1c.pec.node.v1.OperatorRequest\x1a\x1a.pec.node.v1.OperatorReply\x12\x43\n\x05Watch\x12\x1c.pec.node.v1.OperatorRequest\x1a\x1a.pec.node.v1.OperatorReply0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,14 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDREQUEST']._serialized_end=381
   _globals['_ENDREPLY']._serialized_start=383
   _globals['_ENDREPLY']._serialized_end=426
-  _globals['_FRAME']._serialized_start=429
-  _globals['_FRAME']._serialized_end=569
-  _globals['_OPERATORREQUEST']._serialized_start=571
-  _globals['_OPERATORREQUEST']._serialized_end=618
-  _globals['_OPERATORREPLY']._serialized_start=620
-  _globals['_OPERATORREPLY']._serialized_end=649
-  _globals['_PEER']._serialized_start=652
-  _globals['_PEER']._serialized_end=1008
-  _globals['_OPERATOR']._serialized_start=1011
-  _globals['_OPERATOR']._serialized_end=1156
+  _globals['_CATALOGUEREQUEST']._serialized_start=428
+  _globals['_CATALOGUEREQUEST']._serialized_end=468
+  _globals['_CATALOGUEREPLY']._serialized_start=470
+  _globals['_CATALOGUEREPLY']._serialized_end=505
+  _globals['_FRAME']._serialized_start=508
+  _globals['_FRAME']._serialized_end=648
+  _globals['_OPERATORREQUEST']._serialized_start=650
+  _globals['_OPERATORREQUEST']._serialized_end=697
+  _globals['_OPERATORREPLY']._serialized_start=699
+  _globals['_OPERATORREPLY']._serialized_end=728
+  _globals['_PEER']._serialized_start=731
+  _globals['_PEER']._serialized_end=1160
+  _globals['_OPERATOR']._serialized_start=1163
+  _globals['_OPERATOR']._serialized_end=1308
 # @@protoc_insertion_point(module_scope)

@@ -69,6 +69,18 @@ class EndReply(_message.Message):
     ended_at: str
     def __init__(self, party: _Optional[str] = ..., ended_at: _Optional[str] = ...) -> None: ...
 
+class CatalogueRequest(_message.Message):
+    __slots__ = ("agreement_id",)
+    AGREEMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    agreement_id: str
+    def __init__(self, agreement_id: _Optional[str] = ...) -> None: ...
+
+class CatalogueReply(_message.Message):
+    __slots__ = ("catalogue",)
+    CATALOGUE_FIELD_NUMBER: _ClassVar[int]
+    catalogue: bytes
+    def __init__(self, catalogue: _Optional[bytes] = ...) -> None: ...
+
 class Frame(_message.Message):
     __slots__ = ("job_id", "sequence", "stage", "payload", "control", "stage_json", "beat")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]

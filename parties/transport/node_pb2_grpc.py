@@ -60,6 +60,11 @@ class PeerStub:
                 request_serializer=node__pb2.EndRequest.SerializeToString,
                 response_deserializer=node__pb2.EndReply.FromString,
                 _registered_method=True)
+        self.Catalogue = channel.unary_unary(
+                '/pec.node.v1.Peer/Catalogue',
+                request_serializer=node__pb2.CatalogueRequest.SerializeToString,
+                response_deserializer=node__pb2.CatalogueReply.FromString,
+                _registered_method=True)
         self.Session = channel.stream_stream(
                 '/pec.node.v1.Peer/Session',
                 request_serializer=node__pb2.Frame.SerializeToString,
@@ -103,6 +108,13 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Catalogue(self, request, context):
+        """What data sets and columns the caller may use under an agreement, as far as this node shows them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Session(self, request_iterator, context):
         """One stream carries the whole job.
         """
@@ -137,6 +149,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.End,
                     request_deserializer=node__pb2.EndRequest.FromString,
                     response_serializer=node__pb2.EndReply.SerializeToString,
+            ),
+            'Catalogue': grpc.unary_unary_rpc_method_handler(
+                    servicer.Catalogue,
+                    request_deserializer=node__pb2.CatalogueRequest.FromString,
+                    response_serializer=node__pb2.CatalogueReply.SerializeToString,
             ),
             'Session': grpc.stream_stream_rpc_method_handler(
                     servicer.Session,
@@ -279,6 +296,33 @@ class Peer:
             '/pec.node.v1.Peer/End',
             node__pb2.EndRequest.SerializeToString,
             node__pb2.EndReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Catalogue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pec.node.v1.Peer/Catalogue',
+            node__pb2.CatalogueRequest.SerializeToString,
+            node__pb2.CatalogueReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,7 @@ class PeerCalls(Protocol):
     def get_job(self, peer: Peer, request: node_pb2.JobRequest) -> node_pb2.JobReply: ...
     def cancel_by_peer(self, peer: Peer, request: node_pb2.JobRequest) -> node_pb2.JobReply: ...
     def end_by_peer(self, peer: Peer, request: node_pb2.EndRequest) -> node_pb2.EndReply: ...
+    def catalogue(self, peer: Peer, request: node_pb2.CatalogueRequest) -> node_pb2.CatalogueReply: ...
     def session(
         self, peer: Peer, first: node_pb2.Frame, rest: Iterator[node_pb2.Frame], ended: Callable[[Any], None]
     ) -> Iterator[node_pb2.Frame]: ...
@@ -180,6 +181,9 @@ class PeerServicer(node_pb2_grpc.PeerServicer):
 
     def End(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._do("End", self._calls.end_by_peer, request, context)
+
+    def Catalogue(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._do("Catalogue", self._calls.catalogue, request, context)
 
     def Session(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         try:

@@ -55,7 +55,7 @@ def run(
     show: Show | None = None,
 ) -> dict[str, Any]:
     """Train, then score `leads` people one after the other; seconds from submitting a job to its success."""
-    from parties.home import Dataset
+    from parties.datasets import Dataset
 
     note = show or silent
     with tempfile.TemporaryDirectory(prefix="pec-bench-") as scratch:

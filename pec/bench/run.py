@@ -142,7 +142,7 @@ def joint_lr(
 def measure(
     root: Path, bench: Bench, note: Show, epsilon: float | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    from parties.home import Dataset
+    from parties.datasets import Dataset
 
     with LocalNetwork(root / "nodes", [BRAND, PROVIDER]) as network:
         sides = ((BRAND, PROVIDER, bench.files.brand), (PROVIDER, BRAND, bench.files.provider))

@@ -100,7 +100,7 @@ class LocalSource:
         self._agreed = False
 
     def _add(self, party: str, name: str, path: Path, id_: str, others: list[str]) -> None:
-        from parties.home import Dataset
+        from parties.datasets import Dataset
 
         categories = dict.fromkeys(others, CATEGORY)
         home = self._network[party].home

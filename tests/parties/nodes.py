@@ -24,10 +24,11 @@ from consent_center.model import Purpose
 from consent_center.records.assess import file_assessment
 from parties import documents
 from parties.client import NodeClient
+from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.engine import Engine
 from parties.errors import NodeError
-from parties.home import Dataset, Home
+from parties.home import Home
 from parties.node import Log
 from parties.operator import Operator
 from parties.private_files import write_json

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from consent_center.model import CODE, Decisions, Delta, Snapshot
+from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
-from parties.home import Dataset
 from parties.kinds import KINDS
 from parties.stage import StageContext, ViewRequest
 from protocols.errors import ProtocolError

@@ -17,9 +17,10 @@ import pyarrow as pa
 from consent_center.model import Purpose
 from consent_center.records.assess import file_assessment
 from parties import documents
+from parties.datasets import Dataset
 from parties.documents import JobSpec
 from parties.errors import NodeError
-from parties.home import Dataset, Home
+from parties.home import Home
 from parties.kinds import KINDS
 from parties.runner import Runner
 from parties.store import Job, Store

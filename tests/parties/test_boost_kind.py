@@ -13,8 +13,8 @@ from pair import Outcome, ScriptedCenter, Side, agreement, run_job, spec
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
+from parties.datasets import Dataset
 from parties.errors import NodeError
-from parties.home import Dataset
 from parties.kinds import boost as kind
 
 N = 2400

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pair import ScriptedCenter, Side, agreement, run_job, spec
 
-from parties.home import Dataset
+from parties.datasets import Dataset
 from parties.kinds.feature_report import SUPPRESS, report
 
 N = 1800

@@ -11,9 +11,9 @@ import pytest
 from pair import ScriptedCenter
 
 from consent_center.errors import ConsentError
+from parties.datasets import Dataset
 from parties.errors import NodeError
 from parties.gate import ConsentedView, Gate, digests
-from parties.home import Dataset
 
 PHONES = [
     "+86 138 0000 0000",

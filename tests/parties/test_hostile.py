@@ -21,9 +21,9 @@ from test_engine import _until
 from consent_center import snapshot
 from consent_center.center import Center
 from parties import bundle, documents
+from parties.datasets import Dataset
 from parties.documents import JobSpec
 from parties.errors import NodeError
-from parties.home import Dataset
 from parties.kinds import common, enriching, transfer
 from parties.runner import Runner, error_record
 from parties.store import Job

@@ -9,8 +9,9 @@ import pytest
 from cryptography import x509
 
 from parties import documents, identity
+from parties.datasets import Dataset
 from parties.errors import CODES, NodeError, RemoteError
-from parties.home import Dataset, Home
+from parties.home import Home
 
 
 @pytest.fixture(scope="module")

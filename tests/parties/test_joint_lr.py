@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from pair import Outcome, ScriptedCenter, Side, agreement, auc, run_job, spec
 
+from parties.datasets import Dataset
 from parties.errors import NodeError
 from parties.gate import Column
-from parties.home import Dataset
 from parties.kinds import joint_lr
 from pec import pooled
 from protocols.errors import ProtocolError

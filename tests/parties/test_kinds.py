@@ -15,10 +15,10 @@ import pytest
 from pair import Outcome, ScriptedCenter, Side, agreement, auc, run_job, spec
 
 from parties import features, tags
+from parties.datasets import Dataset
 from parties.documents import Agreement
 from parties.errors import NodeError
 from parties.gate import Column
-from parties.home import Dataset
 from parties.kinds import KINDS, aligning, enrich, lookalike, overlap
 from parties.kinds.metrics import measure
 from parties.kinds.transfer import Receiver, Sender

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair import Outcome, ScriptedCenter, Side, agreement, auc, run_job, spec
 
+from parties.datasets import Dataset
 from parties.errors import NodeError
 from parties.grades import CUTOFFS, Calibration, Grading, Scale, are_cutoffs
-from parties.home import Dataset
 from parties.kinds import KINDS
 
 N = 900

@@ -15,8 +15,9 @@ from pair import agreement
 
 from consent_center.model import ConsentEvent
 from parties import bundle, documents, model_card
+from parties.datasets import Dataset
 from parties.errors import NodeError
-from parties.home import Dataset, Home
+from parties.home import Home
 from parties.kinds import KINDS
 from parties.models import Models
 

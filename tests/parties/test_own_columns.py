@@ -13,8 +13,8 @@ from pair import agreement, spec
 
 from parties import cost
 from parties.brand_side import BrandSide
+from parties.datasets import Dataset
 from parties.errors import NodeError
-from parties.home import Dataset
 from parties.kinds import KINDS, common
 from pec.errors import exit_code_of
 from protocols import enrich

@@ -16,8 +16,8 @@ import pytest
 from test_aligning import SETTINGS, both, items_of
 
 from parties import documents, prepared, preparing
+from parties.datasets import Dataset
 from parties.errors import NodeError
-from parties.home import Dataset
 from parties.kinds import aligning
 from pec.cli import main
 

@@ -21,8 +21,9 @@ import pytest
 from consent_center.model import ConsentEvent, Notice
 from parties import bundle
 from parties.checkpoint import Checkpoints
+from parties.datasets import Dataset
 from parties.errors import NodeError
-from parties.home import Dataset, Home
+from parties.home import Home
 from parties.kinds import KINDS
 from parties.runner import can_go_on, repeatable
 

@@ -18,9 +18,9 @@ from consent_center.center import Center
 from consent_center.model import CODE, ConsentEvent, DecisionRequest, Notice, Purpose
 from consent_center.records.assess import file_assessment
 from parties import persons
+from parties.datasets import Dataset
 from parties.errors import NodeError
 from parties.gate import Gate
-from parties.home import Dataset
 from parties.kinds import common
 
 LOOSE = agreement(minimum_seeds=1, minimum_rows=1, suites=["ecdh", "private_join"])

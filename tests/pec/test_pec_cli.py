@@ -185,6 +185,17 @@ def test_node_life_without_a_running_node(tmp_path: Path) -> None:
     assert error_of(*add, "fone", "--all", "profile")[1] == "pec.column"
     code, out = run(*add, "phone", "--all", "profile", "--category", "city=place")
     assert json.loads(out)["categories"] == {"age": "profile", "city": "place"}
+    change = ("node", "data", "change", "people", "--home", str(provider))
+    code, out = run(*change, "--no-category", "city", "--show", "--people", "123456", "--nulls", "refuse")
+    told = json.loads(out)
+    assert (told["categories"], told["people"], told["shown"]) == ({"age": "profile"}, 120_000, True)
+    code, out = run(*change, "--all", "place", "--hide")
+    told = json.loads(out)
+    assert told["categories"] == {"age": "profile", "city": "place"} and "shown" not in told
+    assert (told["nulls"], told["people"]) == ("refuse", 120_000)
+    assert error_of(*change, "--no-category", "town")[1] == "pec.column"
+    gone = ("node", "data", "remove", "people", "--home", str(provider))
+    assert run(*gone)[0] == 0 and error_of(*gone)[1] == "dataset.unknown"
     draft, signed, both = (str(tmp_path / n) for n in ("draft.json", "signed.json", "both.json"))
     terms = (
         "--id",

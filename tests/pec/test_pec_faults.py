@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from consent_center.records.assess import file_assessment
+from parties.datasets import Dataset
 from parties.errors import NodeError
-from parties.home import Dataset
 from pec import plan
 from pec.network import LocalNetwork
 

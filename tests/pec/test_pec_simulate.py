@@ -98,7 +98,7 @@ def test_a_network_runs_holds_refuses_and_stops(two_files: tuple[Path, Path], tm
     """One start of two nodes for all that needs running ones."""
     import pyarrow as pa
 
-    from parties.home import Dataset
+    from parties.datasets import Dataset
 
     numbers = pd.read_csv(two_files[0])["Phone"].astype(str)
     with LocalNetwork(tmp_path / "nodes", ["shop", "bank"], consent_rest=True) as network:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pec_command import pec, pec_here
 
-from parties.home import Dataset
+from parties.datasets import Dataset
 from pec import plan, simulate
 from pec.network import LocalNetwork
 from pec.vertical import ConnectedProvider, VerticalGradientBoosting
