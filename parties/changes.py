@@ -58,10 +58,12 @@ class Changes:
 
         Returns {agreement_id, party, reason, ended_at, told, leaf}; `agreement.ended` if it was ended before.
         """
-        self._home.endings.end(id, reason)
+        from parties import lookout  # it loads gRPC
+
+        self._home.end_agreement(id, reason)
         self._home.endings.record(id, self._center)
         try:
-            self._home.endings.tell(id)
+            lookout.tell(self._home, id)
         except NodeError as error:
             # It knows no such agreement, or is not trusted any more: it has ended all the same.
             self._home.endings.mark(id, answer=f"{error.code}: {error.detail}")

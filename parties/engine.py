@@ -113,7 +113,7 @@ class Engine(BrandSide, ProviderSide):
 
     def end_by_peer(self, peer: Peer, request: node_pb2.EndRequest) -> node_pb2.EndReply:
         """The other side has ended an agreement: nothing runs under it here either from now on."""
-        ending = self.home.endings.take(documents.parse(request.ending, "ending"))
+        ending = self.home.take_ending(documents.parse(request.ending, "ending"))
         text = f"agreement {ending.agreement_id} was ended by {ending.party}: {ending.reason}"
         self.log("agreement.ended", text, level="info")
         self.lookout.wake()

@@ -30,7 +30,7 @@ from consent_center.client import CenterClient, open_center
 from consent_center.errors import ConsentError
 from parties import documents, identity, private_files
 from parties.datasets import Dataset
-from parties.documents import Agreement, JobSpec
+from parties.documents import Agreement, Ending, JobSpec
 from parties.endings import Endings
 from parties.errors import NodeError
 from parties.identity import Identity, Peer
@@ -82,7 +82,7 @@ class Home:
         self.settings = settings
         self.identity = keys
         self.party = settings.party
-        self.endings = Endings(self)
+        self.endings = Endings(path / "endings")
 
     # -- making and opening ----------------------------------------------------------------------------------
 
@@ -304,6 +304,44 @@ class Home:
         """Whether the agreement is in force now and allows the job; raises `agreement.*`."""
         self.endings.check(agreement.id)
         documents.check_terms(spec, agreement, documents.now())
+
+    def end_agreement(self, id: str, reason: str) -> Ending:
+        """End an agreement as this party; `agreement.unknown`, `agreement.ended`, `agreement.expired`."""
+        agreement = self.agreement(id)
+        self.endings.check(id)
+        now = documents.now()
+        documents.check_time(agreement, now, f"agreement {id}", expired="agreement.expired")
+        ending = Ending.from_json(
+            {
+                "agreement_id": id,
+                "agreement": agreement.hash.hex(),
+                "party": self.party,
+                "reason": reason.strip(),
+                "ended_at": documents.timestamp(now),
+            }
+        )
+        self.endings.keep(id, self.identity.sign("ending", ending.to_json()))
+        return ending
+
+    def take_ending(self, signed: Mapping[str, Any]) -> Ending:
+        """The partner's signed ending. If this party has ended the agreement before, its own one stays."""
+        ending = Ending.from_json(documents.envelope(signed, "ending")[1])
+        agreement = self.agreement(ending.agreement_id)
+        other = self.other_party(agreement)
+        if ending.party != other:
+            raise NodeError("agreement.party", f"{ending.party!r} is not the other side of {agreement.id}")
+        # Without the hash an ending of earlier terms under the same id could be shown again.
+        if ending.agreement != agreement.hash.hex():
+            raise NodeError(
+                "agreement.conflict", f"agreement {agreement.id} has other terms here", share=True
+            )
+        documents.verify(signed, "ending", {other: self.peer(other).identity_key})
+        known = self.endings.find(agreement.id)
+        if known is not None:
+            return known
+        self.endings.keep(agreement.id, signed)
+        self.endings.mark(agreement.id, told=True)
+        return ending
 
     # -- data sets -------------------------------------------------------------------------------------------
 

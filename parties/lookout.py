@@ -21,6 +21,8 @@ from parties import documents
 from parties.errors import NodeError, RemoteError
 from parties.home import Home
 from parties.store import FINAL, Job, Store
+from parties.transport import node_pb2
+from parties.transport.client import Connection
 
 #: Seconds between two looks.
 EVERY = 2.0
@@ -99,7 +101,7 @@ class Lookout:
             return
         other = self._home.other_party(agreement)
         try:
-            if self._home.endings.tell(id_):
+            if tell(self._home, id_):
                 self._log("agreement.ended", f"{other} was told that agreement {id_} has ended", level="info")
                 return
         except RemoteError as error:
@@ -128,3 +130,21 @@ class Lookout:
 
     def _open(self) -> Iterable[Job]:
         return [j for j in self._store.all() if j.state not in FINAL and not self._runs(j.job_id)]
+
+
+def tell(home: Home, id: str, seconds: float = 3.0) -> bool:
+    """Give this party's own ending to the other side now. False if it can't be reached; what it says against
+    it is raised, and then it has heard it too.
+    """
+    peer, keys = home.peer(home.other_party(home.agreement(id))), home.identity
+    request = node_pb2.EndRequest(ending=documents.canonical(home.endings.signed(id)))
+    with Connection(keys, peer.party, peer.address, peer.certificate, peer.server_name) as line:
+        try:
+            line.call(line.peer.End, request, timeout=seconds)
+        except RemoteError:
+            home.endings.mark(id, told=True)
+            raise
+        except NodeError:
+            return False
+    home.endings.mark(id, told=True)
+    return True

@@ -83,7 +83,7 @@ def test_all_columns_of_an_agreement_for_all(pair):
 def test_no_catalogue_of_agreements_that_are_over_or_of_others(pair):
     brand, prov = pair
     nodes.agree(brand.home, prov.home, id="over")
-    prov.home.endings.end("over", "over")
+    prov.home.end_agreement("over", "over")
     with pytest.raises(NodeError, match=r"agreement\.ended"):
         catalogue.seen(brand.home, "over")
     # A peer that asks about an agreement of others hears what it hears about one that is not there.

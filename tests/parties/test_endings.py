@@ -76,7 +76,7 @@ def test_either_side_ends_an_agreement_and_its_waiting_jobs_end_on_both(pair, cl
         with pytest.raises(NodeError, match=r"agreement\.ended"):
             home.sign_agreement(nodes.terms("brand", "prov", id="waits", minimum_rows=2))
         with pytest.raises(NodeError, match=r"agreement\.ended"):
-            home.endings.end("waits", "again")
+            home.end_agreement("waits", "again")
     nodes.agree(brand.home, prov.home, id="waits-2")
     assert clients[0].wait(clients[0].submit(nodes.request("waits-2")), 20)["state"] == "succeeded"
 
@@ -85,7 +85,7 @@ def test_the_other_side_refuses_although_this_one_has_not_heard_of_the_end(pair,
     brand, prov = pair
     nodes.agree(brand.home, prov.home, id="unheard")
     # As if the word had not come through: only the provider's directory has it.
-    prov.home.endings.end("unheard", "over")
+    prov.home.end_agreement("unheard", "over")
     prov.home.endings.mark("unheard", told=True)
     job = clients[0].wait(clients[0].submit(nodes.request("unheard")), 20)
     assert (job["state"], job["error"]["code"]) == ("rejected", "agreement.ended")
@@ -162,7 +162,7 @@ def test_an_ending_that_is_not_the_partners_word_about_these_terms_ends_nothing(
     else:
         body["reason"], code = " ", "document.type"
     with pytest.raises(NodeError) as caught:
-        brand.home.endings.take(signer.sign("ending", body))
+        brand.home.take_ending(signer.sign("ending", body))
     assert caught.value.code == code
     assert brand.home.endings.find(id_) is None
 
@@ -182,7 +182,7 @@ def test_a_model_ends_with_its_agreement(pair, monkeypatch):
     write_json(folder / "b-1.model.json", entry)
     models, now = Models(brand.home), documents.now()
     assert models.find("b-1").state(now) == "active"
-    brand.home.endings.end("taught", "over")
+    brand.home.end_agreement("taught", "over")
     assert models.find("b-1").state(now) == "expired"
     with pytest.raises(NodeError, match=r"model\.expired"):
         models.usable("b-1", "prov", "taught", "boost", now)
