@@ -5,10 +5,9 @@
                  with `spread` the next frequent levels in further columns of bins
 
 No bin holds fewer people than `features.MIN_PEOPLE` or `MIN_SHARE` of them, so that a sum over a bin speaks
-of
-nobody in particular; columns that don't allow two such bins are left out and noted. A `BinPlan` is learned
-once and
-applied unchanged when other people are scored.
+of nobody in particular; only numbers of a side that sums them itself (`own`) have finer ones. Columns that
+don't allow two such bins are left out and noted. A `BinPlan` is learned once and applied unchanged when other
+people are scored.
 """
 
 from __future__ import annotations
@@ -107,27 +106,33 @@ def learn(
     *,
     tails: bool = False,
     spread: int = 1,
+    own: bool = False,
 ) -> BinPlan:
     """The plan for these columns, up to `most` bins each; `features.none` when none is left and some were
     asked. `tails`: bins are finer where few values are, as trees want them. `spread`: a column of text with
     more frequent levels than bins becomes up to so many columns of bins, each with the next frequent ones.
+    `own`: the bins stay with this side; one of numbers may hold a single person, and no column need be left.
     """
     steps: list[Ordered | Levels] = []
     notes: list[str] = []
-    least = max(features.MIN_PEOPLE, math.ceil(features.MIN_SHARE * len(rows)))
+    least = (
+        features.MIN_PEOPLE if own else max(features.MIN_PEOPLE, math.ceil(features.MIN_SHARE * len(rows)))
+    )
     for read in view.read(columns, rows):
         column = features.measured(read)
+        few = 1 if own and column.kind == "numeric" else least
         if column.kind == "numeric":
-            step: Ordered | Levels | None = _ordered(column, most, least, tails)
+            step: Ordered | Levels | None = _ordered(column, most, few, tails)
         else:
-            step = _levels(column, most, least)
+            step = _levels(column, most, few)
         if isinstance(step, Levels) and spread > 1:
-            steps.extend(_spread(column, step, most, least, spread, set(columns)))
+            steps.extend(_spread(column, step, most, few, spread, set(columns)))
         elif step is None:
-            notes.append(f"{read.name}: dropped, its values don't make two groups of {least} people or more")
+            why = "everybody has the same value" if few == 1 else f"no two groups of {few} people or more"
+            notes.append(f"{read.name}: dropped, {why}")
         else:
             steps.append(step)
-    if columns and not steps:
+    if columns and not steps and not own:
         raise PartyError("features.none", "no usable column is left: " + "; ".join(notes))
     return BinPlan(tuple(steps), tuple(notes))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parties.cost import ECDH_ROW, FRAME, Rates, wire_seconds
-from parties.kinds.boost import BINS, DEPTH, TREES
+from parties.kinds.boost import DEPTH, TREES, bins_of
 from parties.scratch import IN_MEMORY
 from protocols.boost import shares
 from protocols.boost.messages import PIECE
@@ -53,7 +53,7 @@ def of_request(request: Mapping[str, Any], rows: int, own: int) -> Forest | None
     if not columns or "*" in columns:
         return None
     params, private = request.get("params") or {}, request.get("private") or {}
-    bins = int(params.get("bins", BINS))
+    bins = bins_of(params, rows, len(columns))
     named = private.get("columns")
     trees, depth = int(params.get("trees", TREES)), int(params.get("depth", DEPTH))
     return Forest(

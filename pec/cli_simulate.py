@@ -164,9 +164,7 @@ def enrich(**given: Any) -> int:
 @click.option(
     "--bins",
     type=click.Choice(["2", "4", "8", "16", "32", "64"]),
-    default="16",
-    show_default=True,
-    help="Of each of the provider's columns.",
+    help="Of each of the provider's columns; by default 64, and 32 or 16 where rows and columns are many.",
 )
 @click.option(
     "--objective", type=click.Choice(["logistic", "squared"]), default="logistic", show_default=True
@@ -182,7 +180,8 @@ def boost(**given: Any) -> int:
     The brand's other columns are its features. A fifth of the labelled people is held out to measure.
     """
     signed = {name: given.pop(name) for name in ("trees", "depth", "objective")}
-    signed["bins"] = int(given.pop("bins"))
+    if bins := given.pop("bins"):
+        signed["bins"] = int(bins)
     names = ("learning_rate", "l2", "patience", "row_share", "column_share")
     return _run("boost", given, signed, {name: given.pop(name) for name in names})
 
@@ -210,7 +209,7 @@ def joint_lr(**given: Any) -> int:
 @click.option("--method", type=click.Choice(["boost", "joint-lr"]), default="boost", show_default=True)
 @click.option("--trees", type=click.IntRange(1, 2000), help="Of boost, for each target; by default 50.")
 @click.option("--depth", type=click.IntRange(1, 8), help="Levels of splits; by default 5.")
-@click.option("--bins", type=click.Choice(["2", "4", "8", "16", "32", "64"]), help="By default 16.")
+@click.option("--bins", type=click.Choice(["2", "4", "8", "16", "32", "64"]), help="By default as for boost.")
 @click.option("--learning-rate", type=click.FloatRange(1e-4, 1), help="Of boost; by default 0.1.")
 @click.option(
     "--weight",

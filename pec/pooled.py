@@ -110,9 +110,11 @@ class Learner:
         self._kind, self._result = kind, result
 
     def predict(
-        self, table: pd.DataFrame, y: npt.NDArray[np.float64], fit: npt.NDArray[np.bool_]
+        self, table: pd.DataFrame, y: npt.NDArray[np.float64], fit: npt.NDArray[np.bool_], bins: int = 255
     ) -> npt.NDArray[np.float64]:
-        """Fit to the rows `fit` bool[n]; margins (values, for a squared objective) float64[n] of all rows."""
+        """Fit to the rows `fit` bool[n], with up to `bins` bins a column; margins (values, for a squared
+        objective) float64[n] of all rows.
+        """
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         readable = pd.DataFrame({c: _readable(table[c]) for c in table.columns})
@@ -120,7 +122,7 @@ class Learner:
         plain = pd.DataFrame({c: _numbers(readable[c]) for c in numeric if readable[c].notna().any()})
         for c in readable.columns.difference(numeric):
             codes = readable[c].astype("string").fillna("(missing)")
-            top = codes.value_counts().index[:250]
+            top = codes.value_counts().index[: bins - 5]
             plain[c] = pd.Categorical(codes.where(codes.isin(top), "(other)"))
         settings = {
             "max_iter": self._result["settings"]["trees"],
@@ -128,6 +130,7 @@ class Learner:
             "learning_rate": self._result["settings"]["learning_rate"],
             "l2_regularization": self._result["settings"]["l2"],
             "max_leaf_nodes": None,
+            "max_bins": bins,
             "early_stopping": False,
             "categorical_features": "from_dtype",
         }

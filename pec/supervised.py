@@ -80,6 +80,9 @@ def figures(
         out |= {"r2": _r2(value[held], y[held]), "pooled_r2": _r2(plain[held], y[held])}
         return out
     truth = tables.flags(own[label], label).to_numpy(bool)
+    if truth[held].all() or not truth[held].any():
+        out["notes"].append(f"the {int(held.sum())} people held out are all of one kind: no AUC")
+        return out
     ranking = metrics.rank(value[held], truth[held])
     plain = model.predict(table, truth.astype(float), fit)
     out |= metrics.summary(value[held], truth[held])

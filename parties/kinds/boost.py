@@ -36,7 +36,10 @@ OWN_BINS = 255
 SPREAD = 4
 
 #: What a job has that says nothing of it.
-TREES, DEPTH, BINS = 50, 5, 16
+TREES, DEPTH = 50, 5
+
+#: Bins of a job that says nothing of them: the most with which rows × columns × bins are at most `CELLS`.
+BINS, CELLS = (64, 32, 16), 1 << 25
 
 PARAMS = {
     "suite": common.is_text,
@@ -74,13 +77,22 @@ def check(spec: JobSpec, agreement: Agreement) -> None:
     common.check_columns(spec.columns, agreement.columns, "column", agreement)
     common.check_outputs(spec, {"scores": "brand"})
     supervised.check_no_noise(spec, agreement.privacy, "boost")
-    terms_of(spec)
+    terms_of(spec, bins_of(spec.params, 1, 1))
 
 
-def terms_of(spec: JobSpec) -> boost.Terms:
-    """The protocol's terms, from what both signed."""
+def _bins_allowed(params: Mapping[str, Any]) -> tuple[int, ...]:
+    return (int(params["bins"]),) if "bins" in params else BINS
+
+
+def bins_of(params: Mapping[str, Any], rows: int, columns: int) -> int:
+    """Bins of the provider's columns: those signed, or by the numbers of its rows and columns."""
+    allowed = _bins_allowed(params)
+    return next((bins for bins in allowed if rows * columns * bins <= CELLS), allowed[-1])
+
+
+def terms_of(spec: JobSpec, bins: int) -> boost.Terms:
+    """The protocol's terms, from what both signed and `bins_of`."""
     given = spec.params
-    bins = int(given.get("bins", BINS))
     return boost.Terms(
         trees=int(given.get("trees", TREES)),
         depth=int(given.get("depth", DEPTH)),
@@ -105,6 +117,37 @@ def open_view(request: ViewRequest) -> ConsentedView:
     return supervised.open_view(request)
 
 
+def grow(
+    ctx: StageContext,
+    stage: str,
+    labels: boost.Labels,
+    total: int,
+    terms: boost.Terms,
+    learning: boost.Learning,
+) -> boost.BrandResult:
+    """Brand: the forest over the provider's `total` rows; many keys lie in the job's folder."""
+    with Scratch(ctx.workdir) as scratch:
+        session = ctx.channel.session(stage)
+        try:
+            machine = boost.Brand(labels, total, session, terms, learning, os.urandom, scratch.room)
+            forest = ctx.channel.run(machine, stage)
+        except LocalError as error:
+            if error.code == "boost.rows":
+                raise NodeError("job.labels", error.detail, "use more people or another provider") from error
+            raise
+        ctx.result["disk_bytes"] = scratch.disk_bytes
+    return forest
+
+
+def answer(ctx: StageContext, stage: str, table: boost.Table, terms: boost.Terms) -> boost.ProviderResult:
+    """Provider: the other side of `grow`."""
+    with Scratch(ctx.workdir) as scratch:
+        session = ctx.channel.session(stage)
+        forest = ctx.channel.run(boost.Provider(table, session, terms, os.urandom, scratch.room), stage)
+        ctx.result["disk_bytes"] = scratch.disk_bytes
+    return forest
+
+
 def fit_brand(ctx: StageContext) -> None:
     alive = common.receive_alive(ctx, "fit alive")
     objective = str(ctx.spec.params.get("objective", "logistic"))
@@ -112,23 +155,13 @@ def fit_brand(ctx: StageContext) -> None:
     names = supervised.learned_from(ctx)
     fitted = people.view_rows[people.train]
     ctx.channel.progress(0, 1, "columns")
-    plan = binning.learn(ctx.view, names, fitted, OWN_BINS, tails=True)
+    plan = binning.learn(ctx.view, names, fitted, OWN_BINS, tails=True, own=True)
     own = binning.table(plan, ctx.view, people.view_rows)
-    columns = [name for name, _ in supervised.received_columns(ctx)]
+    described, bins = supervised.received_columns(ctx, _bins_allowed(ctx.spec.params))
+    columns = [name for name, _ in described]
     labels = boost.Labels(people.rows, people.y, people.train, people.held, own)
-    terms, learning = terms_of(ctx.spec), _learning(ctx, objective, plan.names, columns)
-    session = ctx.channel.session("fit")
-    with Scratch(ctx.workdir) as scratch:
-        try:
-            machine = boost.Brand(
-                labels, int(alive.sum()), session, terms, learning, os.urandom, scratch.room
-            )
-            forest = ctx.channel.run(machine, "fit")
-        except LocalError as error:
-            if error.code == "boost.rows":
-                raise NodeError("job.labels", error.detail, "use more people or another provider") from error
-            raise
-        ctx.result["disk_bytes"] = scratch.disk_bytes
+    terms, learning = terms_of(ctx.spec, bins), _learning(ctx, objective, plan.names, columns)
+    forest = grow(ctx, "fit", labels, int(alive.sum()), terms, learning)
     ctx.carry.update(fitted=people, forest=forest)
     gains = {f"own:{n}": float(g) for n, g in zip(plan.names, forest.gains[0], strict=True)}
     gains |= {f"theirs:{n}": float(g) for n, g in zip(columns, forest.gains[1], strict=False)}
@@ -170,15 +203,13 @@ def _learning(ctx: StageContext, objective: str, own: tuple[str, ...], theirs: l
 
 def fit_provider(ctx: StageContext) -> None:
     rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
-    terms = terms_of(ctx.spec)
+    asked = common.spec_columns(ctx)
+    terms = terms_of(ctx.spec, bins_of(ctx.spec.params, len(rows), len(asked)))
     ctx.channel.progress(0, 1, "columns")
-    plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins, tails=True, spread=SPREAD)
+    plan = binning.learn(ctx.view, asked, rows, terms.bins, tails=True, spread=SPREAD)
     table = binning.table(plan, ctx.view, rows)
-    supervised.send_columns(ctx, plan)
-    with Scratch(ctx.workdir) as scratch:
-        machine = boost.Provider(table, ctx.channel.session("fit"), terms, os.urandom, scratch.room)
-        forest = ctx.channel.run(machine, "fit")
-        ctx.result["disk_bytes"] = scratch.disk_bytes
+    supervised.send_columns(ctx, plan, terms.bins)
+    forest = answer(ctx, "fit", table, terms)
     ctx.result.update(
         rows=len(rows),
         columns=list(dict.fromkeys(plan.sources)),

@@ -13,7 +13,6 @@ The provider learns nothing but that it was asked, and how many people the brand
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,10 +25,9 @@ from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.kinds import common, supervised
-from parties.scratch import Scratch
+from parties.kinds.boost import answer, grow
 from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import boost
-from protocols.errors import LocalError
 
 #: Bins with fewer of the brand's people, or fewer of either class, are not written down.
 SUPPRESS = 10
@@ -83,24 +81,14 @@ def open_view(request: ViewRequest) -> ConsentedView:
 def count_brand(ctx: StageContext) -> None:
     alive = common.receive_alive(ctx, "count alive")
     people = supervised.people_of(ctx, alive, binary=True, holdout=False)
-    described = supervised.received_columns(ctx)
+    terms = terms_of(ctx.spec)
+    described, _ = supervised.received_columns(ctx, (terms.bins,))
     flags = np.zeros(0, dtype=bool)
     none = boost.Table(np.zeros((len(people.rows), 0), dtype=np.uint8), flags, flags)
     labels = boost.Labels(people.rows, people.y, people.train, np.zeros_like(people.train), none)
     # g = mean − y and h = 1: the sums of both by bin are those of y and of people. No gain is ever enough.
     learning = boost.Learning(objective="squared", minimum_gain=1e300)
-    session = ctx.channel.session("count")
-    terms = terms_of(ctx.spec)
-    with Scratch(ctx.workdir) as scratch:
-        try:
-            machine = boost.Brand(
-                labels, int(alive.sum()), session, terms, learning, os.urandom, scratch.room
-            )
-            learned = ctx.channel.run(machine, "count")
-        except LocalError as error:
-            if error.code == "boost.rows":
-                raise NodeError("job.labels", error.detail, "use more people or another provider") from error
-            raise
+    learned = grow(ctx, "count", labels, int(alive.sum()), terms, learning)
     if learned.first is None:
         raise NodeError("kind.message", "the provider sent no sums", share=True)
     people_by_bin = np.rint(learned.first[..., 1])
@@ -115,10 +103,8 @@ def count_provider(ctx: StageContext) -> None:
     ctx.channel.progress(0, 1, "columns")
     plan = binning.learn(ctx.view, common.spec_columns(ctx), rows, terms.bins)
     table = binning.table(plan, ctx.view, rows)
-    supervised.send_columns(ctx, plan)
-    with Scratch(ctx.workdir) as scratch:
-        machine = boost.Provider(table, ctx.channel.session("count"), terms, os.urandom, scratch.room)
-        ctx.channel.run(machine, "count")
+    supervised.send_columns(ctx, plan, terms.bins)
+    answer(ctx, "count", table, terms)
     ctx.result.update(rows=len(rows), columns=list(plan.names), notes=list(plan.notes))
 
 

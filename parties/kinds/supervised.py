@@ -28,6 +28,9 @@ from parties.stage import StageContext, ViewRequest
 #: Share of the labelled people that are kept from the fit, to measure it.
 HOLDOUT = 0.2
 
+#: A label's square must be a number.
+LARGEST = 1e100
+
 ROLES = ("fit", "held_out", "scored")
 
 
@@ -107,24 +110,28 @@ def align_brand(ctx: StageContext) -> None:
     common.align_brand(ctx, people)
 
 
-def send_columns(ctx: StageContext, plan: binning.BinPlan) -> None:
-    """Provider: which of the columns that the brand asked for can be used, and which have missing values."""
+def send_columns(ctx: StageContext, plan: binning.BinPlan, bins: int) -> None:
+    """Provider: which of the columns that the brand asked for can be used, which have missing values, and how
+    many bins a column has at the most."""
     missing = [bool(getattr(step, "missing", False)) for step in plan.steps]
-    ctx.channel.send_json({"columns": list(plan.names), "missing": missing})
+    ctx.channel.send_json({"columns": list(plan.names), "missing": missing, "bins": bins})
 
 
-def received_columns(ctx: StageContext) -> list[tuple[str, bool]]:
-    """Brand: (name, whether bin 0 is for missing values) of each; `kind.message` if that can't be."""
+def received_columns(ctx: StageContext, allowed: Sequence[int]) -> tuple[list[tuple[str, bool]], int]:
+    """Brand: (name, whether bin 0 is for missing values) of each, and how many bins; `kind.message` if that
+    can't be, or is none of the `allowed`."""
     message = ctx.channel.receive_json()
-    names, missing = message.get("columns"), message.get("missing")
+    names, missing, bins = message.get("columns"), message.get("missing"), message.get("bins")
     if (
         isinstance(names, list)
         and isinstance(missing, list)
         and len(names) == len(missing)
         and all(common.is_text(name) for name in names)
         and all(isinstance(flag, bool) for flag in missing)
+        and type(bins) is int
+        and bins in allowed
     ):
-        return list(zip(names, missing, strict=True))
+        return list(zip(names, missing, strict=True)), bins
     raise NodeError("kind.message", "the provider's list of columns is malformed", share=True)
 
 
@@ -157,6 +164,8 @@ def labels(ctx: StageContext, name: str, people: np.ndarray, binary: bool) -> np
     column = next(iter(ctx.view.read([name], people)))
     if not binary:
         check_number(column)
+        if np.nanmax(np.abs(column.values), initial=0.0) > LARGEST:
+            raise NodeError("job.labels", f"label {name!r} has values beyond {LARGEST:g}; use a larger unit")
         return np.asarray(column.values, dtype=np.float64)
     missing = np.isnan(column.values) if column.kind == "numeric" else column.values < 0
     if column.kind == "empty":

@@ -205,7 +205,8 @@ class VerticalLogisticRegression(_VerticalClassifier):
 class VerticalGradientBoosting(_VerticalClassifier):
     """Gradient-boosted trees on columns of both sides (`boost`, protocols/boost/README.md).
 
-    trees, depth, bins              as both sides sign them; bins is a power of two up to 64
+    trees, depth, bins              as both sides sign them; bins is a power of two up to 64, None: 64, and
+                                    32 or 16 where the provider's rows and columns are many
     learning_rate, l2, minimum_rows the brand's own
     row_share, column_share         rows and columns drawn for each tree
     patience                        trees without a better held-out loss before the fit stops; needs `holdout`
@@ -224,7 +225,7 @@ class VerticalGradientBoosting(_VerticalClassifier):
         assume_consent: str | None = None,
         trees: int = 50,
         depth: int = 5,
-        bins: int = 16,
+        bins: int | None = None,
         learning_rate: float = 0.1,
         l2: float = 0.0,
         minimum_rows: int = 40,
@@ -254,7 +255,8 @@ class VerticalGradientBoosting(_VerticalClassifier):
         self.unmatched = unmatched
 
     def _params(self) -> dict[str, Any]:
-        return {"trees": int(self.trees), "depth": int(self.depth), "bins": int(self.bins)}
+        fixed = {} if self.bins is None else {"bins": int(self.bins)}
+        return {"trees": int(self.trees), "depth": int(self.depth), **fixed}
 
     def _private(self) -> dict[str, Any]:
         names = ("learning_rate", "l2", "minimum_rows", "row_share", "column_share", "patience")

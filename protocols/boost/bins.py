@@ -8,6 +8,7 @@ particular.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,12 @@ import numpy.typing as npt
 from protocols.errors import LocalError
 
 Bins = npt.NDArray[np.uint8]
+
+#: Values of a column that can be the last of a bin, about: of more, those at even places.
+CANDIDATES = 8192
+
+#: Halvings of the width that bins may have, from 1.
+HALVINGS = 24
 
 
 @dataclass(frozen=True)
@@ -41,24 +48,56 @@ def cuts(
 ) -> npt.NDArray[np.float64]:
     """Upper bounds (inclusive) of all bins but the last, float64[b − 1], b ≤ most; values without NaN.
 
-    Quantiles of the values: even ones, or with `tails` 0.4·(1 − cos(πk/b)) + 0.2·k/b, closer at the ends. Of
-    equal ones a single cut; a bin with fewer than `least` rows joins its neighbour.
+    Each distinct value has a place from 0 to 1: the share of the rows below it, itself by half, or with
+    `tails` x of which 0.4·(1 − cos πx) + 0.2·x is that share. The cuts are those that make the bin whose
+    values are farthest apart as narrow as can be. So a value of many rows has a bin for itself and takes none
+    from the others, and few values have one each. A bin has `least` rows. Bounds lie half-way between values.
     """
-    if len(values) == 0 or most < 2:
+    rows = len(values)
+    if rows == 0 or most < 2:
         return np.zeros(0)
     ordered = np.sort(values)
-    at = (np.arange(1, most) * len(ordered)) // most
+    ends = np.append(np.flatnonzero(ordered[1:] > ordered[:-1]) + 1, rows)  # rows up to each distinct value
+    place = _places(ends, tails)
+    if len(ends) > CANDIDATES:
+        near = np.searchsorted(place, np.linspace(0, 1, CANDIDATES // 2))
+        ends = np.unique(ends[np.clip(np.concatenate((near, near - 1, [len(ends) - 1])), 0, len(ends) - 1)])
+        place = _places(ends, tails)
+    lists = place.tolist(), ends.tolist()
+    low, high = 0.0, 1.0
+    found = _sweep(*lists, least, low)
+    if len(found) >= most:
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            if len(tried := _sweep(*lists, least, middle)) < most:
+                high, found = middle, tried
+            else:
+                low = middle
+    found = found if len(found) < most else []
+    below, above = ordered[ends[found] - 1], ordered[ends[found]]
+    half = below / 2 + above / 2
+    bounds: npt.NDArray[np.float64] = np.where((below <= half) & (half < above), half, below)
+    return bounds
+
+
+def _places(ends: npt.NDArray[np.int64], tails: bool) -> npt.NDArray[np.float64]:
+    """Of each distinct value, by the rows up to and with each."""
+    place: npt.NDArray[np.float64] = (np.concatenate(([0], ends[:-1])) + ends) / (2 * ends[-1])
     if tails:
-        even = np.arange(1, most) / most
-        at = ((0.4 * (1 - np.cos(np.pi * even)) + 0.2 * even) * len(ordered)).astype(np.int64)
-    found = np.unique(ordered[np.maximum(at - 1, 0)])
-    below = np.searchsorted(ordered, found, side="right")
-    kept, last = [], 0
-    for cut, count in zip(found.tolist(), below.tolist(), strict=True):
-        if count - last >= least and len(ordered) - count >= least:
-            kept.append(cut)
-            last = count
-    return np.array(kept)
+        x = np.linspace(0, 1, 4097)
+        place = np.interp(place, 0.4 * (1 - np.cos(np.pi * x)) + 0.2 * x, x)
+    return place
+
+
+def _sweep(place: list[float], ends: list[int], least: int, width: float) -> list[int]:
+    """The last value of every bin but the last, each taking in all values up to `width` from its first."""
+    found, first, done = list[int](), 0, 0
+    while True:
+        last = max(bisect_right(place, place[first] + width) - 1, bisect_left(ends, done + least))
+        if last >= len(ends) - 1 or ends[-1] - ends[last] < least:
+            return found
+        found.append(last)
+        first, done = last + 1, ends[last]
 
 
 def ordered(values: npt.NDArray[np.float64], bounds: npt.NDArray[np.float64], missing: bool) -> Bins:

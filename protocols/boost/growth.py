@@ -59,7 +59,9 @@ class Forest:
         self._g, self._h = np.zeros(len(labels.rows)), np.zeros(len(labels.rows))
         self._known = np.zeros(total, dtype=bool)  # rows of the brand's people
         self._known[labels.rows] = True
-        self._start = tree.start(labels.y[labels.train], learning.objective)
+        self._unit = tree.unit(labels.y[labels.train], learning.objective)
+        self._y = labels.y / self._unit  # exact; all that follows is in this unit, up to `result`
+        self._start = tree.start(self._y[labels.train], learning.objective)
         self._margin = np.full(len(labels.rows), self._start)
         self._best_margin = self._margin  # of the least held-out loss
         self._losses = [self._held_loss()] if labels.held.any() else []
@@ -99,18 +101,20 @@ class Forest:
         if self._learning.patience and self._losses:
             keep = int(np.argmin(self._losses))
         scores = self._margin if keep == len(self.trees) else self._best_margin
+        unit, square = self._unit, self._unit**2
+        trees = tuple(grown.scaled(unit) for grown in self.trees[:keep])
         own, theirs = np.zeros_like(self._gains[0]), np.zeros_like(self._gains[1])
-        for grown in self.trees[:keep]:
+        for grown in trees:
             for node in grown.nodes:
                 if node.kind != LEAF:
                     (own if node.kind == OWN else theirs)[node.column] += node.gain
-        return BrandResult(
-            scores, tuple(self.trees[:keep]), self._start, tuple(self._losses), (own, theirs), self._first
-        )
+        first = None if self._first is None else self._first * (unit, 1.0)
+        losses = tuple(square * loss for loss in self._losses)
+        return BrandResult(unit * scores, trees, unit * self._start, losses, (own, theirs), first)
 
     def _held_loss(self) -> float:
         held = self._labels.held
-        return tree.loss(self._margin[held], self._labels.y[held], self._learning.objective)
+        return tree.loss(self._margin[held], self._y[held], self._learning.objective)
 
     # ---- a tree --------------------------------------------------------------------------------------------
 
@@ -124,7 +128,7 @@ class Forest:
                 used_rows = labels.train.copy()
         for at in range(0, len(used_rows), PART):
             part = slice(at, at + PART)
-            y = np.where(used_rows[part], labels.y[part], 0.0)
+            y = np.where(used_rows[part], self._y[part], 0.0)
             g, h = tree.gradients(self._margin[part], y, learning.objective)
             self._g[part], self._h[part] = np.where(used_rows[part], (g, h), 0.0)
         self._train = used_rows

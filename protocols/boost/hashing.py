@@ -137,17 +137,14 @@ def _words_of_group(typingctx: Any, source: Any, target: Any, keys: Any) -> Any:
 
 
 @compiled
-def _native_children(parents: Any, keys: Any, out: Any, count: int) -> None:
-    source, target, key = parents.ctypes.data, out.ctypes.data, keys.ctypes.data
-    for i in range(0, count, 16):
-        _children_of_group(source + 16 * i, target + 32 * i, key)
-
-
-@compiled
-def _native_words(x: Any, keys: Any, out: Any, count: int) -> None:
+def _native(x: Any, keys: Any, out: Any, count: int, children: bool) -> None:
+    """Group by group: of each of `count` strings its two children, or else its word."""
     source, target, key = x.ctypes.data, out.ctypes.data, keys.ctypes.data
-    for i in range(0, count, 16):
-        _words_of_group(source + 16 * i, target + 8 * i, key)
+    for i in range(0, count, GROUP):
+        if children:
+            _children_of_group(source + 16 * i, target + 32 * i, key)
+        else:
+            _words_of_group(source + 16 * i, target + 8 * i, key)
 
 
 @compiled
@@ -188,7 +185,7 @@ class Hash:
         `parents` uint64[n, 2] and `out` uint64[2n, 2], contiguous, with n ≥ padded(count).
         """
         if self._rounds is not None:
-            _native_children(parents, self._rounds, out, count)
+            _native(parents, self._rounds, out, count, True)
             return
         s, e = self._images(parents, count)
         _plain_children(parents, s, e, out, count)
@@ -196,7 +193,7 @@ class Hash:
     def words(self, x: Words, out: Words, count: int) -> None:
         """out[i] = the first 64 bits of H(x[i]) for i < count; `x` uint64[n, 2], `out` uint64[n] as above."""
         if self._rounds is not None:
-            _native_words(x, self._rounds, out, count)
+            _native(x, self._rounds, out, count, False)
             return
         s, e = self._images(x, count)
         _plain_words(s, e, out, count)

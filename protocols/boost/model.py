@@ -3,7 +3,7 @@ splits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,10 @@ class BrandNode:
 @dataclass(frozen=True)
 class Tree:
     nodes: tuple[BrandNode, ...]
+
+    def scaled(self, unit: float) -> Tree:
+        """The same tree for labels `unit` times as large; a power of two, so that nothing is rounded."""
+        return Tree(tuple(replace(n, value=n.value * unit, gain=n.gain * unit**2) for n in self.nodes))
 
     @property
     def theirs(self) -> list[int]:

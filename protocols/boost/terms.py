@@ -63,7 +63,8 @@ class Learning:
     """The brand's own choices; the provider is not told.
 
     objective     "logistic" (y is 0 or 1) or "squared"
-    learning_rate, l2, minimum_gain   as in gradient boosting at large (XGBoost's eta, lambda, gamma)
+    learning_rate, l2, minimum_gain   as in gradient boosting at large (XGBoost's eta, lambda, gamma); gains
+                  of the squared objective in units of the labels' deviation, to a power of two
     minimum_rows  a node with fewer of the brand's training rows is not split; half of it is the least of a
     leaf
     row_share, column_share   sampled anew for every tree; at least one column of each side is kept

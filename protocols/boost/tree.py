@@ -1,9 +1,9 @@
 """The brand's part that is ordinary boosting: gradients, the best split of a node, leaf values.
 
 As in XGBoost (Chen and Guestrin 2016): a node with sums G, H has the value w = −G / (H + λ) and its loss is
-G w + (H + λ) w² / 2; a split's gain is what it takes off the loss. Categorical columns are split along the
-order
-of G / H of their bins (Fisher 1958), both ways for missing values of ordered ones.
+G w + (H + λ) w² / 2; a split's gain is what it takes off the loss. Missing values of ordered columns go to
+either side. Categorical columns are split along the order of G / (H + `SMOOTH`) of their bins (Fisher 1958,
+without `SMOOTH`); bins of fewer than `SUPPORT` rows have no place in it and go together to either side.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ Floats = npt.NDArray[np.float64]
 
 #: Least sum of hessians on either side of a split; scikit-learn's HistGradientBoosting has the same.
 LEAST_HESSIAN = 1e-3
+
+#: Of categorical bins: added to H, and rows that a bin needs for a place in the order. scikit-learn's
+#: HistGradientBoosting has the same.
+SMOOTH, SUPPORT = 10.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,16 @@ def loss(margin: Floats, y: Floats, objective: str) -> float:
     return float(np.mean(np.logaddexp(0, margin) - y * margin))
 
 
+def unit(y: Floats, objective: str) -> float:
+    """A power of two near the deviation of a squared objective's labels: what counts as a gain or a rounding
+    error must not depend on whether money is in cents or in millions. 1 for logistic."""
+    largest = float(np.abs(y).max())
+    if objective != "squared" or not largest:
+        return 1.0
+    deviation = float(np.std(y / largest)) * largest
+    return 2.0 ** round(math.log2(deviation)) if deviation > 0 else 1.0
+
+
 def start(y: Floats, objective: str) -> float:
     """The margin before the first tree: the mean, for logistic its log-odds."""
     mean = float(y.mean())
@@ -89,47 +103,67 @@ def _loss_of(gradient: Any, hessian: Any, weight: Any, l2: float) -> Any:
 
 
 def best(sums: Floats, columns: Columns, node: Node, learning: Learning) -> Split | None:
-    """The best split of a node by sums float64[F, B, 2] of its columns' bins; None without an allowed one."""
+    """The best split of a node by sums float64[F, B, 2 or 3] of its columns' bins: G, H and, where they are
+    known, rows. None without an allowed one.
+    """
     if not sums.size:
         return None
-    g, h = sums[..., 0], np.maximum(sums[..., 1], 0.0)
-    ratio = np.where(h > 0, g / np.maximum(h, 1e-12), np.inf)  # empty bins last: an unseen level goes right
-    plain = np.broadcast_to(np.arange(g.shape[1]), g.shape)
-    order = np.where(columns.categorical[:, None], np.argsort(ratio, axis=1, kind="stable"), plain)
-    left_g = np.cumsum(np.take_along_axis(g, order, 1), axis=1)
-    left_h = np.cumsum(np.take_along_axis(h, order, 1), axis=1)
-    ways = [(left_g, left_h)]
-    if (columns.missing & ~columns.categorical).any():
-        # Missing values (bin 0) to the right; only where the column has them, and not alone on the left.
-        apart = (columns.missing & ~columns.categorical)[:, None] & (np.arange(g.shape[1]) > 0)
-        ways.append((np.where(apart, left_g - g[:, :1], np.nan), np.where(apart, left_h - h[:, :1], np.nan)))
+    h = np.maximum(sums[..., 1], 0.0)
+    # Rows that aren't known by the share of the hessian, as LightGBM does.
+    rows = sums[..., 2] if sums.shape[2] == 3 else h * (node.rows / max(node.hessian, 1e-300))
+    values = np.stack((sums[..., 0], h, rows))
+    left = np.cumsum(values, axis=2)
+    # The second way: missing values (bin 0) to the right, where a column has them, and not alone on the left.
+    other, apart = np.full(left.shape, np.nan), np.flatnonzero(columns.missing & ~columns.categorical)
+    other[:, apart, 1:] = left[:, apart, 1:] - values[:, apart, :1]
+    ordered = np.flatnonzero(columns.categorical)
+    order, alone = _order(values[:, ordered], node.rows)
+    if len(ordered):
+        # Bins that are not in the order go to the right, or the second way to the left.
+        part = np.cumsum(np.take_along_axis(values[:, ordered], order[None], 2), axis=2)
+        part[:, np.arange(len(h[0])) >= (~alone).sum(axis=1)[:, None]] = np.nan
+        left[:, ordered] = part
+        other[:, ordered] = part + np.where(alone, values[:, ordered], 0.0).sum(axis=2, keepdims=True)
     found: Split | None = None
-    for way, (gl, hl) in enumerate(ways):
-        gain = _gains(gl, hl, columns.monotone[:, None], node, learning)
+    for way, part in enumerate((left, other) if len(apart) or alone.any() else (left,)):
+        gain = _gains(part, columns.monotone[:, None], node, learning)
         at = int(np.argmax(gain))
-        column, position = divmod(at, g.shape[1])
+        column, position = divmod(at, gain.shape[1])
         value = float(gain.flat[at])
         if value > learning.minimum_gain and (found is None or value > found.gain):
-            left = np.zeros(g.shape[1], dtype=bool)
-            left[order[column, way : position + 1]] = True
+            goes = np.zeros(gain.shape[1], dtype=bool)
             if columns.categorical[column]:
-                left &= h[column] > 0
-            left_sums = float(gl.flat[at]), float(hl.flat[at])
-            found = Split(value, column, left, left_sums, int(columns.monotone[column]))
+                k = int(np.searchsorted(ordered, column))
+                goes[order[k, : position + 1]] = True
+                goes |= alone[k] & (way == 1)
+                goes &= h[column] > 0  # an unseen level goes right
+            else:
+                goes[way : position + 1] = True
+            left_sums = float(part[0, column, position]), float(part[1, column, position])
+            found = Split(value, column, goes, left_sums, int(columns.monotone[column]))
     return found
 
 
-def _gains(gl: Floats, hl: Floats, sign: npt.NDArray[np.int8], node: Node, learning: Learning) -> Floats:
-    """float64[F, B], −inf where the split is not allowed."""
+def _order(values: Floats, rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Of categorical columns' G, H, rows float64[3, C, B]: (their bins in order, the rare ones last; the rare
+    ones), both [C, B]."""
+    alone = values[2] < min(SUPPORT, rows)
+    ratio = np.where(alone, np.inf, values[0] / np.maximum(values[1] + SMOOTH, 1e-12))
+    return np.argsort(ratio, axis=1, kind="stable"), alone
+
+
+def _gains(left: Floats, sign: npt.NDArray[np.int8], node: Node, learning: Learning) -> Floats:
+    """float64[F, B] by G, H and rows of the left side float64[3, F, B]; −inf where a split is not allowed."""
+    gl, hl, rows = left
     gr, hr = node.gradient - gl, node.hessian - hl
     wl = np.clip(_weight(gl, hl, learning.l2), node.low, node.high)
     wr = np.clip(_weight(gr, hr, learning.l2), node.low, node.high)
     whole = _loss_of(node.gradient, node.hessian, node.value(learning.l2), learning.l2)
     gain = whole - _loss_of(gl, hl, wl, learning.l2) - _loss_of(gr, hr, wr, learning.l2)
-    # Rows of a side, estimated by its share of the hessian (as LightGBM does): the sums don't count rows.
-    least = max(LEAST_HESSIAN, node.hessian * (learning.minimum_rows / 2) / max(node.rows, 1))
+    least = learning.minimum_rows / 2 - 1e-6  # estimated rows are not whole
     with np.errstate(invalid="ignore"):
-        allowed = (hl >= least) & (hr >= least) & (sign * (wr - wl) >= 0)
+        allowed = (np.minimum(rows, node.rows - rows) >= least) & (sign * (wr - wl) >= 0)
+        allowed &= np.minimum(hl, hr) >= LEAST_HESSIAN
     return np.where(allowed & np.isfinite(gain), gain, -np.inf)
 
 
@@ -152,7 +186,7 @@ def children(
 
 @compiled
 def _histogram(bins: Any, used: Any, slot: Any, g: Any, h: Any, sums: Any) -> None:
-    """sums[slot[i], u, bins[i, used[u]]] += (g[i], h[i]) of rows in use (h > 0) whose slot is not −1."""
+    """sums[slot[i], u, bins[i, used[u]]] += (g[i], h[i], 1) of rows in use (h > 0) whose slot is not −1."""
     for i in range(bins.shape[0]):
         s = slot[i]
         if s < 0 or h[i] <= 0:
@@ -161,6 +195,7 @@ def _histogram(bins: Any, used: Any, slot: Any, g: Any, h: Any, sums: Any) -> No
             b = bins[i, used[u]]
             sums[s, u, b, 0] += g[i]
             sums[s, u, b, 1] += h[i]
+            sums[s, u, b, 2] += 1.0
 
 
 def histogram(
@@ -171,7 +206,7 @@ def histogram(
     slots: int,
     count: int,
 ) -> Floats:
-    """float64[slots, U, count, 2]: sums of (g, h) by slot, column in use and bin; slot int16[n], −1: none."""
-    sums = np.zeros((slots, len(used), count, 2))
+    """float64[slots, U, count, 3]: sums of (g, h, 1) by slot, column in use, bin; slot int16[n], −1: none."""
+    sums = np.zeros((slots, len(used), count, 3))
     _histogram(bins, used, slot, *values, sums)
     return sums

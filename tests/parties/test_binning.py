@@ -122,3 +122,17 @@ def test_many_levels_are_spread_over_columns_of_bins() -> None:
     assert binning.learn(view, ["text", "number"], EVERYBODY, 8).names == ("text", "number")
     twice = Columns(text=text, **{"text (2)": rng.random(N)})
     assert binning.learn(twice, ["text", "text (2)"], EVERYBODY, 8, spread=3).names == ("text", "text (2)")
+
+
+def test_own_numbers_have_finer_bins_and_no_column_need_be_left() -> None:
+    values = np.concatenate((np.zeros(N - 4), [1.0, 2.0, 2.0, 3.0]))
+    view = Columns(
+        x=values, same=np.ones(N), none=np.full(N, np.nan), city=np.array(["a"] * (N - 3) + ["b"] * 3)
+    )
+    plan = binning.learn(view, ["x", "same", "none", "city"], EVERYBODY, 255, own=True)
+    assert plan.names == ("x",) and len(plan.notes) == 3 and "same value" in plan.notes[0]
+    assert np.bincount(binning.table(plan, view, EVERYBODY).bins[:, 0]).tolist() == [N - 4, 1, 2, 1]
+    nothing = binning.learn(view, ["same", "none"], EVERYBODY, 255, own=True)
+    assert binning.table(nothing, view, EVERYBODY).bins.shape == (N, 0)
+    with pytest.raises(PartyError, match=r"features\.none"):
+        binning.learn(view, ["same", "none"], EVERYBODY, 255)

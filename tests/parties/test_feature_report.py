@@ -94,5 +94,6 @@ def test_a_job_gives_the_counts_of_the_plain_join(tmp_path: Path) -> None:
     }
     rate = pd.Series(y[shared].astype(float)).groupby(city[shared]).mean()
     assert any(b["rate"] == pytest.approx(rate["a"], abs=6e-4) for b in by_name["city"]["bins"])
-    assert set(done.provider.result) == {"rows", "columns", "notes", "asked_at_most", "alignment"}
+    said = {"rows", "columns", "notes", "asked_at_most", "alignment", "disk_bytes"}
+    assert set(done.provider.result) == said
     assert [p.name for p in (tmp_path / "out" / "brand").iterdir()] == ["result.json"]

@@ -46,5 +46,7 @@ def test_memory_is_bounded_and_keys_go_to_the_disk(columns: int) -> None:
 def test_what_a_request_asks_for() -> None:
     request = {"columns": ["a", "b"], "params": {"trees": 3, "bins": 8}, "private": {"columns": ["x"]}}
     assert of_request(request, 100, 7) == Forest(100, 2, 1, 3, 3, 5)
-    assert of_request({"columns": ["a"]}, 100, 7) == Forest(100, 1, 7, 4, 50, 5)
+    assert of_request({"columns": ["a"]}, 100, 7) == Forest(100, 1, 7, 6, 50, 5)
+    assert of_request({"columns": ["a", "b"]}, 500_000, 7) == Forest(500_000, 2, 7, 5, 50, 5)
+    assert of_request({"columns": ["a"]}, 10**7, 7) == Forest(10**7, 1, 7, 4, 50, 5)
     assert of_request({"columns": ["*"]}, 100, 7) is None

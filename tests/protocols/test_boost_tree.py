@@ -28,21 +28,27 @@ def brute(
 ) -> float:
     """The largest gain over the allowed sets of bins, tried one after the other.
 
-    A categorical column's sets are all of them (`every_set`), or those that follow the order of G / H.
-    Fisher: the best of the second is the best of the first, but only without λ and a least weight of a side.
+    A categorical column's sets are all of them (`every_set`), or those that follow the order, with all
+    bins of few rows on one side. Fisher: the best of the second is the best of the first, but only without λ,
+    a least weight of a side, `SMOOTH` and `SUPPORT`.
     """
     best = 0.0
     for f in range(len(sums)):
         g, h = sums[f, :, 0], sums[f, :, 1]
+        rows = sums[f, :, 2] if sums.shape[2] == 3 else h * (node.rows / node.hessian)
         count = len(g)
         if columns.categorical[f]:
             sets = [set(c) for k in range(1, count) for c in itertools.combinations(range(count), k)]
             if not every_set:
-                ratio = [a / b if b > 0 else np.inf for a, b in zip(g, h, strict=True)]
+                few = {j for j in range(count) if rows[j] < tree.SUPPORT}
+                value = [a / (b + tree.SMOOTH) for a, b in zip(g, h, strict=True)]
+                sets = [s for s in sets if few <= s or not few & s]
+                rest = set(range(count)) - few
                 sets = [
                     s
                     for s in sets
-                    if max(ratio[j] for j in s) <= min(ratio[j] for j in set(range(count)) - s)
+                    if max((value[j] for j in s - few), default=-np.inf)
+                    <= min((value[j] for j in rest - s), default=np.inf)
                 ]
         else:
             sets = [set(range(j + 1)) for j in range(count - 1)]
@@ -50,10 +56,9 @@ def brute(
                 sets += [set(range(1, j + 1)) for j in range(1, count)]
         for left in sets:
             index = sorted(left)
-            gl, hl = g[index].sum(), h[index].sum()
-            gr, hr = node.gradient - gl, node.hessian - hl
-            least = max(1e-3, node.hessian * learning.minimum_rows / 2 / node.rows)
-            if hl < least or hr < least:
+            gl, hl, nl = g[index].sum(), h[index].sum(), rows[index].sum()
+            gr, hr, nr = node.gradient - gl, node.hessian - hl, node.rows - nl
+            if min(hl, hr) < 1e-3 or min(nl, nr) < learning.minimum_rows / 2 - 1e-6:
                 continue
             wl, wr = -gl / (hl + learning.l2), -gr / (hr + learning.l2)
             if columns.monotone[f] * (wr - wl) < 0:
@@ -67,31 +72,36 @@ def brute(
     return best
 
 
-@given(st.integers(0, 2**32), st.booleans())
-@example(3_775_430_864, False)  # only a set that leaves the order of G / H is allowed here
+@given(st.integers(0, 2**32), st.booleans(), st.booleans())
+@example(3_775_430_864, False, False)  # only a set that leaves the order of G / H is allowed here
 @settings(max_examples=150, deadline=None)
-def test_the_best_split_is_the_best_of_all(seed: int, free: bool) -> None:
+def test_the_best_split_is_the_best_of_all(seed: int, free: bool, counted: bool) -> None:
     rng = np.random.default_rng(seed)
     f, b = int(rng.integers(1, 4)), int(rng.integers(2, 6))
-    people, g, h = int(rng.integers(20, 120)), np.zeros((f, b)), np.zeros((f, b))
-    gradient, hessian = rng.normal(0, 1, people), rng.uniform(0.01, 0.25, people)
+    people, sums = int(rng.integers(20, 120)), np.zeros((f, b, 3))
+    values = np.stack([rng.normal(0, 1, people), rng.uniform(0.01, 0.25, people), np.ones(people)], axis=1)
     for column in range(f):  # every column spreads the same people over its bins
-        bins = rng.integers(0, rng.integers(1, b + 1), people)
-        np.add.at(g[column], bins, gradient)
-        np.add.at(h[column], bins, hessian)
+        np.add.at(sums[column], rng.integers(0, rng.integers(1, b + 1), people), values)
     categorical = rng.random(f) < 0.4
     columns = tree.Columns(
         categorical,
         ~categorical & (rng.random(f) < 0.5),
         rng.integers(-1, 2, f).astype(np.int8) * ~categorical,
     )
-    node = tree.Node(float(gradient.sum()), float(hessian.sum()), people)
+    node = tree.Node(*values[:, :2].sum(axis=0).tolist(), people)
     learning = boost.Learning(l2=1.0, minimum_rows=20, minimum_gain=0.0)
-    if free:  # looser than the terms allow
-        learning = SimpleNamespace(l2=0.0, minimum_rows=0, minimum_gain=0.0)
-    found = tree.best(np.stack([g, h], axis=-1), columns, node, learning)
-    expected = brute(np.stack([g, h], axis=-1), columns, node, learning, every_set=free)
+    sums = sums if counted else sums[..., :2].copy()
+    with pytest.MonkeyPatch.context() as patch:
+        if free:  # looser than the terms allow, and in the plain order
+            learning = SimpleNamespace(l2=0.0, minimum_rows=0, minimum_gain=0.0)
+            patch.setattr(tree, "SMOOTH", 0.0)
+            patch.setattr(tree, "SUPPORT", 0.0)
+        found = tree.best(sums, columns, node, learning)
+        expected = brute(sums, columns, node, learning, every_set=free)
     assert (found.gain if found else 0.0) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    if found is not None:
+        index = np.flatnonzero(found.left)
+        assert sums[found.column, index, :2].sum(axis=0) == pytest.approx(found.sums, abs=1e-9)
 
 
 def binned(values: np.ndarray, most: int) -> boost.Table:
@@ -204,6 +214,30 @@ def test_no_bin_is_small(values: list[float], most: int, least: int, tails: bool
     assert len(bounds) < most and (len(sizes) == 1 or sizes.min() >= least)
     order = np.argsort(array, kind="stable")
     assert (np.diff(bins[order].astype(int)) >= 0).all()
+
+
+def test_a_frequent_value_takes_no_cut_from_the_others() -> None:
+    values = np.concatenate((np.zeros(8000), np.arange(1, 2001)))
+    sizes = np.bincount(boost.ordered(values, boost.cuts(values, 16, 10), missing=False))
+    assert sizes[0] == 8000 and len(sizes) == 16 and sizes[1:].max() < 160
+    few = np.repeat(np.arange(16.0), np.arange(10, 26))
+    assert boost.cuts(few, 16, 10).tolist() == (np.arange(15) + 0.5).tolist()
+
+
+@pytest.mark.parametrize("pair", [(0.0, 5e-324), (1.0, 1.0 + 2**-52), (-1.7e308, 1.7e308)])
+def test_a_cut_lies_between_its_values(pair: tuple[float, float]) -> None:
+    (bound,) = boost.cuts(np.repeat(pair, 20), 4, 10).tolist()
+    assert pair[0] <= bound < pair[1]
+
+
+def test_the_unit_of_the_label_changes_nothing() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(600, 2))
+    y, held = x.sum(axis=1) + rng.normal(0, 0.1, 600), np.arange(600) % 4 == 0
+    plain, cents = (grown(x[:, :1], x[:, 1:], y * k, held, objective="squared") for k in (1.0, 2.0**-40))
+    assert np.allclose(plain.scores, cents.scores * 2.0**40, rtol=1e-12)
+    assert np.allclose(plain.gains[0], cents.gains[0] * 2.0**80) and plain.gains[0].sum() > 0
+    assert ((plain.scores - y)[held] ** 2).mean() < y.var() / 4
 
 
 def test_bins_of_trees_are_finer_in_the_tails() -> None:
