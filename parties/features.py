@@ -427,7 +427,7 @@ def narrow(plan: Plan, phi: np.ndarray, at_most: int) -> tuple[Plan, np.ndarray]
         # One category wider than all that is allowed: its levels that say most.
         kept = kept or sorted(order)
         lost = [s.name for i, s in enumerate(plan.steps) if i not in set(owner[kept].tolist())]
-        reason = f"dropped, the seeds allow {at_most} columns of Φ without noise"
+        reason = f"dropped, so few seeds (people with a label) allow {at_most} columns without noise"
         notes += [f"{name}: {reason}" for name in lost]
     remaining = sorted(set(owner[kept].tolist()))
     steps = tuple(plan.steps[i] for i in remaining)

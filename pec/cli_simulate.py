@@ -367,6 +367,8 @@ def _show(d: dict[str, Any]) -> Any:
         parts += _leads(d)
     if d["kind"] == "lookalike" and d.get("auc") is not None:
         parts += _ranking(d)
+    if d.get("notes"):
+        parts.append("\n".join(("notes:", *(f"  {note}" for note in d["notes"]))))
     if d["failures"]:
         parts.append("FAILED: " + "; ".join(d["failures"]))
     return Group(*parts)
