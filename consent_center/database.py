@@ -229,6 +229,16 @@ def upsert_many(
     dialects.upsert_many(connection, table, rows, by)
 
 
+def insert_columns(
+    connection: sa.Connection, table: Table, columns: Sequence[dialects.Values], by: Sequence[str] = ()
+) -> None:
+    """`insert_many`, or `upsert_many` by the columns `by`, of columns in the table's order.
+
+    int64[n], uint8[n, k] (blobs of k bytes), a list of blobs, or one blob for all; at least one has a length.
+    """
+    dialects.insert_columns(connection, table, columns, by)
+
+
 def columns(connection: sa.Connection, query: sa.Select[Any]) -> list[npt.NDArray[np.int64]]:
     """The integer columns of a query's answer, without nulls. Goes past SQLAlchemy's rows, for speed."""
     width = len(query.selected_columns)

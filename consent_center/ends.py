@@ -61,17 +61,22 @@ class Ends:
             ending = ends != NEVER
             self._has, self._at = bitmap(subjects[ending]), ends[ending]
             return
-        changed = np.array([*self._recent, *subjects.tolist()], np.int64)
-        values = np.array([*self._recent.values(), *ends.tolist()], np.int64)
+        changed = np.concatenate([np.array(list(self._recent), np.int64), subjects])
+        values = np.concatenate([np.array(list(self._recent.values()), np.int64), ends])
         # The last of a subject counts.
         last = len(changed) - 1 - np.unique(changed[::-1], return_index=True)[1]
         self._merge(changed[last], values[last])
 
     def _merge(self, subjects: Ints, ends: Ints) -> None:
         self._load()
+        ending = ends != NEVER
+        if (np.diff(subjects) > 0).all() and (not self._has or subjects[0] > self._has.max()):
+            # People who came later than all before, as in an import: nothing is sorted anew.
+            self._has = self._has | bitmap(subjects[ending])
+            self._at, self._recent = np.concatenate([self._at, ends[ending]]), {}
+            return
         held = members_of(self._has).astype(np.int64)
         keep = ~np.isin(held, subjects)
-        ending = ends != NEVER
         merged = np.concatenate([held[keep], subjects[ending]])
         order = np.argsort(merged, kind="stable")
         self._at = np.concatenate([self._at[keep], ends[ending]])[order]

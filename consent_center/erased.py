@@ -62,11 +62,16 @@ def check(connection: sa.Connection) -> Finding | None:
     return None
 
 
+def any_erased(connection: sa.Connection) -> bool:
+    """Whether anybody was ever erased."""
+    return _ANY.first(connection) is not None
+
+
 def erased_at(connection: sa.Connection, keys: Keys, pseudonyms: Bytes2) -> Ints:
     """int64[n]: when each identifier's person was last erased (microseconds), or NOT_ERASED."""
     found = np.full(len(pseudonyms), NOT_ERASED, np.int64)
     table = erased_identifiers
-    if not len(pseudonyms) or _ANY.first(connection) is None:
+    if not len(pseudonyms) or not any_erased(connection):
         return found
     tags = blobs(hmac_rows(keys.erased, np.ascontiguousarray(pseudonyms)))
     query = sa.select(table.c.tag, table.c.erased_at).order_by(table.c.erased_at)  # the last one counts

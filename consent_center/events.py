@@ -117,7 +117,7 @@ def write(
     wanted = resolved.ordinals >= 0
     wanted[np.fromiter(batch.bad, np.int64, len(batch.bad))] = False
     at = np.flatnonzero(wanted)
-    if assumed:
+    if assumed and not (np.diff(resolved.ordinals[at]) > 0).all():
         at = np.sort(at[np.unique(resolved.ordinals[at], return_index=True)[1]])
     sequence = _next_sequence(connection)
     if len(at) == 0:
@@ -150,7 +150,7 @@ def _insert(
     assumed: bool,
 ) -> int:
     """Write the batch's rows `at` of known subjects: events, leaves, states. Index of the first leaf."""
-    ids, hashes, contexts = _intern(connection, batch, np.unique(batch.descriptor[at]))
+    ids, hashes, contexts = _intern(connection, batch, np.flatnonzero(np.bincount(batch.descriptor[at])))
     sequences = first + np.arange(len(at), dtype=np.int64)
     descriptor = batch.descriptor[at]
     occurred, expires = batch.occurred_at[at], batch.expires_at[at]
@@ -158,7 +158,7 @@ def _insert(
     commitment = leaf_salts(keys, salts, sequences)
     private = _private(batch, at)
     if private is None:
-        sealed = [b""] * len(at)
+        sealed: list[bytes] | bytes = b""
         sealed_hashes = np.broadcast_to(np.frombuffer(_EMPTY, np.uint8), (len(at), 32))
     else:
         sealed = _seal(keys, salts, sequences, private)
@@ -167,8 +167,7 @@ def _insert(
     leaf = log.append_hashes(connection, log.event_leaves(commitment, body))
     leaves = leaf + np.arange(len(at), dtype=np.int64)
     numbers = (sequences, ordinals, ids[descriptor], leaves, occurred, recorded, expires)
-    rows = zip(*(column.tolist() for column in numbers), blobs(commitment), sealed, strict=True)
-    db.insert_many(connection, db.events, rows)
+    db.insert_columns(connection, db.events, (*numbers, commitment, sealed))
     queue.note_events(connection, keys, batch.descriptors, descriptor, ordinals, salts, occurred, first, now)
     ranks = np.array([RANK.get(d.get("action", ""), 0) for d in batch.descriptors], np.int64)[descriptor]
     if contexts[descriptor[0]] != ERASURE_CONTEXT:
@@ -233,7 +232,7 @@ def fold(
     A maximum does not depend on the order of arrival: a late upload of an old grant can't undo a withdrawal.
     """
     if (np.diff(contexts) == 0).all() and (np.diff(ordinals) > 0).all():
-        win = np.arange(len(ordinals))  # each subject once, and in the order of the table
+        win: Ints | slice = slice(None)  # each subject once, and in the order of the table
     else:
         order = np.lexsort((sequences, ranks, occurred, ordinals, contexts))
         # The last of each run is its maximum.
@@ -248,8 +247,8 @@ def fold(
         expires,
         sequences,
     )
-    rows = zip(*(column[win].tolist() for column in columns), strict=True)
-    db.upsert_many(connection, db.states, rows, ("explicit", "occurred_at", "rank", "sequence"))
+    by = ("explicit", "occurred_at", "rank", "sequence")
+    db.insert_columns(connection, db.states, [column[win] for column in columns], by)
 
 
 def _resolve(
@@ -298,6 +297,8 @@ def _refuse_erased(
     assumed: bool,
 ) -> None:
     """An old event must not bring an erased person back; nor may anybody assume that one agrees."""
+    if not erased.any_erased(connection):
+        return
     at, new = np.concatenate(rows), np.concatenate(known) < 0
     gone = erased.erased_at(connection, keys, np.concatenate(found)[new])
     if assumed:

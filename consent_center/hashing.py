@@ -143,11 +143,23 @@ def _ends(rows: Bytes2) -> Ints:
 def hmac_keyed(keys: Bytes2, messages: Bytes2) -> Bytes2:
     """HMAC-SHA-256(keys[i], messages[i]), keys uint8[n, k <= 64], messages uint8[n, m] -> uint8[n, 32]."""
     keys, messages = np.ascontiguousarray(keys), np.ascontiguousarray(messages)
+    if (given := _given(len(keys))) is not None:
+        inner, outer = (_padded(keys, pad) for pad in (0x36, 0x5C))  # RFC 2104, the key within a block
+        rows = np.hstack([inner, messages])
+        rows = np.hstack([outer, given.digests(b"", rows.reshape(-1), _ends(rows))])
+        return given.digests(b"", rows.reshape(-1), _ends(rows))
     if (kernels := _kernels(len(keys))) is None:
         return as_rows([hmac.digest(k, m, "sha256") for k, m in zip(blobs(keys), messages, strict=True)])
     out = np.empty((len(keys), 32), np.uint8)
     _split(kernels.hmac_keyed, len(keys), keys, messages, out)
     return out
+
+
+def _padded(keys: Bytes2, pad: int) -> Bytes2:
+    """uint8[n, 64]: keys filled up with zeros, every byte with `pad` added to it in GF(2)."""
+    block = np.full((len(keys), 64), pad, np.uint8)
+    block[:, : keys.shape[1]] ^= keys
+    return block
 
 
 def _pads(kernels: Any, key: bytes) -> tuple[Any, Any]:

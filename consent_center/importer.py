@@ -28,7 +28,9 @@ from consent_center.errors import ConsentError
 from consent_center.import_files import Batch, Opener, Problem, Source
 from consent_center.model import ACTIONS, GRANTS, KINDS
 
-BATCH = 10_000  # rows in one transaction
+#: Rows in one transaction. Every one touches most pages of the index of identifiers, so few are quicker; but
+#: other writers wait for some two seconds.
+BATCH = 1 << 17
 KEPT = 1_000  # problems that a report keeps in memory; the error file has all
 
 #: Fields and other spellings of their columns (letter case does not matter).
@@ -182,7 +184,7 @@ def import_source(
             db.execute("SET TimeZone = ?", [timezone])
         except duckdb.Error as error:
             raise ConsentError("request.invalid", f"no time zone {timezone!r}: try Asia/Shanghai") from error
-        for batch in source.batches(batch_rows):
+        for batch in _joined(source.batches(batch_rows), batch_rows):
             problems = list(batch.problems)
             table, rows = _checked(db, batch, newest, texts, several, problems)
             if table.num_rows:
@@ -200,6 +202,35 @@ def import_source(
             if on_progress is not None:
                 on_progress(read)
     return ImportReport(read, recorded, rejected, None, tuple(source.ignored), codes, tuple(kept))
+
+
+def _joined(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
+    """Batches of up to `rows` rows out of smaller ones: what a reader gives at once depends on its buffer."""
+    held: list[Batch] = []
+    try:
+        for batch in batches:
+            if held and sum(len(b.rows) for b in held) + len(batch.rows) > rows:
+                yield _one(held)
+                held = []
+            held.append(batch)
+    except ConsentError:
+        if held:  # what was read before the place that can't be
+            yield _one(held)
+        raise
+    if held:
+        yield _one(held)
+
+
+def _one(batches: list[Batch]) -> Batch:
+    filled = [batch for batch in batches if len(batch.rows)]
+    names = filled[0].columns if filled else ()
+    columns = {name: pa.concat_arrays([_whole(batch.columns[name]) for batch in filled]) for name in names}
+    numbers = [batch.rows for batch in batches]
+    return Batch(np.concatenate(numbers), columns, [p for batch in batches for p in batch.problems])
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def lines_of_array(body: bytes) -> bytes:

@@ -74,8 +74,9 @@ class Context:
         changed = bitmap(subjects)
         for held in self.members.values():
             held -= changed
-        for descriptor in np.unique(descriptors).tolist():
-            new = bitmap(subjects[descriptors == descriptor])
+        several = _among_few(descriptors)
+        for descriptor in several.tolist():
+            new = bitmap(subjects[descriptors == descriptor]) if len(several) > 1 else changed.copy()
             if descriptor in self.members:
                 self.members[descriptor] |= new
             else:
@@ -225,13 +226,15 @@ class State:
         table = db.events
         query = sa.select(table.c.subject, table.c.descriptor).where(table.c.sequence > self.sequence)
         subjects, descriptors = db.columns(connection, query)
-        context = np.array([self.context_of[id] for id in np.unique(descriptors).tolist()], np.int64)
-        context = context[np.unique(descriptors, return_inverse=True)[1].reshape(-1)]
-        for id in np.unique(context).tolist():
+        of = {id: self.context_of[id] for id in _among_few(descriptors).tolist()}
+        table_of = np.zeros(max(of, default=0) + 1, np.int64)
+        table_of[list(of)] = list(of.values())
+        context = table_of[descriptors]
+        for id in sorted(set(of.values())):
             if id != ERASURE_CONTEXT:
-                found = _states_of(connection, id, np.unique(subjects[context == id]))
-                self._put(id, *found[:3])
-        who = np.unique(subjects)
+                found = _states_of(connection, id, _ascending(subjects[context == id]), occurred=False)
+                self._put(id, *found)
+        who = _ascending(subjects)
         minors = [
             db.columns(connection, query) for query in _among(sa.select(db.minors), db.minors.c.ordinal, who)
         ]
@@ -254,7 +257,7 @@ class State:
         self.minor_subject = merged[order]
         self.minor_until = np.concatenate([self.minor_until[keep], until])[order]
         for id, context in self.contexts.items():
-            member, descriptor, end, occurred = _states_of(connection, id, subjects)
+            member, descriptor, end, occurred = _states_of(connection, id, subjects, occurred=True)
             birthday = day_start(until[np.searchsorted(subjects, member)])
             early = occurred < birthday
             capped = np.where(early & ((end == NEVER) | (end > birthday)), birthday, end)
@@ -311,12 +314,28 @@ def _among(query: sa.Select[Any], column: sa.Column[Any], wanted: Ints) -> list[
     return [query.where(column.in_(part)) for part in db.chunks(wanted.tolist())] or [query.where(sa.false())]
 
 
-def _states_of(connection: sa.Connection, context: int, subjects: Ints) -> list[Ints]:
-    """(subject, descriptor, expires_at, occurred_at) of those subjects' states in a context."""
+def _states_of(connection: sa.Connection, context: int, subjects: Ints, occurred: bool) -> list[Ints]:
+    """(subject, descriptor, expires_at), with `occurred` also occurred_at, of those subjects' states in a
+    context; `subjects` ascend.
+    """
     table = db.states
-    query = sa.select(table.c.subject, table.c.descriptor, table.c.expires_at, table.c.occurred_at)
-    query = query.where(table.c.context == context)
+    columns = (table.c.subject, table.c.descriptor, table.c.expires_at, table.c.occurred_at)
+    query = sa.select(*columns[: 4 if occurred else 3]).where(table.c.context == context)
     parts = [db.columns(connection, one) for one in _among(query, table.c.subject, subjects)]
     found = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    if np.array_equal(found[0], subjects):
+        return found
     keep = np.isin(found[0], subjects)
     return [column[keep] for column in found]
+
+
+def _ascending(values: Ints) -> Ints:
+    """The distinct values in order. Of millions just imported they are that already, and sorting costs more
+    than reading them.
+    """
+    return values if (np.diff(values) > 0).all() else np.unique(values)
+
+
+def _among_few(numbers: Ints) -> Ints:
+    """The distinct ones among small numbers (of descriptors), ascending."""
+    return np.flatnonzero(np.bincount(numbers)) if len(numbers) else _EMPTY

@@ -198,9 +198,13 @@ def resolve(
     nothing = (np.empty((0, 32), np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
     if len(rows) == 0:
         return Resolved(ordinals, conflict, first_new, 0, nothing)
+    one_each = bool((np.diff(rows) > 0).all())
+    order = np.argsort(keys := prefixes(found))
+    if one_each and bool((np.diff(keys[order]) > 0).all()):  # every row is another person
+        return _each_its_own(rows, kinds, found, known, order, ordinals, conflict, first_new)
     first, identity = _distinct(found)
-    if (np.diff(rows) > 0).all():
-        group = identity  # one identifier a row: a person is a pseudonym
+    if one_each:
+        group = identity  # a person is a pseudonym
     else:
         # Takes a while to import, and most batches have one identifier a row.
         from scipy.sparse import coo_array
@@ -234,6 +238,26 @@ def resolve(
     )
 
 
+def _each_its_own(
+    rows: Ints,
+    kinds: Ints,
+    found: Bytes2,
+    known: Ints,
+    order: Ints,
+    ordinals: Ints,
+    conflict: npt.NDArray[np.bool_],
+    first_new: int,
+) -> Resolved:
+    """`resolve` where each row has one identifier that no other has; `order` sorts them. What imports are."""
+    new = known < 0
+    fresh = int(np.count_nonzero(new))
+    subject = known.copy()
+    subject[new] = first_new + np.arange(fresh)
+    ordinals[rows] = subject
+    take = order if fresh == len(order) else order[new[order]]
+    return Resolved(ordinals, conflict, first_new, fresh, (found[take], kinds[take], subject[take]))
+
+
 def _distinct(found: Bytes2) -> tuple[Ints, Ints]:
     """(first int64[d]: where each distinct row stands, in the rows' order as bytes; identity int64[n])."""
     words = np.ascontiguousarray(found).view(">u8").astype(np.uint64)
@@ -259,12 +283,8 @@ def store(connection: sa.Connection, resolved: Resolved, salts: Bytes2, tags: By
     start = int(db.get_meta(connection, "identifiers") or "0") + 1
     db.set_meta(connection, "identifiers", str(start + len(kinds) - 1))
     # They are sorted: neighbours in the b-tree, which is what makes millions of inserts quick.
-    ids = range(start, start + len(kinds))
-    db.insert_many(
-        connection,
-        db.identifiers,
-        zip(ids, blobs(found), kinds.tolist(), subjects.tolist(), blobs(tags), strict=True),
-    )
+    ids = np.arange(start, start + len(kinds), dtype=np.int64)
+    db.insert_columns(connection, db.identifiers, (ids, found, kinds, subjects, tags))
 
 
 def count(connection: sa.Connection) -> int:
@@ -303,10 +323,25 @@ def all_salts(connection: sa.Connection) -> Bytes2:
     return _rows(b"".join(row[0] for row in rows))
 
 
+def _stretch(connection: sa.Connection, low: int, high: int) -> Bytes2:
+    """uint8[n, 32]: the salts of the chunks low … high."""
+    table = db.salts
+    rows = connection.execute(
+        sa.select(table.c.salts).where(table.c.chunk.between(low, high)).order_by(table.c.chunk)
+    )
+    found = [row[0] for row in rows]
+    full = SALT_SIZE * SALTS_A_ROW
+    # One that is missing or too short would give all behind it another person's.
+    if len(found) != high - low + 1 or any(len(blob) != full for blob in found[:-1]):
+        raise ConsentError("ledger.corrupt", f"salts of the chunks {low} to {high} are missing; run fsck")
+    return _rows(b"".join(found))
+
+
 def salts_of(connection: sa.Connection, ordinals: Ints) -> Bytes2:
     """uint8[n, 32]: the salts of those subjects; an erased subject's is zero."""
     if len(ordinals) > _MANY:
-        return all_salts(connection)[ordinals]
+        low, high = int(ordinals.min()) // SALTS_A_ROW, int(ordinals.max()) // SALTS_A_ROW
+        return _stretch(connection, low, high)[ordinals - low * SALTS_A_ROW]
     held = {chunk: _rows(_chunk(connection, chunk)) for chunk in set((ordinals // SALTS_A_ROW).tolist())}
     found = np.empty((len(ordinals), SALT_SIZE), np.uint8)
     for i, ordinal in enumerate(ordinals.tolist()):

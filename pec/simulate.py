@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from consent_center.records.assess import file_assessment
-from pec import audits, leads, oracle, outcome, plan, supervised, tables
+from pec import audits, consents, leads, oracle, outcome, plan, supervised, tables
 from pec.errors import PecError
 from pec.network import LocalNetwork, Party
 from pec.version import __version__
@@ -241,8 +241,7 @@ def assume(party: Party, recipient: str, values: pd.Series, kind: str, purpose: 
         plan.register_purposes(center, [CATEGORY])
         text = pa.array(values.dropna().astype("string"), pa.string())
         file_assessment(center, purpose, recipient, ASSESSMENT, "pec simulate")
-        done = center.assume(text, kind, purpose, recipient, [CATEGORY], reason, "pec simulate")
-    return int(done.count)
+        return consents.assume(center, text, kind, purpose, recipient, CATEGORY, reason, "pec simulate")
 
 
 def _request(ready: Prepared) -> dict[str, Any]:

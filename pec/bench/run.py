@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from consent_center.center import Center
 from consent_center.records.assess import file_assessment
-from consent_center.state_file import KEEP_AFTER
-from pec import outcome, plan, supervised, usage
+from pec import consents, outcome, plan, supervised, usage
 from pec.bench import data
 from pec.errors import PecError
 from pec.network import LocalNetwork
@@ -147,10 +144,9 @@ def measure(
     with LocalNetwork(root / "nodes", [BRAND, PROVIDER]) as network:
         sides = ((BRAND, PROVIDER, bench.files.brand), (PROVIDER, BRAND, bench.files.provider))
         for name, recipient, path in sides:
-            note(f"consent of the {name}'s people", 0, 1)
             columns = {c: CATEGORY for c in pq.read_schema(path).names if c != "phone"}
             network[name].home.add_dataset(Dataset("data", str(path), "phone", "phone", columns))
-            consent(network, name, recipient, path, bench.kind)
+            consent(network, name, recipient, path, bench.kind, note)
         network.agree(
             plan.terms(
                 id=AGREEMENT,
@@ -200,17 +196,20 @@ def measure(
     return out, seen, keep
 
 
-def consent(network: LocalNetwork, name: str, recipient: str, path: Path, purpose: str) -> None:
+def consent(
+    network: LocalNetwork, name: str, recipient: str, path: Path, purpose: str, note: Show | None = None
+) -> None:
     """Assume consent of everybody, in blocks, as `pec simulate` does."""
-    ids = pq.read_table(path, columns=["phone"])["phone"].combine_chunks()
+
+    def show(done: float, total: float) -> None:
+        if note is not None:
+            note(f"consent of the {name}'s people", done, total)
+
+    ids = pq.read_table(path, columns=["phone"])["phone"]
     with network[name].home.center() as center:
         plan.register_purposes(center, [CATEGORY])
         file_assessment(center, purpose, recipient, "none: a measurement on made-up rows", "pec bench")
-        for start in range(0, len(ids), data.BLOCK):
-            block = pa.array(ids[start : start + data.BLOCK])
-            center.assume(block, "phone", purpose, recipient, [CATEGORY], REASON, "pec bench")
-        if isinstance(center, Center):
-            center.keep_state(KEEP_AFTER)  # as an import does
+        consents.assume(center, ids, "phone", purpose, recipient, CATEGORY, REASON, "pec bench", show)
 
 
 def _progress(show: Show) -> Callable[[dict[str, Any]], None]:
