@@ -30,6 +30,7 @@ Bytes2 = npt.NDArray[np.uint8]
 
 SALT_SIZE = 32
 CHUNK = 1 << 15  # tokens in a row of the database: 1 MiB
+_AT_ONCE = 1 << 20  # tokens that are made at a time
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,18 @@ class Stored:
 
 def tokens_of(salt: bytes, hashed: Bytes2) -> Bytes2:
     """Sorted, distinct tokens uint8[k, 32] of pseudonyms uint8[n, 32]."""
-    tokens = hmac_rows(salt, hashed)
+    tokens = np.empty((len(hashed), 32), np.uint8)
+    for start in range(0, len(hashed), _AT_ONCE):
+        tokens[start : start + _AT_ONCE] = hmac_rows(salt, hashed[start : start + _AT_ONCE])
     words = tokens.view(">u8")
     # Sorting by one big-endian word is many times faster than comparing 32-byte strings one by one.
     first = words[:, 0].astype(np.uint64)
     order = np.argsort(first)
     first = first[order]
-    if (first[1:] == first[:-1]).any():  # a token that is there twice, or one in 2^64 / n^2 times
-        order = np.lexsort([words[:, k].astype(np.uint64) for k in (3, 2, 1, 0)])
-    tokens = tokens[order]
-    same = (tokens[1:] == tokens[:-1]).all(axis=1)
-    distinct: Bytes2 = tokens[np.append(True, ~same)] if same.any() else tokens
+    if not (first[1:] == first[:-1]).any():  # a token that is there twice, or one in 2^64 / n^2 times
+        return tokens[order]
+    tokens = tokens[np.lexsort([words[:, k].astype(np.uint64) for k in (3, 2, 1, 0)])]
+    distinct: Bytes2 = tokens[np.append(True, (tokens[1:] != tokens[:-1]).any(axis=1))]
     return distinct
 
 
@@ -120,7 +122,7 @@ def store(
         )
     )
     pieces = range(0, len(tokens), CHUNK)
-    rows = [(document["id"], i, tokens[start : start + CHUNK].tobytes()) for i, start in enumerate(pieces)]
+    rows = ((document["id"], i, tokens[start : start + CHUNK].tobytes()) for i, start in enumerate(pieces))
     db.insert_many(connection, db.snapshot_tokens, rows)
     leaf = {"document": document, "signature": signature.hex(), "members": members_hash(salt, members)}
     return log.append_entries(connection, [("snapshot", leaf)])[0]

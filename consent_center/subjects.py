@@ -2,13 +2,13 @@
 
     pseudonym = HMAC-SHA-256(pseudonym key, kind ‖ 0x00 ‖ normal form)
 
-The index is the sorted first 8 bytes (uint64) with the whole 32 bytes beside them: a hit on the prefix is
-confirmed on all bytes, so two pseudonyms with one prefix can't be mixed up.
+The index is the sorted first 8 bytes (uint64) with the places of the whole 32 bytes, which stay in the order
+in which they came: a hit on the prefix is confirmed on all bytes, so two pseudonyms with one prefix can't be
+mixed up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -28,8 +28,8 @@ Ints = npt.NDArray[np.int64]
 #: Up to so many identifiers are looked up by SQL; more are worth loading the index.
 SQL_LOOKUP = 256
 
-#: Ids that are read at a time.
-_STRETCH = 1 << 16
+#: Ids that are read at a time, and identifiers that are looked up in the index at a time.
+_STRETCH, _AT_ONCE = 1 << 16, 1 << 20
 
 SALT_SIZE = 32
 TAG_SIZE = 16
@@ -67,6 +67,7 @@ class SubjectIndex:
     """Sorted pseudonyms of the whole center and their subjects' ordinals."""
 
     prefix: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    place: Ints = field(default_factory=lambda: np.empty(0, np.int64))  # of each prefix among the next two
     whole: Bytes2 = field(default_factory=lambda: np.empty((0, 32), np.uint8))
     ordinal: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     last_id: int = 0
@@ -75,14 +76,11 @@ class SubjectIndex:
 
     def catch_up(self, connection: sa.Connection) -> None:
         """Add the identifiers that were stored since the last call."""
-        found = list(_stored(connection, self.last_id))
-        if not found:
-            return
-        last = found[-1][0]
-        rows, ordinals = (np.concatenate([part[k] for part in found]) for k in (1, 2))
-        del found  # of millions, hundreds of megabytes
-        self.add(rows, ordinals)
-        self.last_id = last
+        found = _stored(connection, self.last_id)
+        if found is not None:
+            last, rows, ordinals = found
+            self.add(rows, ordinals)
+            self.last_id = last
 
     def add(self, rows: Bytes2, ordinals: Ints) -> None:
         recent = SubjectIndex() if self.recent is None else self.recent
@@ -95,27 +93,37 @@ class SubjectIndex:
             rows = np.concatenate([recent.whole, rows])
             ordinals = np.concatenate([recent.ordinal, ordinals])
         keys = prefixes(rows)
-        order = np.argsort(keys, kind="stable")
-        keys, rows, ordinals = keys[order], rows[order], ordinals[order]
+        place = np.argsort(keys)
+        keys = keys[place]
         if len(self.prefix):
+            place += len(self.prefix)
             at = np.searchsorted(self.prefix, keys)
-            keys = np.insert(self.prefix, at, keys)
-            rows = np.insert(self.whole, at, rows, axis=0)
-            ordinals = np.insert(self.ordinal, at, ordinals)
-        self.prefix, self.whole, self.ordinal = keys, rows, ordinals
+            keys, place = np.insert(self.prefix, at, keys), np.insert(self.place, at, place)
+            rows, ordinals = np.concatenate([self.whole, rows]), np.concatenate([self.ordinal, ordinals])
+        self.prefix, self.place, self.whole, self.ordinal = keys, place, rows, ordinals
 
     def remove(self, subjects: Ints) -> None:
         """Forget the identifiers of erased subjects."""
         if self.recent is not None:
             self.recent.remove(subjects)
-        keep = ~np.isin(self.ordinal, subjects)
-        self.prefix, self.whole, self.ordinal = self.prefix[keep], self.whole[keep], self.ordinal[keep]
+        stays = ~np.isin(self.ordinal, subjects)
+        keep = stays[self.place]
+        number = np.cumsum(stays) - 1  # of the rows that stay
+        self.prefix, self.place = self.prefix[keep], number[self.place[keep]]
+        self.whole, self.ordinal = self.whole[stays], self.ordinal[stays]
 
     def lookup(self, rows: Bytes2) -> Ints:
         """Ordinals int64[n] of pseudonyms uint8[n, 32]; -1 where unknown."""
         found = np.full(len(rows), -1, np.int64)
-        if len(rows) == 0:
-            return found
+        for start in range(0, len(rows), _AT_ONCE):
+            self._look(rows[start : start + _AT_ONCE], found[start : start + _AT_ONCE])
+        if self.recent is not None:
+            missing = np.flatnonzero(found < 0)
+            found[missing] = self.recent.lookup(rows[missing])
+        return found
+
+    def _look(self, rows: Bytes2, found: Ints) -> None:
+        """`lookup` of a bounded number of rows, into `found`."""
         keys = prefixes(rows)
         # In the index's order: neighbours are found side by side, instead of each far from the one before.
         left = np.argsort(keys)
@@ -125,29 +133,40 @@ class SubjectIndex:
             left, at = left[inside], at[inside]
             same = self.prefix[at] == keys[left]
             left, at = left[same], at[same]
-            whole = (self.whole[at] == rows[left]).all(axis=1)
-            found[left[whole]] = self.ordinal[at[whole]]
+            place = self.place[at]
+            whole = _equal(self.whole[place], rows[left])
+            found[left[whole]] = self.ordinal[place[whole]]
             left, at = left[~whole], at[~whole] + 1
-        if self.recent is not None:
-            missing = np.flatnonzero(found < 0)
-            found[missing] = self.recent.lookup(rows[missing])
-        return found
 
 
-def _stored(connection: sa.Connection, after: int) -> Iterator[tuple[int, Bytes2, Ints]]:
-    """(id of the last, pseudonyms uint8[k, 32], ordinals int64[k]) of the identifiers above an id.
+def _equal(some: Bytes2, others: Bytes2) -> npt.NDArray[np.bool_]:
+    """bool[n]: which rows of uint8[n, 32] are the same; four words a row instead of 32 bytes."""
+    same: npt.NDArray[np.bool_] = (some.view(np.uint64) == others.view(np.uint64)).all(axis=1)
+    return same
+
+
+def _stored(connection: sa.Connection, after: int) -> tuple[int, Bytes2, Ints] | None:
+    """(id of the last, pseudonyms uint8[k, 32], ordinals int64[k]) of the identifiers above an id, if any.
 
     The database joins a stretch of rows into one text, which costs half of fetching them one by one.
     """
     table = db.identifiers
     newest = int(connection.execute(sa.select(sa.func.max(table.c.id))).scalar() or 0)
+    if newest <= after:
+        return None
     query = sa.select(db.joined(connection, table.c.pseudonym, table.c.subject))
+    # Ids of erased people are missing: what is left over at the end is never touched, and takes no memory.
+    rows, ordinals = np.empty((newest - after, 32), np.uint8), np.empty(newest - after, np.int64)
+    count = 0
     for start in range(after, newest, _STRETCH):
         last = min(newest, start + _STRETCH)
         text = connection.execute(query.where(table.c.id > start, table.c.id <= last)).scalar()
         if text:
-            rows = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 40)
-            yield last, rows[:, :32], rows[:, 32:].copy().view(">i8").reshape(-1).astype(np.int64)
+            part = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 40)
+            rows[count : count + len(part)] = part[:, :32]
+            ordinals[count : count + len(part)] = part[:, 32:].copy().view(">i8").reshape(-1)
+            count += len(part)
+    return newest, rows[:count], ordinals[:count]
 
 
 def sql_lookup(connection: sa.Connection, rows: Bytes2) -> Ints:

@@ -155,7 +155,7 @@ def missing(identifiers: Sequence[Identifier]) -> tuple[Mask, dict[str, int]]:
 def by_value(identifier: Identifier) -> People:
     """People by one identifier: the rows of a value are one person."""
     rows, again = identifier.rows, identifier.again
-    first = rows[~again]
+    first = rows[~again] if again.any() else rows
     _, out = missing([identifier])
     out[DUPLICATE] = len(rows) - len(first)
     people = np.arange(len(first), dtype=np.int64)
@@ -262,22 +262,19 @@ def items_of(
     """
     person, which, row = links
     keep = place[person] >= 0
+    if len(identifiers) == 1:  # one item a person, and hashed in that order: no second copy of them
+        lines = np.empty(int(np.count_nonzero(keep)), dtype=np.int64)
+        lines[place[person[keep]]] = row[keep]
+        items = digests(identifiers[0].of(lines), identifiers[0].kind)
+        return items, np.arange(len(lines), dtype=np.int64), np.zeros(len(lines), dtype=np.uint8)
     person, which, row = place[person[keep]], which[keep], row[keep]
     items = np.zeros((len(row), 32), dtype=np.uint8)
     for k, identifier in enumerate(identifiers):
         at = np.flatnonzero(which == k)
-        found = digests(identifier.of(row[at]), identifier.kind)
-        if len(at) == len(items):
-            items = found
-        else:
-            items[at] = found
-    if len(identifiers) == 1:  # one item a person: no sorting
-        order = np.empty(len(person), dtype=np.int64)
-        order[person] = np.arange(len(person))
-    else:
-        order = np.lexsort((which, person))
+        items[at] = digests(identifier.of(row[at]), identifier.kind)
+    order = np.lexsort((which, person))
     items, person, which = taken(items, order), person[order], which[order]
-    if len(identifiers) > 1 and len(items):
+    if len(items):
         # Several rows of one person, or two columns of one kind, may repeat an identifier.
         _, once = np.unique(items.view("V32").reshape(-1), return_index=True)
         once.sort()

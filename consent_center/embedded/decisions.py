@@ -162,7 +162,10 @@ class Deciding(Base):
             raise ConsentError("center.unreachable", "the registry was not read")
         salt = secrets.token_bytes(snapshot.SALT_SIZE)
         chosen = decisions.codes[found.rows] == 0
-        tokens = snapshot.tokens_of(salt, found.hashed[chosen])
+        hashed = found.hashed if chosen.all() else found.hashed[chosen]
+        del found, chosen  # of millions, hundreds of megabytes
+        tokens = snapshot.tokens_of(salt, hashed)
+        del hashed
         purpose = known.current.get(request.purpose)
         day = batches.moment(as_of)[:10]
         assessed = known.assessment(request.purpose, request.recipient, day)

@@ -187,3 +187,32 @@ def test_an_import_joins_what_a_reader_gives_up_to_a_transaction() -> None:
     assert [batch.columns["phone"].to_pylist() for batch in got] == [
         [str(row) for row in batch.rows.tolist()] for batch in got
     ]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "few", "remove"]), st.integers(0, 40)), max_size=8),
+    st.booleans(),
+)
+def test_the_index_is_a_dictionary(steps: list[tuple[str, int]], alike: bool) -> None:
+    """`alike`: all pseudonyms begin alike, so that only the whole tells one from the other."""
+    rng = np.random.default_rng(len(steps))
+    index, model, number = subjects.SubjectIndex(), dict[bytes, int](), 0
+    for what, size in steps:
+        if what == "remove":
+            gone = np.array([subject for subject in model.values() if subject % 41 == size], np.int64)
+            index.remove(gone)
+            model = {key: subject for key, subject in model.items() if subject not in set(gone.tolist())}
+            continue
+        count = size * 4 if what == "add" else min(size, 3)
+        rows = rng.integers(0, 256, (count, 32), dtype=np.uint8)
+        rows[:, :8] *= not alike
+        index.add(rows, np.arange(number, number + count))
+        model |= {bytes(row): number + i for i, row in enumerate(rows)}
+        number += count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subjects, "_AT_ONCE", 17)
+        strange = rng.integers(0, 256, (20, 32), dtype=np.uint8)
+        asked = np.concatenate([np.array([list(key) for key in model], np.uint8).reshape(-1, 32), strange])
+        rng.shuffle(asked)
+        assert index.lookup(asked).tolist() == [model.get(bytes(row), -1) for row in asked]
