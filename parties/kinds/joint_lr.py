@@ -155,11 +155,15 @@ def fit_brand(ctx: StageContext) -> None:
             f"{len(train)} labelled people for the fit, the agreement asks for {ctx.agreement.minimum_seeds}",
             "use a larger file, or another provider",
         )
-    # From what the provider may know: the exact number would undo the padding of the rows of the fit.
+    # That there are ten rows a column, so that nothing has to go, may show: else there would be no fit.
+    room = max(1, len(train) // ROWS_PER_COLUMN - 1)
+    # Where something has to go, the exact number would undo the padding of the rows of the fit; fits of
+    # fewer than all that are padded alike would keep hardly any column, so they tell a power of two.
     least = max(ctx.agreement.minimum_seeds, ROWS_PER_COLUMN, joint.least(len(train)))
-    at_most = max(1, least // ROWS_PER_COLUMN - 1)
-    plan, phi = _own_features(ctx, people, train, at_most)
-    ctx.channel.send_json({"columns_at_most": at_most})
+    at_most = max(least // ROWS_PER_COLUMN - 1, 1 << room.bit_length() - 1)
+    plan, phi = _own_features(ctx, people, train, room, at_most)
+    theirs = _number(ctx.channel.receive_json(), "columns")
+    ctx.channel.send_json({"columns_at_most": at_most if theirs is None or theirs > room else None})
     # Rows are numbered anew without the withdrawn: both sides know who that is from the bitmap.
     number = np.cumsum(provider_alive) - 1
     machine = joint.Brand(
@@ -200,9 +204,12 @@ def fit_brand(ctx: StageContext) -> None:
 
 
 def _own_features(
-    ctx: StageContext, people: np.ndarray, train: np.ndarray, at_most: int
+    ctx: StageContext, people: np.ndarray, train: np.ndarray, room: int, at_most: int
 ) -> tuple[features.Plan | None, np.ndarray]:
-    """The brand's columns as float32[n, d], learned from the rows of the fit; no columns are no error."""
+    """The brand's columns as float32[n, d], learned from the rows of the fit; no columns are no error.
+
+    Of more than `room` columns `at_most` are kept.
+    """
     asked = ctx.private.get("columns")
     names = [n for n in ctx.view.allowed if n != ctx.private["label"] and (asked is None or n in asked)]
     none = np.zeros((len(people), 0), dtype=np.float32, order="F")
@@ -216,7 +223,7 @@ def _own_features(
         ctx.result["notes_own"] = error.detail
         return None, none
     phi = features.matrix(plan, ctx.view, people)
-    return features.narrow(plan, phi, at_most)
+    return (plan, phi) if phi.shape[1] <= room else features.narrow(plan, phi, at_most)
 
 
 def label_values(column: Column, family: str) -> np.ndarray:
@@ -272,10 +279,12 @@ def _hold_out(ctx: StageContext, people: np.ndarray, labels: np.ndarray) -> np.n
 def fit_provider(ctx: StageContext) -> None:
     rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
     terms = terms_of(ctx.spec, ctx.agreement)
-    at_most = _columns_at_most(ctx.channel.receive_json())
     ctx.channel.progress(0, 2, "features")
     plan, phi = features.build(ctx.view, common.spec_columns(ctx), rows)
-    plan, phi = features.narrow(plan, phi, at_most)
+    ctx.channel.send_json({"columns": phi.shape[1]})
+    at_most = _number(ctx.channel.receive_json(), "columns_at_most")
+    if at_most is not None:
+        plan, phi = features.narrow(plan, phi, at_most)
     ctx.channel.progress(2, 2, "features")
     machine = joint.Provider(phi, plan.names, ctx.channel.session("fit"), terms, os.urandom)
     fit = ctx.channel.run(machine, "fit")
@@ -298,11 +307,12 @@ def fit_provider(ctx: StageContext) -> None:
     )
 
 
-def _columns_at_most(message: dict[str, Any]) -> int:
-    value = message.get("columns_at_most")
-    if set(message) != {"columns_at_most"} or not common.is_whole(1, common.MAX_ROWS)(value):
-        raise NodeError("kind.message", "the brand's number of columns is malformed", share=True)
-    return int(value or 0)
+def _number(message: dict[str, Any], name: str) -> int | None:
+    """A number of columns in a message of this name alone; None where it is null."""
+    value = message.get(name)
+    if set(message) != {name} or not (value is None or common.is_whole(1, common.MAX_ROWS)(value)):
+        raise NodeError("kind.message", "the other side's number of columns is malformed", share=True)
+    return None if value is None else int(value)
 
 
 # -- score ---------------------------------------------------------------------------------------------------
@@ -454,7 +464,7 @@ JOINT_LR = JobKind(
             "which of its people the provider has among its eligible people",
             "the weights of its own columns, and the gradient of each step with respect to them",
             "the score of its own people; as it knows its own part, also the provider's part of these scores",
-            "how many columns and eligible people the provider has, the spread of its part of the scores, "
+            "how many columns and eligible people the provider has, the spreads of its part of the scores, "
             "and inner products of its steps",
             "with standard errors: the covariance of its own weights, and so how well the provider's columns "
             "together explain each of its own",
@@ -463,8 +473,9 @@ JOINT_LR = JobKind(
             "the weights of its own columns, and the gradient of each step with respect to them: exact sums "
             "over the people of the fit",
             "for each of its columns a sum that says how much it varies among the people of the fit",
-            "how many people are asked about and how many are in the fit, padded; how many columns the brand "
-            "has; location and spread of the brand's part of the scores, in coarse steps",
+            "how many people are asked about and how many are in the fit, padded, and whether these are ten "
+            "for each column (if not, up to 256 within a factor of two); how many columns the brand has; "
+            "location and spreads of the brand's part of the scores, in coarse steps",
             "with standard errors: the covariance of its own weights, and sums of products of its columns "
             "over the people of the fit, weighted by the curvature of their scores",
             "no list of who was in the fit, no labels; but where a level is that of one person of the fit, "
@@ -480,7 +491,8 @@ JOINT_LR = JobKind(
         "provider.zh": (
             "己方各列的权重，以及每一步对这些权重的梯度：对参与拟合人群的精确求和",
             "己方每一列在参与拟合人群中变化程度的一个总和",
-            "被询问人数和参与拟合人数（填充后）、品牌方列数、品牌方得分部分的位置与离散程度（粗粒度）",
+            "被询问人数和参与拟合人数（填充后）、后者是否足够每列十人（若不足且少于 256 人，"
+            "则其两倍以内的范围）、品牌方列数、品牌方得分部分的位置与离散程度（粗粒度）",
             "若计算标准误：己方权重的协方差，以及己方各列乘积对参与拟合人群的加权求和",
             "没有参与者名单和标签；但若某取值在参与拟合的人中只有一人，精确求和会显示有这样一人及其标签；若计算标准误，还会显示是谁",
         ),

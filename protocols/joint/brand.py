@@ -20,7 +20,7 @@ from protocols.joint import kernels, local, messages
 from protocols.joint.exchange import Held, Rng, WaitScale, hold
 from protocols.joint.kernels import F32, F64
 from protocols.joint.messages import CURVATURE, END, GRADIENT, TO_BRAND, TO_PROVIDER
-from protocols.joint.metric import Metric, second_moments
+from protocols.joint.metric import Metric, floored, renewed, second_moments
 from protocols.joint.mixing import History, Mix, Mixer
 from protocols.joint.terms import (
     LEVEL_EVENTS_PER_COLUMN,
@@ -32,6 +32,7 @@ from protocols.joint.terms import (
     levels,
     padded,
     query_session,
+    renews,
     scales,
     terms_digest,
 )
@@ -140,7 +141,7 @@ class _Run:
         self.penalty = penalty
         at = local.start(self.columns, self.labels, terms.family, penalty, at)
         found = means.mean(terms.family)(kernels.scores(self.columns, at, n))
-        self.curvature = local.floored(local.slope(found, terms.family))
+        self.curvature = floored(local.slope(found, terms.family))
         self.metric = Metric(n * second_moments(self.columns, self.curvature), penalty)
         self.largest = kernels.largest_of(self.columns)
         self.history, self.mixer = History(at), Mixer()
@@ -151,6 +152,7 @@ class _Run:
         #: Gradients are taken over the first rows of the provider's, more of them level after level.
         self.levels: tuple[int, ...] = (held.total,)
         self.level, self.taken_here, self.again = 0, 0, False
+        self.found: means.Expansion | None = None
         self.here = held
 
     def opening(self) -> Step[BrandResult]:
@@ -168,10 +170,10 @@ class _Run:
         wider = max(columns, len(self.columns))
         # No more sums than unknown labels, however many steps are agreed (README 6).
         self.most_steps = max(2, min(self.most_steps, len(self.labels) // wider))
-        self.mixer = Mixer(self.terms.size_for(self.held.total) * self.weights)
+        self.mixer = Mixer(self.terms.size_for(self.held.total) * self.weights, self.terms.exact)
         self.levels = levels(self.held.total, self.padded, wider)
         self.enter(next(k for k in range(len(self.levels)) if self.enough(k)))
-        point = messages.Point(CURVATURE, self.level, b"", 0, 0)  # type: ignore[arg-type]
+        point = messages.Point(CURVATURE, self.level, b"", 0, 0, 0)  # type: ignore[arg-type]
         return hold(
             TO_PROVIDER.encode(point),
             True,
@@ -219,15 +221,15 @@ class _Run:
             self.history.move(mix)
         last = self.level == len(self.levels) - 1
         if mix is not None and last and (self.taken_here >= self.most_steps or self.mixer.converged):
-            end = messages.Point(END, self.level, said, 0, 0)  # type: ignore[arg-type]
+            end = messages.Point(END, self.level, said, 0, 0, 0)  # type: ignore[arg-type]
             return Step((TO_PROVIDER.encode(end),), Done(self.result()))
         self.again = mix is None and self.taken > 0
         scores = kernels.scores(self.columns, self.history.at, len(self.here.rows))
-        if not self.taken:
-            return self.first_gradient(scores)
         middle = means.location_index(means.middle(scores))
-        wide = means.spread_index(scores - means.location(middle))
-        point = messages.Point(GRADIENT, self.level, said, middle, wide)  # type: ignore[arg-type]
+        wide = means.spread_indices(scores - means.location(middle))
+        if not self.taken:
+            return self.first_gradient(scores, middle, wide)
+        point = messages.Point(GRADIENT, self.level, said, middle, *wide)  # type: ignore[arg-type]
         return Step((TO_PROVIDER.encode(point),), WaitSpread(self, scores, middle, wide))
 
     def result(self) -> BrandResult:
@@ -242,10 +244,10 @@ class _Run:
             columns=self.theirs,
         )
 
-    def first_gradient(self, scores: F64) -> Step[BrandResult]:
+    def first_gradient(self, scores: F64, middle: int, wide: tuple[int, int]) -> Step[BrandResult]:
         """The provider's part is still 0: one vector gives its gradient, and the own one needs no query."""
         residual = means.mean(self.terms.family)(scores) - self.labels[: len(scores)]
-        point = messages.Point(GRADIENT, self.level, b"", 0, 0)  # type: ignore[arg-type]
+        point = messages.Point(GRADIENT, self.level, b"", middle, *wide)  # type: ignore[arg-type]
 
         def then(masked: bytes) -> Step[BrandResult]:
             return Step((masked,), WaitProducts(self, kernels.dots(self.columns, residual)))
@@ -261,9 +263,11 @@ class _Run:
             then,
         )
 
-    def gradient(self, scores: F64, middle: int, wide: int, theirs: int) -> Step[BrandResult]:
+    def gradient(
+        self, scores: F64, middle: int, wide: tuple[int, int], theirs: tuple[int, int]
+    ) -> Step[BrandResult]:
         """Hold phi_k (the label taken off the first one), then ask with phi_k times the own columns."""
-        found = means.expansion(self.terms.family, self.rank, middle, wide, theirs)
+        found = self.found = means.expansion(self.terms.family, self.rank, middle, wide, theirs)
         phi = found.of_brand(scores)
         use = query_session(self.session, "provider's gradient", self.taken)
         vectors = phi.copy()
@@ -294,13 +298,16 @@ class _Run:
     def add(self, sums: F64, products: Callable[[int], F64]) -> Step[BrandResult]:
         part = self.held.total / self.here.total
         gradient = part * sums + self.penalty * self.history.at
-        step = self.metric.step(gradient)
         self.taken, self.taken_here = self.taken + 1, self.taken_here + 1
         if self.again:
-            own = self.history.again(gradient, step)
+            self.history.again(gradient)
+        else:
+            own = self.history.add(gradient, self.metric)
+        if self.again or renews(self.terms.family, self.taken):
+            self.renew(sums)
+            own = self.history.renew(self.metric)
             mix = self.mixer.choose_among(own + products(own.size).reshape(own.shape))
         else:
-            own = self.history.add(gradient, step)
             mix = self.mixer.choose(own + products(len(own)))
         if self.level < len(self.levels) - 1:
             # Nearer than the sample is to all rows: the rest is for the next level.
@@ -309,6 +316,21 @@ class _Run:
                 self.enter(self.level + 1)
                 return self.next_point(None)
         return self.next_point(mix)
+
+    def renew(self, sums: F64) -> None:
+        """The metric at the point where the gradient has just been taken."""
+        if self.found is None or self.terms.family == "linear":
+            return
+        factor = float(len(self.labels))
+        if self.terms.family == "poisson":
+            # The intercept's gradient says what the expected counts add up to, and so by what the provider's
+            # part multiplies the own ones.
+            n = len(self.here.rows)
+            own = self.found.slope_of_brand(kernels.scores(self.columns, self.history.at, n))
+            factor *= max(float(sums[-1] + self.labels[:n].sum()), 1e-3 * float(own.sum())) / float(own.sum())
+        self.metric = Metric(
+            factor * renewed(self.columns, self.history.at, self.found.slope_of_brand), self.penalty
+        )
 
 
 class WaitShape:
@@ -337,14 +359,17 @@ class WaitShape:
 
 
 class WaitSpread:
-    def __init__(self, run: _Run, scores: F64, middle: int, wide: int) -> None:
+    def __init__(self, run: _Run, scores: F64, middle: int, wide: tuple[int, int]) -> None:
         self._run, self._scores, self._middle, self._wide = run, scores, middle, wide
 
     def receive(self, message: bytes) -> Step[BrandResult]:
-        index = TO_BRAND.decode(message, messages.Spread).index
-        if index >= means.SPREADS:
-            raise PeerError("protocol.malformed", f"spread {index}, {means.SPREADS - 1} is the largest")
-        return self._run.gradient(self._scores, self._middle, self._wide, index)
+        said = TO_BRAND.decode(message, messages.Spread)
+        if max(said.below, said.above) >= means.SPREADS:
+            raise PeerError(
+                "protocol.malformed",
+                f"spreads {said.below}, {said.above}; {means.SPREADS - 1} is the largest",
+            )
+        return self._run.gradient(self._scores, self._middle, self._wide, (said.below, said.above))
 
 
 class WaitProducts:

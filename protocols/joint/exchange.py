@@ -81,7 +81,7 @@ def hold(
     """Encrypt `vectors` float64[v, n]; `then` gets the last message of the query, to be sent first."""
     exponent = _exponent(vectors)
     step = math.ldexp(1.0, exponent) / scales.value
-    whole = np.clip(np.rint(vectors / step), -scales.value, scales.value).astype(np.int64)
+    whole = np.clip(kernels.rounded(vectors / step), -scales.value, scales.value).astype(np.int64)
 
     def values(start: int, stop: int) -> I64:
         block = np.zeros(stop - start, np.int64)
@@ -157,5 +157,5 @@ class WaitScale(Generic[R]):
                 )
             else:
                 factor = self._factors[vector]
-                kernels.weighted(self._columns, factor, inverse, self._scales.query, first, part, out)
+                kernels.weighted(self._columns, factor, inverse, self._scales.query, first, vector, part, out)
         return out

@@ -18,6 +18,11 @@ I64 = npt.NDArray[np.int64]
 #: Rows a block of `scores`.
 BLOCK = 4096
 
+#: Steps, in 2^-32, of the numbers that decide on rounding up or down: from row to row the golden section,
+#: which fills [0, 1) evenly, and from one column or vector to the next another one, so that each is rounded
+#: in its own way.
+ROW_STEP, NEXT_STEP = np.uint32(2654435769), np.uint32(2246822519)
+
 
 @parallel
 def scores(columns: F32, weights: F64, n: int) -> F64:
@@ -64,12 +69,14 @@ def between(scores: F64, middle: float, size: float, reach: float, table: F64) -
 
 @parallel
 def weighted(
-    columns: F32, factor: F64, inverse: F64, largest: int, low: int, positions: I64, out: I32
+    columns: F32, factor: F64, inverse: F64, largest: int, low: int, which: int, positions: I64, out: I32
 ) -> None:
-    """out[j, positions[i]] = round(factor[low + i] * columns[j, low + i] * inverse[j]), |.| <= largest.
+    """out[j, positions[i]] = factor[low + i] * columns[j, low + i] * inverse[j], |.| <= largest, rounded up
+    or down so that the errors of many rows cancel: a column whose largest value is far out would have all
+    others rounded alike. `which` factor it is says where the rounding begins.
 
-    Other entries of out: int32[d, width] are left. Rounds to nearest. In two loops, as one that computes and
-    scatters isn't vectorised.
+    Other entries of out: int32[d, width] are left. In two loops, as one that computes and scatters isn't
+    vectorised.
     """
     d, n, top = columns.shape[0], positions.shape[0], np.float64(largest)
     for j in prange(d):
@@ -77,8 +84,11 @@ def weighted(
         for start in range(0, n, BLOCK):
             stop = min(n, start + BLOCK)
             a, v = factor[low + start : low + stop], columns[j, low + start : low + stop]
+            at = _first(low + start, which * d + j)
             for i in range(stop - start):
-                part[i] = np.int32(min(max(np.rint(a[i] * np.float64(v[i]) * inverse[j]), -top), top))
+                up = np.float64(np.uint32(at + np.uint32(i) * ROW_STEP)) * 2.0**-32
+                q = np.floor(a[i] * np.float64(v[i]) * inverse[j] + up)
+                part[i] = np.int32(min(max(q, -top), top))
             _put(part, positions[start:stop], out[j])
 
 
@@ -93,10 +103,25 @@ def products(
         for start in range(0, n, BLOCK):
             stop = min(n, start + BLOCK)
             v, w = columns[left[j], low + start : low + stop], columns[right[j], low + start : low + stop]
+            at = _first(low + start, j)
             for i in range(stop - start):
-                q = np.rint(np.float64(v[i]) * np.float64(w[i]) * inverse[j])
+                up = np.float64(np.uint32(at + np.uint32(i) * ROW_STEP)) * 2.0**-32
+                q = np.floor(np.float64(v[i]) * np.float64(w[i]) * inverse[j] + up)
                 part[i] = np.int32(min(max(q, -top), top))
             _put(part, positions[start:stop], out[j])
+
+
+@compiled
+def _first(row: int, which: int) -> np.uint32:
+    """Where the numbers that decide on rounding are at this row."""
+    return np.uint32(np.uint32(row) * ROW_STEP + np.uint32(which) * NEXT_STEP)
+
+
+def rounded(vectors: F64) -> F64:
+    """Each float64[v, n] to a whole number, up or down as in `weighted`."""
+    v, n = vectors.shape
+    at = np.arange(v, dtype=np.uint32)[:, None] * NEXT_STEP + np.arange(n, dtype=np.uint32) * ROW_STEP
+    return np.asarray(np.floor(vectors + at * 2.0**-32))
 
 
 @parallel

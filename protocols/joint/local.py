@@ -11,12 +11,10 @@ import numpy as np
 from protocols.joint import kernels
 from protocols.joint.expansion import mean
 from protocols.joint.kernels import F32, F64
-from protocols.joint.metric import SAMPLE_ROWS, Metric
+from protocols.joint.metric import SAMPLE_ROWS, Metric, floored
 
 #: Newton steps at the most, and the squared step in the metric at which it ends: far below sampling error.
 MOST_STEPS, NEAR = 12, 1e-3
-#: Curvatures below this share of the average one at the start count as it: a separable problem has none.
-LEAST_CURVATURE = 0.05
 
 
 def slope(means: F64, family: str) -> F64:
@@ -56,7 +54,3 @@ def start(columns: F32, labels: F64, family: str, penalty: F64, at: F64) -> F64:
         if -float(gradient @ step) < NEAR:
             break
     return at
-
-
-def floored(curvature: F64) -> F64:
-    return np.maximum(curvature, LEAST_CURVATURE * float(curvature.mean()) + 1e-12)

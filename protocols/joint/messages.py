@@ -37,20 +37,23 @@ class Point:
     """Brand: what comes next, where, and over which level of the rows.
 
     `mix`: float64 weights, then the length; empty for the start and for a point again, at the next level.
+    `location`, and the spreads `below` and `above` it, of the brand's part of the scores, by index.
     """
 
     what: U8
     level: U8
     mix: bytes
     location: U8
-    spread: U8
+    below: U8
+    above: U8
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Provider: spread of its part of the scores, by index."""
+    """Provider: spreads of its part of the scores below and above 0, by index."""
 
-    index: U8
+    below: U8
+    above: U8
 
 
 @dataclass(frozen=True)

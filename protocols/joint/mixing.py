@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from protocols.errors import LocalError
 from protocols.joint.kernels import F64
+from protocols.joint.metric import Metric
 
-#: Points that are kept.
+#: Points that are kept: more of them have a say where the curvature isn't that of the present one any more.
 HISTORY = 6
-#: First step's length, and that after a step that made it worse.
+#: First step's length, and that after a step that made it worse, for each such step in a row.
 FIRST, CAREFUL = 0.7, 0.5
 #: A point whose step is this much larger (squared, in the metric) than the best one's is a setback.
 SETBACK = 4.0
@@ -24,8 +25,8 @@ SETBACK = 4.0
 RIDGE = 1e-3
 #: Largest sum of absolute weights of a combination.
 LARGEST_MIX = 10.0
-#: Squared step, relative to the first one's, at which it ends.
-CONVERGED = 1e-6
+#: Squared step, relative to the first one's, at which it ends; where weights are compared with their errors.
+CONVERGED, CONVERGED_EXACTLY = 1e-6, 1e-9
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,25 @@ class History:
     def __len__(self) -> int:
         return len(self._points)
 
-    def add(self, gradient: F64, step: F64) -> F64:
-        """Take the gradient and the step at the present point; its products with all, float64[len]."""
+    def add(self, gradient: F64, metric: Metric) -> F64:
+        """Take the gradient at the present point; products of its step with all, float64[len]."""
+        step = metric.step(gradient)
         self._points.append(self.at)
         self._steps.append(step)
         self._gradients.append(gradient)
         return np.array([-float(step @ other) for other in self._gradients])
 
-    def again(self, gradient: F64, step: F64) -> F64:
-        """The newest point once more, over more rows; all products, float64[len, len].
+    def again(self, gradient: F64) -> None:
+        """The newest point once more, over more rows; `renew` has to follow.
 
         The other points would differ by about as much, so theirs are moved by the difference.
         """
-        difference, moved = gradient - self._gradients[-1], step - self._steps[-1]
+        difference = gradient - self._gradients[-1]
         self._gradients = [other + difference for other in self._gradients]
-        self._steps = [other + moved for other in self._steps]
+
+    def renew(self, metric: Metric) -> F64:
+        """All steps anew, in another metric; all products, float64[len, len]."""
+        self._steps = [metric.step(gradient) for gradient in self._gradients]
         return -np.array(self._steps) @ np.array(self._gradients).T
 
     def move(self, mix: Mix) -> None:
@@ -81,9 +86,10 @@ class History:
 class Mixer:
     """The brand's choice of combinations. `small` is a squared step at which it ends in any case."""
 
-    def __init__(self, small: float = 0.0) -> None:
-        self._small = small
+    def __init__(self, small: float = 0.0, exact: bool = False) -> None:
+        self._small, self._part = small, CONVERGED_EXACTLY if exact else CONVERGED
         self._gram: npt.NDArray[np.float64] = np.zeros((0, 0))
+        self._setbacks = 0
         self.sizes: list[float] = []
 
     def choose(self, products: F64) -> Mix:
@@ -101,19 +107,16 @@ class Mixer:
         self.sizes.append(float(own[-1]))
         if not np.isfinite(gram).all():
             raise LocalError("joint.fit", "the gradient is not finite; check the columns for extreme values")
-        best = int(np.argmin(own))
-        if n > 1 and own[-1] > SETBACK * own[best]:
-            weights, length = np.zeros(n), CAREFUL
-            weights[best] = 1.0
-        else:
-            weights, length = _combine(gram), FIRST if n == 1 else 1.0
+        # The point of a setback says more about the curvature than any other: it is combined like them.
+        self._setbacks = self._setbacks + 1 if own[-1] > SETBACK * float(own.min()) else 0
+        weights, length = _combine(gram), FIRST if n == 1 else CAREFUL**self._setbacks
         kept = np.flatnonzero(weights)[-(HISTORY - 1) :]
         self._gram = gram[np.ix_(kept, kept)]
         return Mix(weights, length)
 
     @property
     def converged(self) -> bool:
-        return self.sizes[-1] <= max(CONVERGED * self.sizes[0], self._small)
+        return self.sizes[-1] <= max(self._part * self.sizes[0], self._small)
 
 
 def _combine(gram: F64) -> F64:

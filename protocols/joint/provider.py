@@ -17,7 +17,7 @@ from protocols.joint import kernels, messages
 from protocols.joint.exchange import Held, Rng, WaitScale, hold
 from protocols.joint.kernels import F32, F64
 from protocols.joint.messages import CURVATURE, END, GRADIENT, TO_BRAND, TO_PROVIDER
-from protocols.joint.metric import Metric, second_moments, with_diagonal
+from protocols.joint.metric import Metric, renewed, second_moments, with_diagonal
 from protocols.joint.mixing import History, Mix
 from protocols.joint.terms import (
     LEVEL_STEPS,
@@ -26,6 +26,7 @@ from protocols.joint.terms import (
     levels,
     padded,
     query_session,
+    renews,
     scales,
     terms_digest,
 )
@@ -104,6 +105,10 @@ class _Run:
         self.padded, self.theirs, self.taken = 0, 0, 0
         self.levels: tuple[int, ...] = (m,)
         self.level, self.taken_here = 0, 0
+        #: Curvature of each column over the rows of the fit at the start, by its square over all rows.
+        self.matched: F64 = np.ones(d)
+        self.at_start = 1.0
+        self.found: means.Expansion | None = None
 
     def begin(self, padded_rows: int, theirs: int) -> None:
         self.padded, self.theirs = padded_rows, theirs
@@ -122,7 +127,10 @@ class _Run:
 
         def then(diagonal: F64) -> Step[ProviderResult]:
             whole = diagonal * (self.held.total / self.here.total)
-            self.metric = Metric(with_diagonal(second_moments(self.columns), whole), self.penalty)
+            every = second_moments(self.columns)
+            own = np.diag(every)
+            self.matched = np.maximum(whole, 0.0) / np.where(own > 0, own, 1.0)
+            self.metric = Metric(with_diagonal(every, whole), self.penalty)
             return Step((), WaitPoint(self))
 
         return Step((), self._ask(1, None, query_session(self.session, "curvature", 0), then))
@@ -140,15 +148,31 @@ class _Run:
         )
 
     def add(self, metric: Metric, sums: F64, again: bool) -> bytes:
-        """Take a gradient; the message with the products of its step."""
+        """Take a gradient; the message with the products of its step, of all steps in a new metric."""
         gradient = sums * (self.held.total / self.here.total) + self.penalty * self.history.at
-        step = metric.step(gradient)
-        products = self.history.again(gradient, step) if again else self.history.add(gradient, step)
         self.taken, self.taken_here = self.taken + 1, self.taken_here + 1
+        if again:
+            self.history.again(gradient)
+        else:
+            products = self.history.add(gradient, metric)
+        if again or renews(self.terms.family, self.taken):
+            products = self.history.renew(self.renewed(metric))
         return TO_BRAND.encode(messages.Products(messages.pack(products)))
 
-    def first_gradient(self, metric: Metric) -> Step[ProviderResult]:
+    def renewed(self, metric: Metric) -> Metric:
+        """The metric at the present point: as at the start, changed as the curvature has over all rows."""
+        if self.found is None or self.terms.family == "linear":
+            return metric
+        every = renewed(self.columns, self.history.at, self.found.slope_of_provider) / self.at_start
+        self.metric = Metric(with_diagonal(every, np.diag(every) * self.matched), self.penalty)
+        return self.metric
+
+    def first_gradient(self, metric: Metric, point: messages.Point) -> Step[ProviderResult]:
         """All own scores are still 0: the brand's vector times the own columns is the gradient."""
+        start = means.expansion(
+            self.terms.family, self.rank, point.location, (point.below, point.above), (0, 0)
+        )
+        self.at_start = float(start.slope_of_provider(np.zeros(1))[0])
 
         def asked(sums: F64) -> Step[ProviderResult]:
             return Step((self.add(metric, sums, again=False),), WaitPoint(self))
@@ -160,8 +184,10 @@ class _Run:
     def gradient(self, metric: Metric, point: messages.Point, again: bool) -> Step[ProviderResult]:
         """Announce the spread, ask with psi_k times the own columns, then hold psi_2, psi_3, …"""
         scores = kernels.scores(self.columns, self.history.at, self.here.total)
-        own = means.spread_index(scores)
-        found = means.expansion(self.terms.family, self.rank, point.location, point.spread, own)
+        own = means.spread_indices(scores)
+        found = self.found = means.expansion(
+            self.terms.family, self.rank, point.location, (point.below, point.above), own
+        )
         psi = found.of_provider(scores)
         back = query_session(self.session, "brand's gradient", self.taken)
 
@@ -180,7 +206,7 @@ class _Run:
 
         use = query_session(self.session, "provider's gradient", self.taken)
         state = self._ask(self.rank, psi, use, asked)
-        return Step((TO_BRAND.encode(messages.Spread(own)),), state)  # type: ignore[arg-type]
+        return Step((TO_BRAND.encode(messages.Spread(*own)),), state)  # type: ignore[arg-type]
 
 
 class WaitOpening:
@@ -233,8 +259,8 @@ class WaitPoint:
             return run.curvature()
         if point.what not in (GRADIENT, END):
             raise PeerError("protocol.unexpected", f"point {point.what} is not due")
-        if point.location >= means.LOCATIONS or point.spread >= means.SPREADS:
-            raise PeerError("protocol.malformed", "the point's location or spread is out of range")
+        if point.location >= means.LOCATIONS or max(point.below, point.above) >= means.SPREADS:
+            raise PeerError("protocol.malformed", "the point's location or a spread is out of range")
         again = point.level == run.level + 1 and bool(run.taken)
         if point.level != run.level and not again:
             raise PeerError("protocol.unexpected", f"level {point.level} after level {run.level}")
@@ -256,5 +282,5 @@ class WaitPoint:
             # Each gradient is a set of sums over the training rows; more than agreed are not asked for.
             raise PeerError("protocol.unexpected", f"more than the agreed {most} steps")
         if not run.taken:
-            return run.first_gradient(run.metric)
+            return run.first_gradient(run.metric, point)
         return run.gradient(run.metric, point, again)

@@ -21,7 +21,7 @@ MOST_VALUE_BITS, MOST_QUERY_BITS = 16, 16
 
 #: (chunks of a vector up to which it holds, rank, steps, size a column of the last step) where the terms name
 #: none: small runs can afford more of all, large ones have a smoother distribution of scores and need less.
-LADDER = ((4, 12, 28, 1e-4), (8, 8, 12, 1e-3), (1 << 40, 5, 8, 1e-1))
+LADDER = ((4, 12, 28, 1e-5), (8, 8, 12, 1e-3), (1 << 40, 5, 8, 1e-1))
 
 #: (rank and steps at the least, size at the most) of a fit whose weights are compared with standard errors.
 EXACT = (8, 20, 1e-3)
@@ -31,6 +31,8 @@ EXACT = (8, 20, 1e-3)
 LEVEL_ROWS, LEVEL_ROWS_PER_COLUMN, GROWTH, LARGEST_PART = 1 << 14, 200, 8, 4
 #: Gradients of a level at the most, but for the last one, which has those of the terms.
 LEVEL_STEPS = 6
+#: After so many gradients both sides take their metrics anew, and whenever a level begins.
+RENEWED_AFTER = (2, 4, 8, 16)
 #: A level ends at a squared step of this part of its sampling error; it needs so many events for a weight.
 LEVEL_NEAR, LEVEL_EVENTS_PER_COLUMN = 0.3, 5
 
@@ -113,6 +115,11 @@ def levels(total: int, padded_rows: int, columns: int) -> tuple[int, ...]:
         found.append(at * N)
         at *= GROWTH
     return (*found, total)
+
+
+def renews(family: str, taken: int) -> bool:
+    """Whether the metric is taken anew with gradient number `taken`, from 1; a linear model's never is."""
+    return family != "linear" and taken in RENEWED_AFTER
 
 
 def chunks(rows: int) -> int:

@@ -1,4 +1,4 @@
-"""A fixed random source, and a pump that keeps the transcript, for linear query and lookalike."""
+"""A fixed random source, a pump that keeps the transcript, and ideal linear queries."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
-from protocols.machine import Machine
+from protocols.linear_query import brand, messages, plan, provider
+from protocols.machine import Machine, Step
 
 SESSION = bytes(range(32))
 
@@ -45,3 +47,45 @@ def transcript(
         receiver, answerer = (right, "right") if side == "left" else (left, "left")
         queue.extend((answerer, m) for m in receiver.receive(message))
     return log
+
+
+def ideal_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linear queries of a third party whom both sides trust, in the place of the protocol's, with the same
+    plans and bounds: for statistics over hundreds of runs. Messages are not the protocol's.
+    """
+    at_third_party: dict[bytes, np.ndarray] = {}
+
+    def hold(query, values, session, rng, then):
+        agreed = plan(query)
+        y = values(0, query.rows)
+        assert np.abs(y).max() <= query.max_value
+        assert query.sparse_queries or np.count_nonzero(y) <= query.max_nonzero
+        at_third_party[session] = y
+        modulus = np.int64(agreed.plain_modulus)
+        return Step((b"held",), Then(lambda _message: then(np.mod(at_third_party.pop(session), modulus))))
+
+    def ask(query, queries, session, rng, then, kept=None):
+        agreed = plan(query)
+
+        def asked(_message: bytes) -> Step[Any]:
+            rows = queries(0, query.rows)
+            assert np.abs(rows).max() <= query.max_query
+            assert not query.sparse_queries or np.count_nonzero(rows.any(axis=0)) <= query.max_nonzero
+            at_third_party[session] = rows.astype(np.int64) @ at_third_party[session]
+            return Step((b"asked",), Then(answered))
+
+        def answered(message: bytes) -> Step[Any]:
+            masked = messages.TO_PROVIDER.decode(message, messages.Masked)
+            return then(brand.centred(np.frombuffer(masked.values, "<u8").astype(np.int64), agreed))
+
+        return Step((), Then(asked))
+
+    monkeypatch.setattr(brand, "steps", hold)
+    monkeypatch.setattr(provider, "steps", ask)
+
+
+class Then:
+    """A state that is a function of the next message."""
+
+    def __init__(self, function: Callable[[bytes], Step[Any]]) -> None:
+        self.receive = function

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lattice_helpers import SESSION, fixed_rng, transcript
+from lattice_helpers import SESSION, fixed_rng, ideal_queries, transcript
 
 from protocols import joint
 from protocols.errors import LocalError, PeerError, ProtocolError
 from protocols.joint import expansion as means
-from protocols.joint import messages
+from protocols.joint import kernels, messages
 from protocols.joint.ideal import joint as pooled
+from protocols.joint.metric import Metric
 from protocols.joint.mixing import History, Mixer
 from protocols.joint.terms import scales
 from protocols.linear_query import messages as query_messages
@@ -131,6 +132,42 @@ def test_standard_errors_equal_the_pooled_ones(family: str) -> None:
     assert ((p >= 0) & (p <= 1)).all()
 
 
+def test_standard_errors_equal_a_plain_computation_in_hundreds_of_runs(monkeypatch) -> None:
+    """Of the weights that both sides have, with columns of every kind; the linear queries are ideal ones."""
+    ideal_queries(monkeypatch)
+    off = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        n, d, e = int(rng.integers(150, 900)), int(rng.integers(0, 6)), int(rng.integers(1, 8))
+        m = n + int(rng.integers(0, n))
+        rows = rng.permutation(m)[:n]
+        z, x = rng.standard_normal((m, e)), rng.standard_normal((n, d))
+        for columns in (x, z):
+            for k in range(0, columns.shape[1], 2):  # counts, rare flags, heavy tails, correlated ones
+                kind = rng.integers(4)
+                columns[:, k] = (
+                    rng.poisson(2, len(columns)),
+                    rng.random(len(columns)) < 0.1,
+                    np.exp(1.5 * columns[:, k]),
+                    columns[:, k] + columns[:, -1],
+                )[kind]
+        x += 0.5 * z[rows, :1]
+        x, z = ((v - v.mean(0)) / (v.std(0) + 1e-9) for v in (x, z))
+        x, z = x.astype(np.float32), z.astype(np.float32)
+        l2, dispersion = float(10 ** rng.uniform(-3, 1)), float(10 ** rng.uniform(-2, 2))
+        mean = 1 / (1 + np.exp(-np.column_stack([x, z[rows]]) @ rng.standard_normal(d + e)))
+        weight = mean * (1 - mean)
+        terms = joint.Terms(l2=l2)
+        brand = joint.Weights(rows, x, weight, m, dispersion, SESSION, terms, os.urandom)
+        provider = joint.Columns(z, SESSION, terms, os.urandom)
+        pump(brand, provider)
+        wanted = np.sqrt(np.diag(covariance(np.column_stack([x, z[rows]]), weight, l2, dispersion)))
+        found = np.concatenate([brand.result.errors[:-1], provider.result.errors, brand.result.errors[-1:]])
+        off.append(float(np.abs(found / wanted - 1).max()))
+    # The last are columns of heavy tails, whose largest values count for little: what counts is rounded.
+    assert np.median(off) < 2e-4 and np.quantile(off, 0.9) < 4e-3 and max(off) < 0.08, np.sort(off)[-20:]
+
+
 def test_standard_errors_of_collinear_columns_are_large_and_finite() -> None:
     rows, x, _y, z = data("logistic", n=500, extra=90)
     z[rows, 0] = x[:, 0]  # the same column at both sides
@@ -196,7 +233,7 @@ def test_awkward_columns_and_labels_do_not_break_it() -> None:
 
 @pytest.mark.parametrize(("at", "own", "other"), [(0, 1.0, 1.0), (-5, 2.0, 1.0), (1, 0.3, 4.0)])
 def test_expansion_is_close_where_scores_are(at: float, own: float, other: float) -> None:
-    index = [means.spread_index(np.array([s])) for s in (own, other)]
+    index = [means.spread_indices(np.array([-s, s])) for s in (own, other)]
     found = means.expansion("logistic", 8, means.location_index(at), *index)
     rng = np.random.default_rng(1)
     a, b = at + own * rng.standard_normal(2000), other * rng.standard_normal(2000)
@@ -215,7 +252,7 @@ def test_expansion_of_heavy_tailed_scores() -> None:
     for name, draw in draws.items():
         u, v = draw(), draw()
         at = means.location_index(means.middle(u))
-        spreads = means.spread_index(u - means.location(at)), means.spread_index(v)
+        spreads = means.spread_indices(u - means.location(at)), means.spread_indices(v)
         found = means.expansion("logistic", 10, at, *spreads)
         near = (found.of_brand(u) * found.of_provider(v)).sum(axis=0)
         assert np.abs(near - (1 + np.tanh((u + v) / 2)) / 2).mean() < 0.01, name
@@ -228,8 +265,60 @@ def test_mixing_solves_a_quadratic_in_a_few_steps() -> None:
     history, mixer = History(np.zeros(6)), Mixer()
     for _ in range(9):
         gradient = a @ (history.at - target)
-        history.move(mixer.choose(history.add(gradient, -gradient / 3)))
+        history.move(mixer.choose(history.add(gradient, Metric(3 * np.eye(6), np.zeros(6)))))
     assert np.abs(history.at - target).max() < 1e-3 and mixer.sizes[-1] < 1e-5 * mixer.sizes[0]
+
+
+def test_a_setback_shortens_the_step_each_time() -> None:
+    """Steps that are ten times too long in one direction: no length is tried twice."""
+    a = np.diag([1.0, 20.0])
+    history, mixer, lengths = History(np.zeros(2)), Mixer(), []
+    metric = Metric(np.eye(2), np.zeros(2))
+    for _ in range(20):
+        mix = mixer.choose(history.add(a @ (history.at - 1.0), metric))
+        lengths.append(mix.length)
+        history.move(mix)
+    assert mixer.sizes[-1] < 1e-6 * mixer.sizes[0], (lengths, mixer.sizes)
+
+
+def test_rounding_errors_of_many_rows_cancel() -> None:
+    """A column whose largest value is far out: nearest integers would lose all others."""
+    rng = np.random.default_rng(1)
+    column = np.concatenate([[40.0], 0.003 + 0.001 * rng.standard_normal(49_999)]).astype(np.float32)
+    factor, positions = rng.random(50_000), np.arange(50_000)
+    out = np.zeros((1, 50_000), np.int32)
+    unit = 40.0 / 2047
+    kernels.weighted(column[None, :], factor, np.array([1 / unit]), 2047, 0, 0, positions, out)
+    exact = float(factor[1:] @ column[1:].astype(float))
+    assert abs(out[0, 1:].sum() * unit / exact - 1) < 0.03
+    assert np.abs(out[0] * unit - factor * column).max() < unit
+    vectors = np.stack([0.1 * rng.random(4000), np.arange(4000.0)])
+    assert abs(kernels.rounded(vectors)[0].sum() - vectors[0].sum()) < 60  # to the nearest it would be 200
+    assert np.array_equal(kernels.rounded(vectors)[1], vectors[1])
+
+
+@pytest.mark.parametrize("kind", ["lognormal", "cauchy", "separated"])
+def test_columns_of_heavy_tails_reach_the_pooled_fit(kind: str, monkeypatch) -> None:
+    """Where the curvature at the end has little to do with that at the start."""
+    ideal_queries(monkeypatch)
+    rng = np.random.default_rng(7)
+    raw = rng.standard_normal((3000, 6))
+    if kind == "lognormal":
+        raw = np.exp(2 * raw)
+    elif kind == "cauchy":
+        raw = rng.standard_cauchy((3000, 6))
+    eta = (raw - np.median(raw, 0)) / (np.quantile(raw, 0.75, 0) - np.quantile(raw, 0.25, 0))
+    eta = eta @ np.array([1.0, -0.8, 0.6, 0.5, -0.4, 0.3])
+    noise = 0.05 if kind == "separated" else 0.7
+    y = (eta + noise * rng.logistic(size=3000) > np.median(eta)).astype(float)
+    scaled = ((raw - raw.mean(0)) / raw.std(0)).astype(np.float32)
+    rows, x, z = np.arange(3000), scaled[:, ::2], scaled[:, 1::2]
+    b, p = fit(rows, x, y, z, joint.Terms())
+    beta, gamma, _start = pooled(x.astype(float), z.astype(float), y, "logistic", 1.0)
+    ours, best = (
+        auc(s, y > 0) for s in (b.score(x, p.part(z)), np.column_stack([x, z]) @ np.append(beta, gamma))
+    )
+    assert abs(ours - best) < 0.002, (ours, best, b.steps)
 
 
 def shape(log):
