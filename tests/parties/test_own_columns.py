@@ -14,7 +14,9 @@ from pair import agreement, spec
 from parties import cost
 from parties.brand_side import BrandSide
 from parties.datasets import Dataset
+from parties.endings import Endings
 from parties.errors import NodeError
+from parties.home import Home
 from parties.kinds import KINDS, common
 from pec.errors import exit_code_of
 from protocols import enrich
@@ -40,12 +42,14 @@ def side(tmp_path_factory: pytest.TempPathFactory) -> Any:
     lines = [f"138{n:08d},p{n}@x.example,{n},{n % 2},{n / 2},{n % 3}" for n in range(200)]
     path.write_text("\n".join(["phone,mail,age,fast,spend,health", *lines]))
     data = replace(DATA, path=str(path))
-    home = SimpleNamespace(
+    home: Any = SimpleNamespace(
         party="acme",
         path=path.parent,
         dataset=lambda name: data,
         agreements=lambda: [AGREED],
+        check_terms=lambda *given: Home.check_terms(home, *given),
     )
+    home.endings = Endings(home)
     return SimpleNamespace(home=home, center=None, kinds=KINDS)
 
 
