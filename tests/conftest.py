@@ -66,7 +66,14 @@ def postgresql() -> Iterator[Callable[[], str]]:
     try:
         engine = sa.create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")  # no test pulls the plug on the server
+            # No test pulls the plug on the server, and no schema lives long enough to be vacuumed.
+            for setting in (
+                "fsync = off",
+                "full_page_writes = off",
+                "autovacuum = off",
+                "max_wal_size = 128",
+            ):
+                connection.exec_driver_sql(f"ALTER SYSTEM SET {setting}")
             connection.exec_driver_sql("SELECT pg_reload_conf()")
         numbers = itertools.count()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import configparser
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +70,23 @@ def sources() -> list[Path]:
     return [p for p in found if not p.name.endswith(("_pb2.py", "_pb2_grpc.py"))]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """The trees are large: not kept beyond this file."""
+    yield
+    nodes.cache_clear()
+
+
+@cache
+def nodes(source: str) -> list[ast.AST]:
+    """The syntax tree's nodes; each module is looked through by several tests."""
+    return list(ast.walk(ast.parse(source)))
+
+
 def openings(source: str) -> list[str]:
     """Names of calls and imports in a module that could read a table."""
-    tree, hits = ast.parse(source), []
-    for node in ast.walk(tree):
+    hits = []
+    for node in nodes(source):
         if isinstance(node, ast.Call):
             function = node.func
             name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
@@ -128,7 +143,7 @@ def test_the_search_finds_what_it_should(source):
 def test_only_the_gate_imports_rows():
     importers = []
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path.read_text()):
             if isinstance(node, ast.ImportFrom):
                 names = {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
             elif isinstance(node, ast.Import):
@@ -155,14 +170,13 @@ def test_only_evaluations_may_assume_consent():
         name = path.relative_to(ROOT).as_posix()
         if name == "parties/gate.py" or name.startswith("parties/evaluation/"):
             continue
-        tree = ast.parse(path.read_text())
-        named = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-        named |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-        named |= {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+        tree = nodes(path.read_text())
+        named = {n.attr for n in tree if isinstance(n, ast.Attribute)}
+        named |= {n.id for n in tree if isinstance(n, ast.Name)}
+        named |= {a.name for n in tree if isinstance(n, ast.ImportFrom) for a in n.names}
         assert not named & {"assume_file", "AssumedView"}, f"{name} could open a file without consent"
-        imported = {
-            f"{n.module}.{a.name}" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names
-        } | {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        imported = {f"{n.module}.{a.name}" for n in tree if isinstance(n, ast.ImportFrom) for a in n.names}
+        imported |= {a.name for n in tree if isinstance(n, ast.Import) for a in n.names}
         assert not any(i.startswith("parties.evaluation") for i in imported), f"{name} imports an evaluation"
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
@@ -200,7 +214,7 @@ def test_a_view_can_only_be_made_by_the_gate():
     for path in sources():
         if path.name == "gate.py":
             continue
-        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        calls = [n for n in nodes(path.read_text()) if isinstance(n, ast.Call)]
         names = {
             n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, "id", "") for n in calls
         }
