@@ -85,7 +85,7 @@ def sha256_rows(rows: Bytes2) -> Bytes2:
     if (kernels := _kernels(len(rows))) is None:
         return as_rows([hashlib.sha256(row).digest() for row in rows])
     out = np.empty((len(rows), 32), np.uint8)
-    _split(kernels.sha256_rows, len(rows), rows, out)
+    _split(kernels.sha256_rows, len(rows), _read_only(rows), out)
     return out
 
 
@@ -115,7 +115,8 @@ def hmac_strings(key: bytes, prefix: bytes, values: pa.Array) -> Bytes2:
     inner, outer = _pads(kernels, key)
     out = np.empty((len(values), 32), np.uint8)
     lead = np.frombuffer(prefix, dtype=np.uint8)
-    _split(kernels.hmac_strings, len(values), inner, outer, lead, offsets, data, longest, out)
+    texts = _read_only(offsets), _read_only(data)
+    _split(kernels.hmac_strings, len(values), inner, outer, lead, *texts, longest, out)
     return out
 
 
@@ -129,8 +130,8 @@ def hmac_rows(key: bytes, rows: Bytes2) -> Bytes2:
         return as_rows([hmac.digest(key, row, "sha256") for row in rows])
     inner, outer = _pads(kernels, key)
     out = np.empty((n, 32), np.uint8)
-    ends, lead = _ends(rows), np.empty(0, np.uint8)
-    _split(kernels.hmac_strings, n, inner, outer, lead, ends, rows.reshape(-1), width, out)
+    texts, lead = (_read_only(_ends(rows)), _read_only(rows.reshape(-1))), np.frombuffer(b"", np.uint8)
+    _split(kernels.hmac_strings, n, inner, outer, lead, *texts, width, out)
     return out
 
 
@@ -151,7 +152,7 @@ def hmac_keyed(keys: Bytes2, messages: Bytes2) -> Bytes2:
     if (kernels := _kernels(len(keys))) is None:
         return as_rows([hmac.digest(k, m, "sha256") for k, m in zip(blobs(keys), messages, strict=True)])
     out = np.empty((len(keys), 32), np.uint8)
-    _split(kernels.hmac_keyed, len(keys), keys, messages, out)
+    _split(kernels.hmac_keyed, len(keys), _read_only(keys), _read_only(messages), out)
     return out
 
 
@@ -160,6 +161,13 @@ def _padded(keys: Bytes2, pad: int) -> Bytes2:
     block = np.full((len(keys), 64), pad, np.uint8)
     block[:, : keys.shape[1]] ^= keys
     return block
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """For a kernel that only reads it: numba compiles anew for an array that may be written to."""
+    seen = array.view()
+    seen.flags.writeable = False
+    return seen
 
 
 def _pads(kernels: Any, key: bytes) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import LocalError
-from protocols.parallel import compiled
+from protocols.parallel import compiled, read_only
 from protocols.ristretto import Bytes, rows
 
 #: Odd multipliers of a multilinear hash. Nothing but speed depends on them: rows are compared in full.
@@ -79,5 +79,5 @@ def _looked_up(items: npt.ArrayLike, first: npt.NDArray[np.int64]) -> npt.NDArra
         raise LocalError("protocol.argument", f"{n} items; split them into buckets")
     out = np.zeros(n, dtype=np.bool_)
     slots = np.zeros(1 << max(2 * n - 1, 1).bit_length(), dtype=np.uint64)
-    _mark(array.view(np.uint64).reshape(n, 4), slots, out, first)
+    _mark(read_only(array.view(np.uint64).reshape(n, 4)), slots, out, first)
     return out

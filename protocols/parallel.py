@@ -24,6 +24,9 @@ from functools import cached_property, update_wrapper
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from protocols import packs
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -114,6 +117,13 @@ class Kernel:
             with ONE_LOOP:
                 return self.jitted(*arguments)
         return self.jitted(*arguments)
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, contiguous, for a kernel that only reads it: numba compiles anew for what may be written."""
+    seen = np.ascontiguousarray(array).view()
+    seen.flags.writeable = False
+    return seen
 
 
 def compiled(function: _F) -> _F:

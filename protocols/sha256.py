@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import LocalError
-from protocols.parallel import Inline, compiled, parallel, prange
+from protocols.parallel import Inline, compiled, parallel, prange, read_only
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
@@ -255,12 +255,6 @@ def _from(
         raise LocalError("protocol.argument", "offsets do not rise, or point outside of the data")
     kernel = _native if native() else _plain
     # Compiled once for each kind of offsets, and not again for arrays that may be written to.
-    lead, data, offsets = (_read_only(a) for a in (np.frombuffer(prefix, dtype=np.uint8), data, offsets))
-    kernel(_read_only(start), before, lead, data, offsets, int(lengths.max()), out)
+    lead, data, offsets = (read_only(a) for a in (np.frombuffer(prefix, dtype=np.uint8), data, offsets))
+    kernel(read_only(start), before, lead, data, offsets, int(lengths.max()), out)
     return out
-
-
-def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    seen = np.ascontiguousarray(array).view()
-    seen.flags.writeable = False
-    return seen

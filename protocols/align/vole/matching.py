@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from protocols.parallel import compiled
+from protocols.parallel import compiled, read_only
 from protocols.ristretto import Bytes
 
 I64 = npt.NDArray[np.int64]
@@ -98,8 +98,9 @@ class Table:
 
     def take(self, first: int, rows: Bytes) -> None:
         """The sender's rows `first`, …: tags, each with its masked bytes behind it."""
+        tags = read_only(rows)
         _probe(
-            rows, first, self._low, self._high, self._slots, self.rows, self._masks, self.extra, self._kept
+            tags, first, self._low, self._high, self._slots, self.rows, self._masks, self.extra, self._kept
         )
 
 
