@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,21 +57,24 @@ def said(path: Path) -> Iterator[tuple[str, str]]:
                 yield str(first.value), text
 
 
-SAID = [
-    (path.relative_to(PACKAGE).as_posix(), *one)
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "errors.py"
-    for one in said(path)
-]
+@cache
+def all_said() -> list[tuple[str, str, str]]:
+    """(file, code, template) of the whole package; not at import, which every process of the suite does."""
+    return [
+        (path.relative_to(PACKAGE).as_posix(), *one)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "errors.py"
+        for one in said(path)
+    ]
 
 
 def test_every_sentence_of_every_code_is_translated() -> None:
     known = details.catalog()
-    missing = [f"{where}: {code}: {text}" for where, code, text in SAID if text not in known]
+    missing = [f"{where}: {code}: {text}" for where, code, text in all_said() if text not in known]
     assert not missing, "add these to translations/details/zh.po:\n" + "\n".join(missing)
-    codes = {code for _, code, _ in SAID if code}
+    codes = {code for _, code, _ in all_said() if code}
     assert len(codes) > 115 and codes <= set(CODES)
-    over = set(known) - {text for *_, text in SAID} - FOREIGN
+    over = set(known) - {text for *_, text in all_said()} - FOREIGN
     assert not over, f"nothing says these any more: {over}"
 
 

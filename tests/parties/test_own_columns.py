@@ -49,7 +49,7 @@ def side(tmp_path_factory: pytest.TempPathFactory) -> Any:
         agreements=lambda: [AGREED],
         check_terms=lambda *given: Home.check_terms(home, *given),
     )
-    home.endings = Endings(home)
+    home.endings = Endings(home.path / "endings")
     return SimpleNamespace(home=home, center=None, kinds=KINDS)
 
 
