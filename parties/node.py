@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import re
@@ -219,5 +220,6 @@ def main(argv: list[str] | None = None, kinds: Mapping[str, JobKind] | None = No
 if __name__ == "__main__":
     # Before grpc is imported: its handshake errors are what the log's transport.handshake is made of.
     os.environ.setdefault("GRPC_VERBOSITY", "INFO")
+    gc.set_threshold(50_000, 20, 20)  # what modules make on loading is no garbage: looking for it takes time
     no_pandas.settle()
     sys.exit(main())

@@ -4,6 +4,7 @@ once.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import click
@@ -49,6 +50,7 @@ WITHOUT_PANDAS = ("consent", "preference")
 
 
 def main() -> None:
+    gc.set_threshold(50_000, 20, 20)  # what modules make on loading is no garbage: looking for it takes time
     if sys.argv[1:] and sys.argv[1] in WITHOUT_PANDAS:
         no_pandas.keep_out()
     sys.exit(run(cli))

@@ -14,6 +14,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# What modules make on loading is no garbage: looking for it takes a tenth of the time.
+gc.set_threshold(50_000, 20, 20)
+
 # Test processes, and the nodes that they start, share the cores: threads that go round in a loop until BLAS
 # or OpenMP has work for them would take the cores from who has some. Read when the libraries are loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -26,9 +29,42 @@ hypothesis.settings.register_profile("explore", derandomize=False, print_blob=Tr
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # A file stays in one process (its fixtures are shared), and files go to the free process in this order: those
-# that will take long first, so that no process waits for a long one at the end. So long a test takes, about,
-# if `slow(seconds=…)` says nothing else:
+# that will take long first, so that no process waits for a long one at the end. So many seconds they took,
+# about, where it was more than ten; a test of another file takes so long, unless `slow(seconds=…)` says else:
 SECONDS_SLOW, SECONDS_OTHER = 8.0, 0.2
+SECONDS = {
+    "pec/test_pec_simulate": 98,
+    "parties/test_ray": 72,
+    "consent_center/test_center": 69,
+    "consent_center/test_console_browser": 64,
+    "pec/test_pec_demo": 63,
+    "pec/test_vertical": 59,
+    "pec/test_pec_evaluation": 59,
+    "parties/test_resume": 55,
+    "pec/test_examples": 54,
+    "consent_center/test_collection_browser": 54,
+    "consent_center/test_migrations": 48,
+    "consent_center/test_processes": 47,
+    "consent_center/test_integrity": 47,
+    "consent_center/test_preferences": 43,
+    "consent_center/test_front": 40,
+    "consent_center/test_import": 38,
+    "parties/test_faults": 36,
+    "parties/test_kinds": 36,
+    "consent_center/test_openapi_fuzz": 36,
+    "consent_center/test_gather": 35,
+    "pec/test_simulate_boost": 32,
+    "consent_center/test_outbox": 28,
+    "parties/test_models": 27,
+    "pec/test_bench_align": 26,
+    "consent_center/test_fsck_records": 24,
+    "pec/test_simulate_leads": 24,
+    "parties/test_joint_lr": 23,
+    "parties/test_node": 22,
+    "parties/test_aligning": 22,
+    "pec/test_pec_bench": 18,
+    "consent_center/test_hashing": 12,
+}
 
 
 @pytest.hookimpl(trylast=True)
@@ -37,6 +73,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         mark = item.get_closest_marker("slow")
         seconds[item.path] += SECONDS_OTHER if mark is None else mark.kwargs.get("seconds", SECONDS_SLOW)
+    for path in seconds:
+        seconds[path] = SECONDS.get(f"{path.parent.name}/{path.stem}", seconds[path])
     items.sort(key=lambda item: -seconds[item.path])
 
 
