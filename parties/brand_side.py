@@ -97,7 +97,8 @@ class BrandSide(Jobs):
         kind = self.kind(spec)
         if hold and hold not in [s.name for s in kind.stages]:
             raise NodeError("node.request", f"hold_before {hold!r} is no stage of {spec.kind}")
-        self._try_own(spec, kind, private, self._allowed(spec, kind))
+        agreement = self._allowed(spec, kind)
+        self._try_own(spec, kind, private, agreement)
         job = Job(
             job_id=spec.job_id,
             role="brand",
@@ -107,7 +108,7 @@ class BrandSide(Jobs):
             private=private,
             salt=secret.salt,
             hold_before=hold,
-            leakage={role: list(text) for role, text in kind.leakage.items()},
+            leakage=kind.learned(spec, agreement),
         )
         if not self.store.add(job):
             raise NodeError(

@@ -72,7 +72,7 @@ class ProviderSide(Jobs):
             kind = self.kind(spec)
             kind.check(spec, agreement)
             self.check_budget(spec, agreement)
-            self.store.update(id_, leakage={role: list(text) for role, text in kind.leakage.items()})
+            self.store.update(id_, leakage=kind.learned(spec, agreement))
             name = spec.datasets["provider"]
             dataset = next((d for d in self.home.datasets() if d.name == name), None)
             if dataset is None:

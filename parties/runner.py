@@ -501,7 +501,7 @@ class Runner:
         return {self.home.party: own, self.peer.party: theirs}
 
     def _leakage(self) -> dict[str, list[str]]:
-        return {role: list(text) for role, text in self.kind.leakage.items()}
+        return self.kind.learned(self.spec, self.agreement)
 
     def _finish(self, view: Any, context: StageContext, closing: dict[str, Any]) -> None:
         """Write what the organisation keeps beside the results: own row map, the job's record, the bundle."""

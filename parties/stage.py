@@ -214,6 +214,21 @@ class Own:
 
 
 @dataclass(frozen=True)
+class If:
+    """A line of a leakage table that is true of some jobs only: `then` where the job is one of them, else
+    `otherwise` (empty: no line). Both sides decide it by what both have signed.
+    """
+
+    holds: Callable[[JobSpec, Agreement], bool]
+    then: str
+    otherwise: str = ""
+
+
+#: {role: lines}, and the same in Chinese under "role.zh".
+Leakage = Mapping[str, tuple[str | If, ...]]
+
+
+@dataclass(frozen=True)
 class JobKind:
     """A kind of job.
 
@@ -234,7 +249,7 @@ class JobKind:
     stages: tuple[Stage, ...]
     check: Callable[[JobSpec, Agreement], None]
     open_view: Callable[[ViewRequest], Any]
-    leakage: Mapping[str, tuple[str, ...]]
+    leakage: Leakage
     methods: Mapping[str, JobKind] = field(default_factory=dict)
     aligned: Literal["", "brand", "provider"] = ""
     tabled: bool = False
@@ -242,6 +257,19 @@ class JobKind:
     own: Callable[[JobSpec], Own] = lambda spec: Own()
     check_here: Callable[[JobSpec, Home, str], object] = lambda spec, home, peer: None
     spends: Callable[[JobSpec, Agreement], Spend | None] = lambda spec, agreement: None
+
+    def learned(self, spec: JobSpec, agreement: Agreement | None) -> dict[str, list[str]]:
+        """What each side learns of this very job: the lines of `leakage` that are true of it.
+
+        Without the agreement, which then the other side looks at, every line that may be true.
+        """
+
+        def line(entry: str | If) -> str:
+            if isinstance(entry, str):
+                return entry
+            return entry.then if agreement is None or entry.holds(spec, agreement) else entry.otherwise
+
+        return {role: [t for t in map(line, lines) if t] for role, lines in self.leakage.items()}
 
     def of(self, spec: JobSpec) -> JobKind:
         """The kind as this spec asks for it; an unknown method is left to `check`."""

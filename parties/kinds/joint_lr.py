@@ -28,7 +28,7 @@ from parties.errors import NodeError
 from parties.gate import Column, ConsentedView
 from parties.kinds import common
 from parties.kinds.metrics import measure
-from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
+from parties.stage import If, JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import joint, select
 from protocols.security import ROWS_PER_COLUMN
 
@@ -446,6 +446,17 @@ def _deviance(labels: np.ndarray, found: np.ndarray) -> float:
     return float(2 * np.sum(logs - labels + found))
 
 
+_NO_LIST = (
+    "no list of who was in the fit, no labels; but where a level is that of one person of the fit, the exact "
+    "sums show that there is one"
+)
+_NO_LIST_ZH = "没有参与者名单和标签；但若某取值在参与拟合的人中只有一人，精确求和会显示有这样一人"
+
+
+def _errors(spec: JobSpec, agreement: Agreement) -> bool:
+    return bool(spec.params.get("errors"))
+
+
 JOINT_LR = JobKind(
     name="joint-lr",
     stages=(
@@ -466,8 +477,11 @@ JOINT_LR = JobKind(
             "the score of its own people; as it knows its own part, also the provider's part of these scores",
             "how many columns and eligible people the provider has, the spreads of its part of the scores, "
             "and inner products of its steps",
-            "with standard errors: the covariance of its own weights, and so how well the provider's columns "
-            "together explain each of its own",
+            If(
+                _errors,
+                "as it gives standard errors: the covariance of its own weights, and so how well the "
+                "provider's columns together explain each of its own",
+            ),
         ),
         "provider": (
             "the weights of its own columns, and the gradient of each step with respect to them: exact sums "
@@ -476,25 +490,31 @@ JOINT_LR = JobKind(
             "how many people are asked about and how many are in the fit, padded, and whether these are ten "
             "for each column (if not, up to 256 within a factor of two); how many columns the brand has; "
             "location and spreads of the brand's part of the scores, in coarse steps",
-            "with standard errors: the covariance of its own weights, and sums of products of its columns "
-            "over the people of the fit, weighted by the curvature of their scores",
-            "no list of who was in the fit, no labels; but where a level is that of one person of the fit, "
-            "the exact sums show that there is one, and the label; with standard errors also who",
+            If(
+                _errors,
+                "as it gives standard errors: the covariance of its own weights, and sums of products of its "
+                "columns over the people of the fit, weighted by the curvature of their scores",
+            ),
+            If(
+                _errors,
+                f"{_NO_LIST}, the label and, by these errors, who",
+                f"{_NO_LIST} and the label",
+            ),
         ),
         "brand.zh": (
             "本方人群中哪些在提供方的合格人群内",
             "本方各列的权重，以及每一步对这些权重的梯度",
             "本方人群的得分；因知道自己的部分，也就知道提供方在这些得分中的部分",
             "提供方的列数、合格人数、其得分部分的离散程度及各步的内积",
-            "若计算标准误：本方权重的协方差，即提供方各列合起来对本方每一列的解释程度",
+            If(_errors, "因计算标准误：本方权重的协方差，即提供方各列合起来对本方每一列的解释程度"),
         ),
         "provider.zh": (
             "己方各列的权重，以及每一步对这些权重的梯度：对参与拟合人群的精确求和",
             "己方每一列在参与拟合人群中变化程度的一个总和",
             "被询问人数和参与拟合人数（填充后）、后者是否足够每列十人（若不足且少于 256 人，"
             "则其两倍以内的范围）、品牌方列数、品牌方得分部分的位置与离散程度（粗粒度）",
-            "若计算标准误：己方权重的协方差，以及己方各列乘积对参与拟合人群的加权求和",
-            "没有参与者名单和标签；但若某取值在参与拟合的人中只有一人，精确求和会显示有这样一人及其标签；若计算标准误，还会显示是谁",
+            If(_errors, "因计算标准误：己方权重的协方差，以及己方各列乘积对参与拟合人群的加权求和"),
+            If(_errors, f"{_NO_LIST_ZH}、其标签，并因计算标准误还会显示是谁", f"{_NO_LIST_ZH}及其标签"),
         ),
     },
 )

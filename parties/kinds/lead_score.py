@@ -27,7 +27,7 @@ from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.grades import CUTOFFS, Calibration, Grading, are_cutoffs
 from parties.kinds import boost, common, joint_lr, supervised
-from parties.stage import Channel, JobKind, Own, Stage, StageContext, ViewRequest
+from parties.stage import Channel, If, JobKind, Own, Stage, StageContext, ViewRequest
 from protocols.machine import Machine
 
 R = TypeVar("R")
@@ -311,7 +311,7 @@ def _write_json(ctx: StageContext, name: str, value: Any) -> None:
     (ctx.workdir / name).write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
 
 
-def _leakage(kind: JobKind) -> dict[str, tuple[str, ...]]:
+def _leakage(kind: JobKind) -> dict[str, tuple[str | If, ...]]:
     """The union of two fits of the kind, and what is special here."""
     both = "all of this for two fits, one after the other: speed and value"
     both_zh = "以上各项对应先后两次拟合：速度与价值"

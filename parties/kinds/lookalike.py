@@ -30,7 +30,7 @@ from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.kinds import common, transfer
 from parties.kinds.metrics import detailed, measure, reach
-from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
+from parties.stage import If, JobKind, Own, Stage, StageContext, ViewRequest
 from protocols import lookalike
 
 #: Share of the matched seeds that are kept from the fit, to measure it.
@@ -338,6 +338,17 @@ def _write_json(ctx: StageContext, name: str, value: Any) -> None:
     (ctx.workdir / name).write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
 
 
+_SUM = "the sum of each of its columns over"
+
+
+def _noise(spec: JobSpec, agreement: Agreement) -> bool:
+    return privacy_of(spec, agreement) is not None
+
+
+def _bagged(spec: JobSpec, agreement: Agreement) -> bool:
+    return int(spec.params.get("bags", 1)) > 1
+
+
 LOOKALIKE = JobKind(
     name="lookalike",
     stages=(
@@ -358,9 +369,14 @@ LOOKALIKE = JobKind(
             "figures of quality from its own held-out seeds",
         ),
         "provider": (
-            "the brand's number of seeds, padded, without noise exactly; if the job stops, whether too few",
-            "the sum of each of its columns over the matched seeds, with noise if the parties agreed on it; "
-            "with `bags`, one sum for each random half of the seeds instead",
+            If(
+                _noise,
+                "the brand's number of seeds, padded; if the job stops, whether too few",
+                "the brand's number of seeds, padded, and how many are in the fit exactly; if the job stops, "
+                "whether too few",
+            ),
+            If(_bagged, f"{_SUM} each random half of the matched seeds", f"{_SUM} the matched seeds"),
+            If(_noise, "these sums with noise of this job's ε", "these sums exactly, without noise"),
             "its own model; not which of its people are seeds",
         ),
         "brand.zh": (
@@ -370,8 +386,13 @@ LOOKALIKE = JobKind(
             "由品牌方自有留出种子算得的质量指标",
         ),
         "provider.zh": (
-            "品牌方种子人数（填充后；无噪声时为精确值）；若任务中止，是否因种子过少",
-            "其各列在匹配种子上的总和（含约定噪声）；若设 `bags`，则为每个随机一半种子上的总和",
+            If(
+                _noise,
+                "品牌方种子人数（填充后）；若任务中止，是否因种子过少",
+                "品牌方种子人数（填充后），以及参与拟合的种子人数的精确值；若任务中止，是否因种子过少",
+            ),
+            If(_bagged, "其各列在每个随机一半匹配种子上的总和", "其各列在匹配种子上的总和"),
+            If(_noise, "上述总和含本任务 ε 的噪声", "上述总和为精确值，不含噪声"),
             "自己的模型；不知道哪些人是种子",
         ),
     },

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from parties.documents import Agreement, JobSpec, Sum, sum_of
 from parties.errors import NodeError
 from parties.gate import ConsentedView
 from parties.kinds import common
-from parties.stage import JobKind, Own, Stage, StageContext, ViewRequest
+from parties.stage import If, JobKind, Own, Stage, StageContext, ViewRequest
 from protocols.errors import LocalError
 from protocols.machine import Machine
 
@@ -274,6 +275,16 @@ def _give_out(ctx: StageContext, learned: private_join.JoinResult, terms: privat
     (ctx.workdir / "result.json").write_text(json.dumps(ctx.result, indent=1, sort_keys=True) + "\n")
 
 
+def _sum_to(learner: str) -> Callable[[JobSpec, Agreement], bool]:
+    """Whether the job asks for a sum that the agreement gives to this side."""
+
+    def holds(spec: JobSpec, agreement: Agreement) -> bool:
+        wanted = asked_sum(spec, agreement)
+        return wanted is not None and wanted.learner == learner
+
+    return holds
+
+
 PRIVATE_OVERLAP = JobKind(
     name="overlap",
     stages=(Stage("join", join_brand, join_provider),),
@@ -287,23 +298,23 @@ PRIVATE_OVERLAP = JobKind(
             f"the number of shared people with the provider's noise, but not who; what is written down is "
             f"rounded to {ROUND}, or that it is below the agreed minimum",
             "the provider's number of people, padded",
-            "if the job asks for a sum that the agreement gives to the brand: that sum, with noise",
+            If(_sum_to("brand"), "the sum that the job asks for, with noise"),
         ),
         "provider": (
             f"the number of shared people with the brand's noise, but not who; what is written down is "
             f"rounded to {ROUND}, or that it is below the agreed minimum",
             "the brand's number of people, padded",
-            "if the job asks for a sum that the agreement gives to the provider: that sum, with noise",
+            If(_sum_to("provider"), "the sum that the job asks for, with noise"),
         ),
         "brand.zh": (
             f"共同人数（含提供方加入的噪声），不知是谁；写出的结果四舍五入到 {ROUND}，或仅知低于约定下限",
             "提供方人数（填充后）",
-            "若任务要求且协议允许品牌方得知求和：共同人群上的总和（含噪声）",
+            If(_sum_to("brand"), "任务所要求的共同人群上的总和（含噪声）"),
         ),
         "provider.zh": (
             f"共同人数（含品牌方加入的噪声），不知是谁；写出的结果四舍五入到 {ROUND}，或仅知低于约定下限",
             "品牌方人数（填充后）",
-            "若任务要求且协议允许提供方得知求和：共同人群上的总和（含噪声）",
+            If(_sum_to("provider"), "任务所要求的共同人群上的总和（含噪声）"),
         ),
     },
 )

@@ -547,6 +547,56 @@ def test_leakage_is_declared_for_both_in_both_languages(kind):
         assert len(table["provider"]) == len(table["provider.zh"])
 
 
+NOISE = {"privacy": {"epsilon": 1.0, "delta": 1e-6, "clip": 1.0}}
+#: (kind, parameters, terms, role): words that then stand in the table of what is learned, and others.
+CONDITIONAL = [
+    ("joint-lr", {"errors": True}, {}, "brand", "as it gives standard errors", None),
+    ("joint-lr", {"errors": True}, {}, "provider", "by these errors, who", None),
+    ("joint-lr", {}, {}, "provider", "and the label", "errors"),
+    (
+        "lookalike",
+        {},
+        {"privacy": {"epsilon": 1.0, "delta": 1e-6, "clip": 1.0}},
+        "provider",
+        "with noise",
+        "exactly",
+    ),
+    ("lookalike", {}, {"privacy": None}, "provider", "exactly, without noise", "with noise"),
+    ("lookalike", {"bags": 3}, {}, "provider", "each random half", None),
+    ("lookalike", {}, {}, "provider", "over the matched seeds", "random half"),
+    ("overlap", {"method": "private_join"}, {}, "brand", "padded", "sum"),
+    (
+        "overlap",
+        {"method": "private_join", "sum": "provider.spend"},
+        {"sums": ["provider.spend:brand:100"]},
+        "brand",
+        "the sum that the job asks for",
+        None,
+    ),
+    (
+        "overlap",
+        {"method": "private_join", "sum": "provider.spend"},
+        {"sums": ["provider.spend:brand:100"]},
+        "provider",
+        "padded",
+        "sum",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "params", "terms", "role", "there", "absent"), CONDITIONAL)
+def test_what_is_learned_is_that_of_this_very_job(kind, params, terms, role, there, absent):
+    asked, agreed = spec(kind, params=params), agreement(**terms)
+    chosen = KINDS[kind].of(asked)
+    table = chosen.learned(asked, agreed)
+    assert all(lines and all(lines) for lines in table.values())
+    assert len(table[role]) == len(table[f"{role}.zh"])
+    said = " ".join(table[role])
+    assert there in said and (absent is None or absent not in said)
+    # Whoever has no agreement at hand is told all that may be.
+    assert set(map(len, chosen.learned(asked, None).values())) == set(map(len, chosen.leakage.values()))
+
+
 # -- metrics and transfer ------------------------------------------------------------------------------------
 
 

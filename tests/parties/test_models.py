@@ -16,6 +16,7 @@ from pair import agreement
 from consent_center.model import ConsentEvent
 from parties import bundle, documents, model_card
 from parties.datasets import Dataset
+from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.home import Home
 from parties.kinds import KINDS
@@ -231,7 +232,10 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
         assert set(card["consent"]) == {"acme", "dataco"} and all(
             c["snapshot"] for c in card["consent"].values()
         )
-        assert card["leakage"] == {k: list(v) for k, v in KINDS[kind].leakage.items()}
+        record = json.loads((home.job(job) / "job.json").read_text())
+        signed = (JobSpec.from_json(record["spec"]["document"]), record["agreement"]["document"])
+        assert card["leakage"] == KINDS[kind].learned(signed[0], Agreement.from_json(signed[1]))
+        assert "standard errors" not in json.dumps(card["leakage"])  # none were asked for
         assert card["privacy"] == {"noise": False, "epsilon": None, "delta": None, "agreed": None}
         assert card["data"]["own_columns"] == ["a", "b"] and card["data"]["people"]["in"] == 500
         for target, listed in card["columns"].items():
