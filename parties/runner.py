@@ -22,7 +22,7 @@ import numpy as np
 
 from consent_center.errors import ConsentError
 from consent_center.ledger import verify as ledger_verify
-from parties import documents, identity, private_files
+from parties import documents, hints, identity, private_files
 from parties.checkpoint import Checkpoints
 from parties.documents import Agreement, JobSpec
 from parties.errors import CODES, NodeError, PeerFailed
@@ -82,7 +82,7 @@ def final_state(code: str) -> str:
 
 def error_record(error: Exception) -> dict[str, Any]:
     """What the job remembers of an error: code, detail, hint, origin (here or the peer), people by reason."""
-    code = getattr(error, "code", None)
+    code, from_peer = getattr(error, "code", None), isinstance(error, PeerFailed)
     if not isinstance(code, str):
         code, detail = "node.internal", f"{type(error).__name__}: {error}"[:500]
     else:
@@ -90,8 +90,9 @@ def error_record(error: Exception) -> dict[str, Any]:
     return {
         "code": code,
         "detail": detail,
-        "hint": str(getattr(error, "hint", "")),
-        "origin": "peer" if isinstance(error, PeerFailed) else "here",
+        # The peer tells a code and no hint: what to do about it stands here.
+        "hint": str(getattr(error, "hint", "")) or (hints.after_peer(code) if from_peer else ""),
+        "origin": "peer" if from_peer else "here",
         "counts": dict(getattr(error, "counts", {}) or {}),
         "shared": bool(getattr(error, "share", False)),
     }

@@ -253,7 +253,10 @@ def describe(error: BaseException) -> tuple[str, str, str]:
 def report(code: str, what: str, hint: str, as_json: bool) -> int:
     """Prints an error where it belongs and returns the exit code that goes with it."""
     exit_code = exit_code_of(code)
-    hint = hint or ("" if code == "pec.interrupted" else f"docs/errors.md, {code}")
+    if not hint and code != "pec.interrupted":
+        from parties import hints
+
+        hint = hints.of(code) or f"docs/errors.md, {code}"
     if as_json:
         error = {"code": code, "message": what, "hint": hint, "exit_code": exit_code}
         click.echo(json.dumps({"error": error}, ensure_ascii=False))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from parties import hints
 from parties.client import NodeClient
 from parties.errors import NodeError
 from pec.errors import EXIT_REFUSED, PecError, exit_code_of
@@ -96,5 +97,5 @@ def failure(job: Mapping[str, Any]) -> PecError:
     return PecError(
         "pec.job_refused" if refused else "pec.job_failed",
         f"job {job['job_id']} ended as {job['state']}: {inner}: {words}",
-        error.get("hint") or "see pec job show on both sides",
+        error.get("hint") or hints.of(inner) or "see pec job show on both sides",
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +48,15 @@ def test_every_error_code_is_documented(package: str) -> None:
     for code in codes:
         assert re.fullmatch(r"[a-z_]+\.[a-z_]+", code)
         assert len(listed[code].split()) >= 3, f"{code}: say what to do"
+
+
+def test_the_hints_of_the_code_are_those_of_the_documentation(tmp_path: Path) -> None:
+    """Run scripts/gen_hints after a change of docs/errors.md."""
+    loader = importlib.machinery.SourceFileLoader("gen_hints", str(ROOT / "scripts" / "gen_hints"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("gen_hints", loader))  # type: ignore[arg-type]
+    loader.exec_module(module)
+    module.generate(tmp_path / "hints.py")
+    assert (tmp_path / "hints.py").read_text() == (ROOT / "parties" / "hints.py").read_text()
 
 
 def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:

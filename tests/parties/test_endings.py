@@ -90,6 +90,7 @@ def test_the_other_side_refuses_although_this_one_has_not_heard_of_the_end(pair,
     job = clients[0].wait(clients[0].submit(nodes.request("unheard")), 20)
     assert (job["state"], job["error"]["code"]) == ("rejected", "agreement.ended")
     assert job["error"]["origin"] == "peer" and "ended by prov" in job["error"]["detail"]
+    assert "new id" in job["error"]["hint"]  # the peer tells none: it is that of the code
 
 
 def test_a_running_job_stops_at_its_next_check_on_both_sides(pair, clients, tmp_path):
