@@ -136,12 +136,13 @@ class BrandSide(Jobs):
     def _try_own(
         self, spec: JobSpec, kind: JobKind, private: Mapping[str, Any], agreement: Agreement | None
     ) -> None:
-        """What the private parameters say of the own file, tried on it: a mistake is told before anybody is
-        asked. The file is read only if they say something.
+        """Identifiers and what the private parameters say of the own file, tried on it: a mistake is told
+        before anybody is asked.
         """
         from parties.gate import Gate  # the only module that reads rows
 
         name = spec.datasets["brand"]
+        Gate(self.center, self.home).check_kinds(name)
         own, dataset = kind.own(spec), self.home.dataset(name)
         try:
             kind.check_own(spec, dataset, private)

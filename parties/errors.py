@@ -119,6 +119,7 @@ CODES: dict[str, str] = {
     "gate.nulls": "rows without a valid identifier, which the data set declares not to have",
     "gate.duplicates": "rows with a repeated identifier, which the data set declares not to have",
     "gate.identifiers": "a data set has no valid identifier in its id column",
+    "gate.kind": "nearly all identifiers of a column are of another kind than the data set declares",
     "gate.assumed": "an evaluation assumed consent without a reason",
     "gate.snapshot": "the consent center's snapshot does not answer what the gate asked",
     "gate.column": "a column is not among those that the job was opened with",

@@ -283,6 +283,15 @@ class Gate:
         """The report on a data set's identifiers; asks nobody and lets nobody in."""
         return self._identify(dataset)[1]
 
+    def check_kinds(self, dataset: str) -> None:
+        """`gate.kind` if nearly all identifiers are of another kind than declared. All of them are looked at
+        only if the first ones are.
+        """
+        entry = self._home.dataset(dataset)
+        rows = Rows(entry.path, entry.identifiers[0][0])
+        if any(preflights.suspicious(rows.text(name), kind) for name, kind in entry.identifiers if kind):
+            preflights.hold_kinds(self.preflight(dataset))
+
     def count(self, dataset: str) -> int:
         """Rows of a data set, for a forecast; nothing of them is looked at."""
         return Rows(self._home.dataset(dataset).path).count
@@ -465,7 +474,9 @@ class Gate:
             text = rows.text(column)
             kind = declared or identifiers.detect(text)
             normalised = identifiers.normalise(text, kind)
-            found.append(Identifier(column, kind, normalised.values, np.asarray(normalised.status)))
+            counts = normalised.counts()
+            looks = preflights.looks_like(text, kind, counts["ok"], counts["invalid"])
+            found.append(Identifier(column, kind, normalised.values, np.asarray(normalised.status), looks))
         preflight = preflights.of(dataset, rows.count, rows.columns, rows.notes, found)
         return rows, preflight, found
 

@@ -164,6 +164,7 @@ HINTS: dict[str, str] = {
     "gate.nulls": "Mend the file, or register the data set with --nulls skip: then such rows are left out and counted.",
     "gate.duplicates": "Mend the file, or register it with --duplicates first (the first row counts) or all.",
     "gate.identifiers": "Check that the id column and its kind are the right ones.",
+    "gate.kind": "Name the right column, or the right kind: pec node data change NAME --id COLUMN:KIND; pec node data preflight counts.",
     "gate.assumed": "Say why consent may be assumed for the file (--reason).",
     "gate.snapshot": "Report it: the consent center answered for other rows than were asked about.",
     "gate.column": "A bug in the caller: report it.",

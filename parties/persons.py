@@ -34,12 +34,16 @@ CONFLICT = "identifier_conflict"
 
 @dataclass(frozen=True)
 class Identifier:
-    """One identifier column, normalised: `values` text[rows], null where unusable; `status` uint8[rows]."""
+    """One identifier column, normalised: `values` text[rows], null where unusable; `status` uint8[rows].
+
+    `looks_like`: the kind that its values seem to be of, where nearly none is of the declared one.
+    """
 
     column: str
     kind: str
     values: pa.Array
     status: npt.NDArray[np.uint8]
+    looks_like: str = ""
 
     @property
     def usable(self) -> Mask:
@@ -80,6 +84,7 @@ class Identifier:
             "null": int(null),
             "invalid": int(invalid),
             "distinct": int(ok) - int(np.count_nonzero(self.again)),
+            **({"looks_like": self.looks_like} if self.looks_like else {}),
         }
 
 

@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from consent_center import identifiers
 from parties import persons
 from parties.errors import PartyError
 from parties.persons import Identifier
@@ -56,6 +59,41 @@ class Preflight:
         return {**asdict(self), **lists}
 
 
+#: A column of which at least this share of the values is not of the declared kind is asked for another one.
+NEARLY_ALL = 0.9
+#: Values that tell whether a whole column has to be looked at.
+SAMPLE = 10_000
+
+
+def looks_like(texts: pa.Array, kind: str, valid: int, invalid: int) -> str:
+    """The kind that a column seems to hold whose values are nearly all no `kind`; empty if none is clear."""
+    if not invalid or invalid < NEARLY_ALL * (valid + invalid):
+        return ""
+    found = identifiers.detect(texts)
+    return "" if found in (kind, "opaque") else found
+
+
+def suspicious(texts: pa.Array, kind: str) -> bool:
+    """Whether the first values of a column are so; then it is worth looking at all of them."""
+    counts = identifiers.normalise(pc.drop_null(texts.slice(0, 10 * SAMPLE))[:SAMPLE], kind).counts()
+    return bool(looks_like(texts.slice(0, 10 * SAMPLE), kind, counts["ok"], counts["invalid"]))
+
+
+def hold_kinds(found: Preflight) -> None:
+    """`gate.kind` if nearly all values of an identifier column are of another kind than declared."""
+    for entry in found.identifiers:
+        if entry.get("looks_like"):
+            column, looks = entry["column"], entry["looks_like"]
+            filled = entry["normalised"] + entry["invalid"]
+            raise PartyError(
+                "gate.kind",
+                f"{entry['invalid']:,} of {filled:,} values in column {column!r} of {found.dataset!r} are no "
+                f"{entry['kind']} and look like {looks}",
+                f"name the right column, or the right kind: pec node data change {found.dataset} "
+                f"--id {column}:{looks}",
+            )
+
+
 def of(
     dataset: str, read: int, columns: Sequence[str], notes: Sequence[str], found: Sequence[Identifier]
 ) -> Preflight:
@@ -78,6 +116,7 @@ def of(
 
 def hold(entry: Dataset, found: Preflight) -> None:
     """Hold the file to what the data set declares of it, before anybody is asked about anybody."""
+    hold_kinds(found)
     if not found.normalised:
         names = " or ".join(f"{i['kind']} in column {i['column']!r}" for i in found.identifiers)
         raise PartyError(

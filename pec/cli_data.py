@@ -93,7 +93,7 @@ def data_add(name: str, file: Path, ids: tuple[str, ...], home: Path, as_json: b
     begun = Dataset(name, str(file), *identifiers[0], {}, tuple(identifiers[1:]))
     with changes_of(home) as changes:
         made = changes.add_dataset(_with(begun, options))
-    emit(made, as_json, _made)
+    emit(_looked_at(home, made), as_json, _made)
 
 
 @data.command("change")
@@ -141,7 +141,7 @@ def data_change(
     made = _with(replace(known, categories=left), options, closed)
     with changes_of(home) as changes:
         done = changes.change_dataset(made)
-    emit(done, as_json, _made)
+    emit(_looked_at(home, done), as_json, _made)
 
 
 @data.command("remove")
@@ -197,10 +197,24 @@ def _with(dataset: Any, options: dict[str, Any], closed: Sequence[str] = ()) -> 
     return replace(dataset, categories=categories, **given)
 
 
+def _looked_at(home: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """What was registered, with a `warning` if jobs would refuse its identifiers."""
+    from consent_center.errors import ConsentError
+    from parties.errors import NodeError
+    from parties.gate import Gate
+
+    try:
+        Gate(None, home_at(home)).check_kinds(made["name"])
+    except (NodeError, ConsentError) as error:
+        return {**made, "warning": f"{error.code}: {error.detail}; {getattr(error, 'hint', '')}".strip("; ")}
+    return made
+
+
 def _made(d: dict[str, Any]) -> str:
     size = f", some {d['people']:,} people" if d.get("people") else ""
     shown = f"shown to partners{size}" if d.get("shown") else "not shown to partners"
-    return f"data set {d['name']}: {d['path']}, {len(d['categories'])} columns with a category; {shown}"
+    text = f"data set {d['name']}: {d['path']}, {len(d['categories'])} columns with a category; {shown}"
+    return f"{text}\nwarning: {d['warning']}" if d.get("warning") else text
 
 
 @data.command("list")
@@ -239,6 +253,9 @@ def _preflight(d: dict[str, Any]) -> Any:
     from rich.console import Group
 
     by_id = d.get("identifiers") or []
-    names = ("column", "kind", "normalised", "null", "invalid", "distinct")
+    names = ["column", "kind", "normalised", "null", "invalid", "distinct"]
+    if any("looks_like" in i for i in by_id):
+        names.append("looks_like")
     whole = [(k, shortened(v)) for k, v in d.items() if k != "identifiers"]
-    return Group(table(("what", "rows"), whole), table(names, [tuple(i[n] for n in names) for i in by_id]))
+    rows = [tuple(i.get(n) for n in names) for i in by_id]
+    return Group(table(("what", "rows"), whole), table(names, rows))

@@ -39,7 +39,16 @@ _INPUT = {
     *("center.exists", "center.missing", "center.location", "subject.unknown", "snapshot.unknown"),
     *("node.config", "node.exists", "node.home", "node.request", "identity", "document", "job.unknown"),
     *("model.unknown", "model.alias", "model.share"),
-    *("job.kind", "job.spec", "job.parameter", "job.people", "job.state", "job.result", "gate.identifiers"),
+    *(
+        "job.kind",
+        "job.spec",
+        "job.parameter",
+        "job.people",
+        "job.state",
+        "job.result",
+        "gate.identifiers",
+        "gate.kind",
+    ),
     *("features", "bundle.unreadable"),
     *("ledger.index", "ledger.payload", "ledger.key", "protocol.argument"),
 }

@@ -190,6 +190,36 @@ def test_closed_when_the_answer_is_for_another_question(home, change, code):
     assert _code(Altered(change), home) == code
 
 
+WRONG_KINDS = [
+    ("phone", ["a@b.cn", "c@d.cn"], "email"),
+    ("phone", ["a@b.cn"] * 19 + ["13800138000", ""], "email"),  # nearly all; the empty one does not count
+    ("email", ["13800138000", "13800138001", ""], "phone"),
+    ("email", ["0123456789abcdef" * 2, "fedcba9876543210" * 2], "device"),
+    ("phone", ["a@b.cn"] * 8 + ["13800138000"] * 2, ""),  # a file with gaps, not a wrong column
+    ("phone", ["x", "y"], ""),  # no kind stands out: gate.identifiers, as before
+    ("opaque", ["a@b.cn"], ""),
+]
+
+
+@pytest.mark.parametrize(("declared", "values", "looks"), WRONG_KINDS)
+def test_a_column_of_another_kind_is_told_before_anybody_is_asked(tmp_path, declared, values, looks):
+    path = tmp_path / "people.csv"
+    path.write_text("id,n\n" + "".join(f"{value},1\n" for value in values))
+    home = OneHome(Dataset("people", str(path), "id", declared, {"n": "profile"}))
+    gate = Gate(None, home)
+    (found,) = gate.preflight("people").identifiers
+    assert found.get("looks_like", "") == looks
+    if not looks:
+        gate.check_kinds("people")
+        return
+    for look in (lambda: gate.check_kinds("people"), lambda: _open(None, home, columns=("n",))):
+        with pytest.raises(NodeError) as caught:
+            look()
+        assert caught.value.code == "gate.kind" and f"--id id:{looks}" in caught.value.hint
+        filled = sum(1 for value in values if value)
+        assert f" of {filled} values" in caught.value.detail and f"like {looks}" in caught.value.detail
+
+
 def test_no_valid_identifier_and_missing_column(tmp_path):
     path = tmp_path / "people.csv"
     path.write_text("phone,n\nabc,1\n,2\n")
