@@ -151,7 +151,7 @@ class Account:
             f"agreement {self.agreement.id} has a total of ε {total.epsilon:g}, δ {total.delta:g}; "
             f"{len(self.spends)} jobs have spent ε {self.epsilon_spent():.4g} of it; this job asks for "
             f"ε {asked.epsilon:g}, δ {asked.delta:g}, and one lookalike of ε "
-            f"{self.epsilon_left(asked.delta):.3g} would still fit",
+            f"{self.epsilon_left(asked.delta):.3g} at that δ would still fit",
             "ask for a smaller epsilon, or sign a new agreement with a larger privacy_total",
             share=True,
         )
@@ -164,6 +164,9 @@ class Account:
             "total": None if total is None else total.to_json(),
             "epsilon_spent": self.epsilon_spent(),
             "epsilon_left": None if privacy is None else self.epsilon_left(privacy.delta),
+            # The same noise has a larger ε at a smaller δ, so without this number `epsilon_left` of a fresh
+            # account may look larger than its total.
+            "epsilon_left_delta": None if privacy is None or total is None else privacy.delta,
             "jobs_left": None,
             "share_spent": None if total is None else min(1.0, self._used()[0] / self._room),
             "spends": [s.to_document() for s in self.spends],

@@ -118,7 +118,9 @@ def account_rows(account: dict[str, Any]) -> list[tuple[str, Any]]:
     if account["share_spent"] is not None:
         rows.append(("share spent", f"{account['share_spent']:.0%}"))
     if account["epsilon_left"] is not None:
-        rows.append(("largest ε that one more lookalike may have", f"{account['epsilon_left']:.4g}"))
+        at = account.get("epsilon_left_delta")
+        largest = f"{account['epsilon_left']:.4g}" + (f" at δ {at:g}" if at else "")
+        rows.append(("largest ε that one more lookalike may have", largest))
     if account["jobs_left"] is not None:
         rows.append(("lookalikes left, at the agreement's ε", account["jobs_left"]))
     if account.get("spent_by_this_job"):
