@@ -130,7 +130,7 @@ def _total(options: dict[str, Any]) -> tuple[float, float] | None:
     epsilon, delta = options["total_epsilon"], options["total_delta"]
     return (
         5 * options["epsilon"] if epsilon is None else epsilon,
-        10 * options["delta"] if delta is None else delta,
+        float(f"{10 * options['delta']:.12g}") if delta is None else delta,  # 1e-05, and not 9.99…e-06
     )
 
 

@@ -137,7 +137,9 @@ def data_change(
             f"--no-category {missing[0]}: data set {name} has no category for that column",
             f"it has: {', '.join(known.categories) or 'none'}",
         )
-    left = {c: k for c, k in known.categories.items() if c not in closed}
+    # A column that identifies people is no column of theirs any more, unless --category says so.
+    identifying = {column for column, _ in known.identifiers} if ids else set()
+    left = {c: k for c, k in known.categories.items() if c not in closed and c not in identifying}
     made = _with(replace(known, categories=left), options, closed)
     with changes_of(home) as changes:
         done = changes.change_dataset(made)

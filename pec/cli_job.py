@@ -14,7 +14,7 @@ import click
 
 from pec import wording
 from pec.cli_common import account_rows, emit, json_option, note, printable, progress, table, time_text
-from pec.cli_home import client_of, home_option, read_json
+from pec.cli_home import client_of, home_at, home_option, read_json
 from pec.cli_scores import scores
 from pec.errors import PecError
 
@@ -102,6 +102,8 @@ def submit(
     choose the people; a lookalike also takes `audience_size`, `holdout`, `include_seeds`.
     """
     request = _request(read_json(request_file) if request_file else {}, options)
+    if request["kind"] == "score":
+        request["params"] = _named_model(home, request["params"])
     with client_of(home) as client:
         forecast: dict[str, Any] | None = None
         if estimate_only or not no_estimate:
@@ -117,6 +119,19 @@ def submit(
             _watch(client, job_id, as_json)
             return
     emit({"job_id": job_id, "estimate": forecast}, as_json, lambda d: d["job_id"])
+
+
+def _named_model(home: Path, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with the model as both sides name it, by its training job, and with its method.
+
+    Aliases, names and versions are this organisation's own, and the partner knows none of them.
+    """
+    from parties.models import Models
+
+    if not isinstance(params.get("model"), str):
+        return params
+    model = Models(home_at(home)).find(params["model"])
+    return {"method": model.method, **params, "model": model.job_id}
 
 
 def _forecast(found: dict[str, Any]) -> str:

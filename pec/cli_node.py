@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from pec.cli_agreement import agreement
-from pec.cli_common import emit, json_option, note, progress, table
+from pec.cli_common import emit, json_option, note, printable, progress, table
 from pec.cli_data import data
 from pec.cli_home import changes_of, client_of, home_at, home_option, read_json, shortened, write_or_print
 from pec.errors import PecError
@@ -192,17 +192,18 @@ def catalogue(agreement_id: str, home: Path, as_json: bool) -> None:
 
 def _catalogue(d: dict[str, Any]) -> Any:
     from rich.console import Group
+    from rich.text import Text
 
     if not d["datasets"]:
         return f"{d['provider']} shows no data set under agreement {d['agreement_id']}"
-    parts = []
+    parts: list[Any] = []
     for offer in d["datasets"]:
         size = f", some {offer['people']:,} people" if offer["people"] else ""
         title = f"{offer['name']}: identified by {', '.join(offer['identifiers'])}{size}"
         if offer["left_out"]:
             title += f"; {offer['left_out']:,} further columns do not fit here"
         rows = [(c["name"], c["category"], ", ".join(c["uses"])) for c in offer["columns"]]
-        parts.append(table(("column", "category", "may be used as"), rows, title=title))
+        parts += [Text(printable(title)), table(("column", "category", "may be used as"), rows)]
     return Group(*parts)
 
 

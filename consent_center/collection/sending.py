@@ -11,9 +11,7 @@ import sqlalchemy as sa
 
 from consent_center.batch import LOCAL, NEVER, minor_until, moment
 from consent_center.collection import links
-from consent_center.collection.asking import (
-    may_ask,
-)
+from consent_center.collection.asking import may_ask
 from consent_center.collection.base import Offering
 from consent_center.collection.forms import offers_of
 from consent_center.errors import ConsentError

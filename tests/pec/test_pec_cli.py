@@ -194,6 +194,9 @@ def test_node_life_without_a_running_node(tmp_path: Path) -> None:
     assert told["categories"] == {"age": "profile", "city": "place"} and "shown" not in told
     assert (told["nulls"], told["people"]) == ("refuse", 120_000)
     assert error_of(*change, "--no-category", "town")[1] == "pec.column"
+    told = json.loads(run(*change, "--id", "city:opaque")[1])
+    assert told["categories"] == {"age": "profile"}  # what identifies people is no column of theirs
+    assert json.loads(run(*change, "--id", "phone:email")[1])["warning"].startswith("gate.kind")
     gone = ("node", "data", "remove", "people", "--home", str(provider))
     assert run(*gone)[0] == 0 and error_of(*gone)[1] == "dataset.unknown"
     draft, signed, both = (str(tmp_path / n) for n in ("draft.json", "signed.json", "both.json"))
@@ -248,6 +251,28 @@ def test_node_life_without_a_running_node(tmp_path: Path) -> None:
     note = json.loads(out)["checkpoint"]
     assert int(note.splitlines()[1]) >= 0
     assert run("audit", "fsck", "--home", str(brand))[0] == 0
+
+
+def test_a_score_job_may_name_its_model_by_this_nodes_own_names(tmp_path: Path) -> None:
+    from parties.errors import NodeError
+    from parties.home import Home
+    from parties.private_files import write_json
+    from pec.cli_job import _named_model
+
+    home = Home.create(tmp_path / "b", "shop")
+    (home.path / "models").mkdir()
+    entry = {
+        **{"name": "boost.bank", "version": 1, "job_id": "b-1", "kind": "boost", "method": "boost"},
+        **{"role": "brand", "peer": "bank", "agreement": "a1", "purpose": "ads", "snapshot": "s"},
+        **{"people": 1, "created_at": "2026-01-01T00:00:00Z", "expires_at": "2099-01-01T00:00:00Z"},
+    }
+    write_json(home.path / "models" / "b-1.model.json", entry)
+    write_json(home.path / "models" / "aliases.json", {"champion": "b-1"})
+    for name in ("b-1", "champion", "boost.bank@1", "boost.bank"):
+        assert _named_model(home.path, {"model": name}) == {"model": "b-1", "method": "boost"}
+    assert _named_model(home.path, {"model": "b-1", "method": "joint-lr"})["method"] == "joint-lr"
+    with pytest.raises(NodeError, match=r"model\.unknown"):
+        _named_model(home.path, {"model": "challenger"})
 
 
 def test_a_bundle_that_is_none(tmp_path: Path) -> None:
