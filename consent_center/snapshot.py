@@ -55,7 +55,8 @@ def tokens_of(salt: bytes, hashed: Bytes2) -> Bytes2:
     order = np.argsort(first)
     first = first[order]
     if not (first[1:] == first[:-1]).any():  # a token that is there twice, or one in 2^64 / n^2 times
-        return tokens[order]
+        ordered: Bytes2 = np.take(tokens, order, axis=0)  # a sixth of the time of tokens[order]
+        return ordered
     tokens = tokens[np.lexsort([words[:, k].astype(np.uint64) for k in (3, 2, 1, 0)])]
     distinct: Bytes2 = tokens[np.append(True, (tokens[1:] != tokens[:-1]).any(axis=1))]
     return distinct

@@ -134,7 +134,7 @@ class SubjectIndex:
             same = self.prefix[at] == keys[left]
             left, at = left[same], at[same]
             place = self.place[at]
-            whole = _equal(self.whole[place], rows[left])
+            whole = _equal(np.take(self.whole, place, axis=0), np.take(rows, left, axis=0))
             found[left[whole]] = self.ordinal[place[whole]]
             left, at = left[~whole], at[~whole] + 1
 
@@ -148,24 +148,24 @@ def _equal(some: Bytes2, others: Bytes2) -> npt.NDArray[np.bool_]:
 def _stored(connection: sa.Connection, after: int) -> tuple[int, Bytes2, Ints] | None:
     """(id of the last, pseudonyms uint8[k, 32], ordinals int64[k]) of the identifiers above an id, if any.
 
-    The database joins a stretch of rows into one text, which costs half of fetching them one by one.
+    ConsentError `ledger.corrupt` for a pseudonym of another length.
     """
     table = db.identifiers
     newest = int(connection.execute(sa.select(sa.func.max(table.c.id))).scalar() or 0)
     if newest <= after:
         return None
-    query = sa.select(db.joined(connection, table.c.pseudonym, table.c.subject))
     # Ids of erased people are missing: what is left over at the end is never touched, and takes no memory.
     rows, ordinals = np.empty((newest - after, 32), np.uint8), np.empty(newest - after, np.int64)
     count = 0
     for start in range(after, newest, _STRETCH):
         last = min(newest, start + _STRETCH)
-        text = connection.execute(query.where(table.c.id > start, table.c.id <= last)).scalar()
-        if text:
-            part = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, 40)
-            rows[count : count + len(part)] = part[:, :32]
-            ordinals[count : count + len(part)] = part[:, 32:].copy().view(">i8").reshape(-1)
-            count += len(part)
+        among = sa.and_(table.c.id > start, table.c.id <= last)
+        blobs_of, owners = db.joined(connection, table.c.pseudonym, table.c.subject, among)
+        if len(blobs_of) != 32 * len(owners):  # all behind one that is too short would be other people's
+            raise ConsentError("ledger.corrupt", f"identifiers {start + 1} to {last} are damaged; run fsck")
+        rows[count : count + len(owners)] = blobs_of.reshape(-1, 32)
+        ordinals[count : count + len(owners)] = owners
+        count += len(owners)
     return newest, rows[:count], ordinals[:count]
 
 
@@ -274,7 +274,8 @@ def _each_its_own(
     subject[new] = first_new + np.arange(fresh)
     ordinals[rows] = subject
     take = order if fresh == len(order) else order[new[order]]
-    return Resolved(ordinals, conflict, first_new, fresh, (found[take], kinds[take], subject[take]))
+    fresh_ones = (np.take(found, take, axis=0), kinds[take], subject[take])
+    return Resolved(ordinals, conflict, first_new, fresh, fresh_ones)
 
 
 def _distinct(found: Bytes2) -> tuple[Ints, Ints]:
@@ -360,7 +361,9 @@ def salts_of(connection: sa.Connection, ordinals: Ints) -> Bytes2:
     """uint8[n, 32]: the salts of those subjects; an erased subject's is zero."""
     if len(ordinals) > _MANY:
         low, high = int(ordinals.min()) // SALTS_A_ROW, int(ordinals.max()) // SALTS_A_ROW
-        return _stretch(connection, low, high)[ordinals - low * SALTS_A_ROW]
+        held = _stretch(connection, low, high)
+        found: Bytes2 = np.take(held, ordinals - low * SALTS_A_ROW, axis=0)  # a sixth of the time of held[…]
+        return found
     held = {chunk: _rows(_chunk(connection, chunk)) for chunk in set((ordinals // SALTS_A_ROW).tolist())}
     found = np.empty((len(ordinals), SALT_SIZE), np.uint8)
     for i, ordinal in enumerate(ordinals.tolist()):

@@ -406,7 +406,7 @@ class Gate:
             rows,
             self._center,
             preflight,
-            snapshot,
+            Snapshot(snapshot.document, snapshot.signature, _undecided(), snapshot.disclosure),
             columns,
             people.first[chosen],
             ordinals[chosen],
@@ -437,10 +437,8 @@ class Gate:
             report = {**kept["preflight"]}
             for name in ("columns", "notes", "identifiers"):
                 report[name] = tuple(report[name])
-            nobody = Decisions(np.empty(0, np.uint8), np.empty(0, np.int64), 0)
-            snapshot = Snapshot(
-                kept["snapshot"], bytes.fromhex(kept["signature"]), nobody, kept["disclosure"]
-            )
+            signature = bytes.fromhex(kept["signature"])
+            snapshot = Snapshot(kept["snapshot"], signature, _undecided(), kept["disclosure"])
             stamp = tuple(kept["stamp"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PartyError("node.interrupted", "the job's saved view can't be read") from error
@@ -626,6 +624,11 @@ def _check_snapshot(
         raise PartyError("gate.snapshot", "the snapshot covers other data categories than the job")
     if disclosure.get("counts", {}).get("in") != eligible:
         raise PartyError("gate.snapshot", f"the snapshot counts others than the {eligible} people decided")
+
+
+def _undecided() -> Decisions:
+    """In a view's snapshot: what was decided about each person has become the view, and takes no memory."""
+    return Decisions(np.empty(0, np.uint8), np.empty(0, np.int64), 0)
 
 
 def _closed(what: str, error: Exception) -> PartyError:
