@@ -138,13 +138,12 @@ def joined(
     """See `database.joined`: the blobs one after the other, and the numbers with commas between them."""
     if connection.dialect.name == "sqlite":
         # What SQLite joins is text to it, but it looks at no byte of a blob on the way, zeros included.
-        told = sa.cast(sa.func.group_concat(blobs, ""), sa.LargeBinary), sa.func.group_concat(numbers, ",")
+        whole: sa.ColumnElement[bytes] = sa.cast(sa.func.group_concat(blobs, ""), sa.LargeBinary)
+        listed = sa.func.group_concat(numbers, ",", type_=sa.Text)
     else:
-        told = (
-            sa.func.string_agg(blobs, sa.literal(b"", sa.LargeBinary), type_=sa.LargeBinary),
-            sa.func.string_agg(sa.cast(numbers, sa.Text), ",", type_=sa.Text),
-        )
-    found = connection.execute(sa.select(*told).where(where)).one()
+        whole = sa.func.string_agg(blobs, sa.literal(b"", sa.LargeBinary), type_=sa.LargeBinary)
+        listed = sa.func.string_agg(sa.cast(numbers, sa.Text), ",", type_=sa.Text)
+    found = connection.execute(sa.select(whole, listed).where(where)).one()
     return found[0] or b"", found[1] or ""
 
 

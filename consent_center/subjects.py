@@ -361,9 +361,11 @@ def salts_of(connection: sa.Connection, ordinals: Ints) -> Bytes2:
     """uint8[n, 32]: the salts of those subjects; an erased subject's is zero."""
     if len(ordinals) > _MANY:
         low, high = int(ordinals.min()) // SALTS_A_ROW, int(ordinals.max()) // SALTS_A_ROW
-        held = _stretch(connection, low, high)
-        found: Bytes2 = np.take(held, ordinals - low * SALTS_A_ROW, axis=0)  # a sixth of the time of held[…]
-        return found
+        salts = _stretch(connection, low, high)
+        among: Bytes2 = np.take(
+            salts, ordinals - low * SALTS_A_ROW, axis=0
+        )  # a sixth of the time of salts[…]
+        return among
     held = {chunk: _rows(_chunk(connection, chunk)) for chunk in set((ordinals // SALTS_A_ROW).tolist())}
     found = np.empty((len(ordinals), SALT_SIZE), np.uint8)
     for i, ordinal in enumerate(ordinals.tolist()):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,7 @@ def lookalike(
         note("making data", 0, 1)
         files = data.lookalike_files(root, rows, features, seeds, seed=seed)
         made = {"columns": ["*"], "private": {"where": "1 = 1", "holdout_seed": seed, "include_seeds": True}}
-        out, seen, keep = measure(root, Bench("lookalike", files, made), note, epsilon)
+        out, seen, keep = measure(root, Bench("lookalike", files, made), note, epsilon, lines=pooled)
         # A stage lasts as long as the slower side needs: the provider builds features while the brand waits.
         stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
         note("pooled fit", 0, 1)
@@ -137,16 +139,19 @@ def joint_lr(
 
 
 def measure(
-    root: Path, bench: Bench, note: Show, epsilon: float | None = None
+    root: Path, bench: Bench, note: Show, epsilon: float | None = None, *, lines: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """(figures, the job as the brand saw it, {"folder": its results, "other": the provider's result, with
+    `lines` "lines": the provider's lines of the file by row number}).
+    """
     from parties.datasets import Dataset
 
     with LocalNetwork(root / "nodes", [BRAND, PROVIDER]) as network:
         sides = ((BRAND, PROVIDER, bench.files.brand), (PROVIDER, BRAND, bench.files.provider))
-        for name, recipient, path in sides:
+        for name, _, path in sides:
             columns = {c: CATEGORY for c in pq.read_schema(path).names if c != "phone"}
             network[name].home.add_dataset(Dataset("data", str(path), "phone", "phone", columns))
-            consent(network, name, recipient, path, bench.kind, note)
+        _consents(network, sides, bench.kind, note)
         network.agree(
             plan.terms(
                 id=AGREEMENT,
@@ -177,7 +182,8 @@ def measure(
         seconds = time.perf_counter() - began
         spent = {n: usage.between(before[n], p.usage()) for n, p in network.parties.items()}
         keep: dict[str, Any] = {"folder": root / "result", "other": other["result"]}
-        keep["lines"] = network[PROVIDER].client.rows(seen["job_id"])
+        if lines:
+            keep["lines"] = network[PROVIDER].client.rows(seen["job_id"])
         network[BRAND].home.job(seen["job_id"]).rename(keep["folder"])
     out = {
         "bench": bench.kind,
@@ -197,19 +203,45 @@ def measure(
 
 
 def consent(
-    network: LocalNetwork, name: str, recipient: str, path: Path, purpose: str, note: Show | None = None
+    network: LocalNetwork,
+    name: str,
+    recipient: str,
+    path: Path,
+    purpose: str,
+    show: Callable[[float, float], None] = lambda done, total: None,
 ) -> None:
     """Assume consent of everybody, in blocks, as `pec simulate` does."""
-
-    def show(done: float, total: float) -> None:
-        if note is not None:
-            note(f"consent of the {name}'s people", done, total)
-
     ids = pq.read_table(path, columns=["phone"])["phone"]
     with network[name].home.center() as center:
         plan.register_purposes(center, [CATEGORY])
         file_assessment(center, purpose, recipient, "none: a measurement on made-up rows", "pec bench")
         consents.assume(center, ids, "phone", purpose, recipient, CATEGORY, REASON, "pec bench", show)
+
+
+def _consents(
+    network: LocalNetwork, sides: Sequence[tuple[str, str, Path]], purpose: str, note: Show
+) -> None:
+    """`consent` of both sides at once: most of it is SQLite's, which lets other threads run."""
+    people = {name: pq.read_metadata(path).num_rows for name, _, path in sides}
+    told, lock, stop = dict.fromkeys(people, 0.0), threading.Lock(), threading.Event()
+
+    def one(name: str, recipient: str, path: Path) -> None:
+        def show(done: float, total: float) -> None:
+            if stop.is_set():
+                raise PecError("pec.interrupted", "the other side's consents could not be recorded")
+            with lock:
+                told[name] = done
+                note("consent of both sides' people", sum(told.values()), sum(people.values()))
+
+        consent(network, name, recipient, path, purpose, show)
+
+    with ThreadPoolExecutor(len(sides)) as pool:
+        running = [pool.submit(one, *side) for side in sides]
+        try:
+            for future in as_completed(running):
+                future.result()
+        finally:
+            stop.set()  # one that failed, or Ctrl-C, ends the other after its block
 
 
 def _progress(show: Show) -> Callable[[dict[str, Any]], None]:

@@ -158,3 +158,15 @@ def test_decisions_of_many(tmp_path: Path, postgresql: Fresh) -> None:
 def test_a_center_made_by_the_helper_is_on_sqlite(tmp_path: Path) -> None:
     with make(tmp_path / "c") as center:
         assert center._database.dialect == "sqlite"
+
+
+def test_the_index_is_read_as_it_was_stored(tmp_path: Path, postgresql: Fresh) -> None:
+    """Enough people that they are looked up in memory and written from columns; and erased ones are gone."""
+    with center_at(tmp_path / "c", postgresql()) as center:
+        people = pa.array([phone(n) for n in range(1500)])
+        told = center.assume(people, "phone", "ads", "provider", ["contact"], "a test", "tester")
+        assert told.subjects.tolist() == list(range(1500))
+        center.erase("phone", phone(7), "tester")
+        found = center.decide(REQUEST, people, "phone").ordinals
+        assert found.tolist() == [n if n != 7 else -1 for n in range(1500)]
+        assert center.fsck() is None
