@@ -115,8 +115,10 @@ def _same_auc(result: dict[str, Any], auc: float) -> None:
         raise PecError("pec.check", f"the node reports AUC {result.get('auc')}, its scores give {auc}")
 
 
-def _r2(predicted: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
-    return float(1 - ((predicted - y) ** 2).mean() / y.var())
+def _r2(predicted: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float | None:
+    """None of labels that are all alike."""
+    spread = float(y.var())
+    return float(1 - ((predicted - y) ** 2).mean() / spread) if spread else None
 
 
 def report_figures(

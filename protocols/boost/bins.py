@@ -21,8 +21,8 @@ Bins = npt.NDArray[np.uint8]
 #: Values of a column that can be the last of a bin, about: of more, those at even places.
 CANDIDATES = 8192
 
-#: Halvings of the width that bins may have, from 1.
-HALVINGS = 24
+#: Halvings of the width that bins may have, from 1 / B.
+HALVINGS = 10
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ def cuts(
         ends = np.unique(ends[np.clip(np.concatenate((near, near - 1, [len(ends) - 1])), 0, len(ends) - 1)])
         place = _places(ends, tails)
     lists = place.tolist(), ends.tolist()
-    low, high = 0.0, 1.0
+    low, high = 0.0, 1 / most  # the first values of two bins in a row are farther apart than the width
     found = _sweep(*lists, least, low)
     if len(found) >= most:
+        found = _sweep(*lists, least, high)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             if len(tried := _sweep(*lists, least, middle)) < most:
                 high, found = middle, tried
             else:
                 low = middle
-    found = found if len(found) < most else []
     below, above = ordered[ends[found] - 1], ordered[ends[found]]
     half = below / 2 + above / 2
     bounds: npt.NDArray[np.float64] = np.where((below <= half) & (half < above), half, below)

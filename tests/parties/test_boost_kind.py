@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,9 @@ from sklearn.metrics import roc_auc_score
 
 from parties.datasets import Dataset
 from parties.errors import NodeError
+from parties.gate import Column
 from parties.kinds import boost as kind
+from parties.kinds import supervised
 
 N = 2400
 
@@ -126,6 +129,33 @@ def test_refusals(files: Path, tmp_path: Path, private: dict[str, object], code:
     except NodeError as error:
         errors = [error]
     assert any(getattr(e, "code", "") == code for e in errors), errors
+
+
+def test_bins_follow_the_size_unless_they_are_signed() -> None:
+    sizes = (5000, 20), (30_000, 17), (50_000, 20), (100_000, 20), (10**7, 5)
+    assert [kind.bins_of({}, *size) for size in sizes] == [64, 64, 32, 16, 16]
+    assert {kind.bins_of({"bins": 8}, *size) for size in sizes} == {8}
+
+
+@pytest.mark.parametrize(
+    "said", [{"bins": 4}, {"bins": True}, {"bins": None}, {"columns": ["x", 3]}, {"missing": []}]
+)
+def test_a_list_of_columns_that_cannot_be(said: dict[str, object]) -> None:
+    message = {"columns": ["x", "y"], "missing": [True, False], "bins": 16}
+    heard = SimpleNamespace(channel=SimpleNamespace(receive_json=lambda: {**message, **said}))
+    with pytest.raises(NodeError, match=r"kind\.message"):
+        supervised.received_columns(heard, (16, 32))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("largest", "taken"), [(1e99, True), (-1e101, False)])
+def test_a_label_whose_square_is_no_number_is_refused(largest: float, taken: bool) -> None:
+    column = Column("y", "numeric", np.array([1.0, np.nan, largest]))
+    ctx = SimpleNamespace(view=SimpleNamespace(read=lambda names, rows: iter([column])))
+    if taken:
+        assert supervised.labels(ctx, "y", np.arange(3), False)[2] == largest  # type: ignore[arg-type]
+        return
+    with pytest.raises(NodeError, match=r"job\.labels: label 'y' has values beyond 1e\+100"):
+        supervised.labels(ctx, "y", np.arange(3), False)  # type: ignore[arg-type]
 
 
 def test_an_agreement_that_asks_for_noise_forbids_it() -> None:
