@@ -53,7 +53,7 @@ setup_venv() {
         fi
     fi
     say "Installing PEC and what it needs into .venv (some 300 MB; once, a minute or two) ..."
-    "$PY" -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[$extras]" \
+    "$PY" -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[$extras]" \
         > .venv/pip.log 2>&1 &
     local pip=$! shown=""
     while kill -0 "$pip" 2>/dev/null; do
@@ -76,6 +76,9 @@ setup_venv() {
         fi
         exit 4
     fi
+    # pip would compile on one core, and the packages' own tests too. Files that are no Python (templates) stay as they are.
+    "$PY" -m compileall -q -j 0 -x '[/\\]tests?[/\\]' "$("$PY" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+        > /dev/null 2>&1 || true
     # A larger set of extras serves a smaller one too, so both scripts share one environment.
     { echo "$stamp"; [ "$extras" = "demo,dev" ] && echo "demo ${stamp#* }"; } > .venv/pec-stamp
 }
