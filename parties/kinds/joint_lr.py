@@ -177,7 +177,7 @@ def fit_brand(ctx: StageContext) -> None:
     )
     fit = ctx.channel.run(machine, "fit")
     names = plan.names if plan else ()
-    own = phi.astype(np.float64) @ fit.weights + fit.intercept
+    own = fit.own(phi)
     role = np.zeros(len(people), dtype=np.int8)  # 0 unlabelled, 1 in the fit, 2 held out
     role[train], role[held] = 1, 2
     ctx.carry.update(people=people, rows=rows, labels=labels, role=role, fit=fit, own=own)

@@ -61,8 +61,11 @@ class BrandResult:
 
     def score(self, columns: F32, provider_part: F64) -> F64:
         """Linear predictor of rows, float64[n]: columns float32[n, d] of the brand's, the provider's part."""
-        own = columns.astype(np.float64) @ self.weights + self.intercept
-        return np.asarray(self.offset + self.scale * (own + provider_part))
+        return np.asarray(self.offset + self.scale * (self.own(columns) + provider_part))
+
+    def own(self, columns: F32) -> F64:
+        """The brand's part of the linear predictor, float64[n]; quickest in Fortran order."""
+        return kernels.scores(np.ascontiguousarray(columns.T), self.weights, len(columns)) + self.intercept
 
 
 class Brand(Machine[BrandResult]):
@@ -270,12 +273,11 @@ class _Run:
         found = self.found = means.expansion(self.terms.family, self.rank, middle, wide, theirs)
         phi = found.of_brand(scores)
         use = query_session(self.session, "provider's gradient", self.taken)
-        vectors = phi.copy()
-        vectors[0] -= self.labels[: len(scores)]
+        phi[0] -= self.labels[: len(scores)]  # the queries need the others only
 
         def then(masked: bytes) -> Step[BrandResult]:
             # psi_1 = 1: its part, and the labels', the brand sums on its own.
-            known = kernels.dots(self.columns, vectors[0])
+            known = kernels.dots(self.columns, phi[0])
 
             def asked(sums: F64) -> Step[BrandResult]:
                 return Step((), WaitProducts(self, sums + known))
@@ -293,7 +295,7 @@ class _Run:
             )
             return Step((masked,), state)
 
-        return hold(None, True, self.scales(self.rank, self.theirs), vectors, self.here, use, self.rng, then)
+        return hold(None, True, self.scales(self.rank, self.theirs), phi, self.here, use, self.rng, then)
 
     def add(self, sums: F64, products: Callable[[int], F64]) -> Step[BrandResult]:
         part = self.held.total / self.here.total

@@ -62,7 +62,7 @@ class Held:
 
 
 def _exponent(vectors: F64) -> int:
-    largest = float(np.abs(vectors).max()) if vectors.size else 0.0
+    largest = max(float(vectors.max()), -float(vectors.min())) if vectors.size else 0.0
     if not math.isfinite(largest) or largest > 2.0**MOST_EXPONENT:
         raise LocalError("joint.fit", "the scores are too large; check the columns for extreme values")
     return max(math.ceil(math.log2(largest)) if largest > 0 else 0, -MOST_EXPONENT)
@@ -78,15 +78,18 @@ def hold(
     rng: Rng,
     then: Callable[[bytes], Step[R]],
 ) -> Step[R]:
-    """Encrypt `vectors` float64[v, n]; `then` gets the last message of the query, to be sent first."""
+    """Encrypt `vectors` float64[v, n], which must not change any more; `then` gets the last message of the
+    query, to be sent first.
+    """
     exponent = _exponent(vectors)
     step = math.ldexp(1.0, exponent) / scales.value
-    whole = np.clip(kernels.rounded(vectors / step), -scales.value, scales.value).astype(np.int64)
 
     def values(start: int, stop: int) -> I64:
+        # Made when a chunk is due: of all rows at once they would take as much memory as the vectors, thrice.
         block = np.zeros(stop - start, np.int64)
         for vector, at, first, places in held.parts(start, stop):
-            block[places + at] = whole[vector, first : first + len(places)]
+            whole = kernels.rounded(vectors[vector, first : first + len(places)] / step, vector, first)
+            block[places + at] = np.clip(whole, -scales.value, scales.value)
         return block
 
     def answered(answers: I64) -> Step[R]:

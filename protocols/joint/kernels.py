@@ -117,11 +117,11 @@ def _first(row: int, which: int) -> np.uint32:
     return np.uint32(np.uint32(row) * ROW_STEP + np.uint32(which) * NEXT_STEP)
 
 
-def rounded(vectors: F64) -> F64:
-    """Each float64[v, n] to a whole number, up or down as in `weighted`."""
-    v, n = vectors.shape
-    at = np.arange(v, dtype=np.uint32)[:, None] * NEXT_STEP + np.arange(n, dtype=np.uint32) * ROW_STEP
-    return np.asarray(np.floor(vectors + at * 2.0**-32))
+def rounded(values: F64, which: int, low: int) -> F64:
+    """Each of float64[n] to a whole number, up or down as in `weighted`: rows `low` … of vector `which`."""
+    start = (which * int(NEXT_STEP) + low * int(ROW_STEP)) % (1 << 32)
+    at = np.uint32(start) + np.arange(len(values), dtype=np.uint32) * ROW_STEP
+    return np.asarray(np.floor(values + at * 2.0**-32))
 
 
 @parallel
