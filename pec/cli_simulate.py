@@ -14,6 +14,7 @@ from pec.errors import EXIT_FAILED
 
 F = TypeVar("F", bound=Callable[..., Any])
 ID_KINDS = ("auto", "phone", "email", "device", "opaque")
+BINS = click.Choice(["2", "4", "8", "16", "32", "64"])
 
 
 def _common(command: F) -> F:
@@ -163,7 +164,7 @@ def enrich(**given: Any) -> int:
 @click.option("--depth", type=click.IntRange(1, 8), default=5, show_default=True, help="Levels of splits.")
 @click.option(
     "--bins",
-    type=click.Choice(["2", "4", "8", "16", "32", "64"]),
+    type=BINS,
     help="Of each of the provider's columns; by default 64, and 32 or 16 where rows and columns are many.",
 )
 @click.option(
@@ -209,7 +210,7 @@ def joint_lr(**given: Any) -> int:
 @click.option("--method", type=click.Choice(["boost", "joint-lr"]), default="boost", show_default=True)
 @click.option("--trees", type=click.IntRange(1, 2000), help="Of boost, for each target; by default 50.")
 @click.option("--depth", type=click.IntRange(1, 8), help="Levels of splits; by default 5.")
-@click.option("--bins", type=click.Choice(["2", "4", "8", "16", "32", "64"]), help="By default as for boost.")
+@click.option("--bins", type=BINS, help="By default as for boost.")
 @click.option("--learning-rate", type=click.FloatRange(1e-4, 1), help="Of boost; by default 0.1.")
 @click.option(
     "--weight",
@@ -255,7 +256,7 @@ def lead_score(**given: Any) -> int:
 @simulate.command("feature-report")
 @_common
 @click.option("--label", required=True, help="Yes/no column of the brand's file.")
-@click.option("--bins", type=click.Choice(["2", "4", "8", "16", "32", "64"]), default="8", show_default=True)
+@click.option("--bins", type=BINS, default="8", show_default=True)
 @click.option(
     "--minimum-iv",
     type=click.FloatRange(0, 10),
