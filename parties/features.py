@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +35,7 @@ from parties import column_kernels as kernels
 from parties import transforms
 from parties.errors import PartyError
 from parties.gate import Column
+from parties.scratch import Columns
 
 #: A column of Φ speaks of at least this many people, and at least this share; with noise more people are
 #: needed before a level's sum stands out.
@@ -228,34 +228,32 @@ def build(
         return name, step, note, out
 
     found: list[tuple[str, Step | None, str]] = []
-    # Pages that nothing is written to take no memory.
-    phi, at = _room(len(rows), 2 * len(columns) + 64, len(columns), scratch), 0
+    # Pages that nothing is written to take no memory, and no disk.
+    room, at = _room(len(rows), 2 * len(columns) + 64, len(columns), scratch), 0
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         writing: list[Future[None]] = []
         for name, step, note, values in _side_by_side(pool, work, view.read(columns, rows[order])):
             found.append((name, step, note))
-            if at + len(values) > phi.shape[1]:
+            if at + len(values) > room.array.shape[1]:
                 _all(writing)
                 larger = _room(len(rows), 2 * (at + len(values)), at + len(values), scratch)
-                larger[:, :at] = phi[:, :at]
-                phi = larger
+                larger.reserve(at)
+                larger.array[:, :at] = room.array[:, :at]
+                room = larger
+            values = values[: max(0, MAX_COLUMNS + 1 - at)]
+            room.reserve(at + len(values))
             where = None if step is not None and step.kind == "categorical" else back
-            for one in values[: max(0, MAX_COLUMNS + 1 - at)]:
-                writing.append(pool.submit(_write, one, where, phi[:, at]))
+            for one in values:
+                writing.append(pool.submit(_write, one, where, room.array[:, at]))
                 at += 1
             writing = [one for one in writing if not (one.done() and one.result() is None)]
         _all(writing)
-    return _plan(found), phi[:, :at]
+    return _plan(found), room.array[:, :at]
 
 
-def _room(rows: int, columns: int, expected: int, scratch: Path | None) -> np.ndarray:
-    """float32[rows, columns] in Fortran order. Where `expected` columns are more than `IN_MEMORY` bytes, a
-    file in `scratch` without a name: nothing of it outlives the process, and memory is the system's cache.
-    """
-    if scratch is None or 4 * rows * expected <= IN_MEMORY:
-        return np.empty((rows, columns), dtype=np.float32, order="F")
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        return np.asarray(np.memmap(file, np.float32, "w+", shape=(rows, columns), order="F"))
+def _room(rows: int, columns: int, expected: int, scratch: Path | None) -> Columns:
+    """Room for Φ, in a file below `scratch` where `expected` columns are more than `IN_MEMORY` bytes."""
+    return Columns(rows, columns, None if 4 * rows * expected <= IN_MEMORY else scratch)
 
 
 def _file_order(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -385,7 +383,9 @@ def cross(
     if not made:
         return plan, phi
     d = phi.shape[1]
-    wider = _room(len(phi), d + len(made), d + len(made), scratch)
+    room = _room(len(phi), d + len(made), d + len(made), scratch)
+    room.reserve(d + len(made))
+    wider = room.array
     wider[:, :d] = phi
     for j, product in enumerate(made):
         product.fill(phi[:, product.left], phi[:, product.right], wider[:, d + j])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,9 @@ class Table:
     @property
     def names(self):
         return list(self._columns)
+
+    def own_rows(self):
+        return np.arange(max(len(c.values) for c in self._columns.values()))
 
 
 def _plan(table: Table) -> Plan:
@@ -302,3 +306,20 @@ def test_the_file_order_of_some_of_its_lines() -> None:
     assert own[order].tolist() == [2, 4, 7, 9]
     assert order[back].tolist() == [0, 1, 2, 3]
     assert [len(a) for a in features._file_order(np.empty(0, dtype=np.int64))] == [0, 0]
+
+
+def test_a_full_disk_ends_the_job_and_not_the_node(tmp_path, monkeypatch):
+    left = [45_000]
+
+    def fallocate(number, at, size):
+        left[0] -= size
+        if left[0] < 0:
+            raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate, raising=False)
+    monkeypatch.setattr(features, "IN_MEMORY", 0)
+    rng = np.random.default_rng(0)
+    table = Table(**{f"c{k}": rng.normal(size=2000) for k in range(8)})
+    with pytest.raises(NodeError, match="No space left") as caught:
+        features.build(table, table.names, np.arange(2000), scratch=tmp_path)
+    assert caught.value.code == "node.disk" and left[0] > -9000  # no column was written without a block

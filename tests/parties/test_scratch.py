@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from parties.errors import NodeError
-from parties.scratch import Scratch
+from parties.scratch import Columns, Scratch
 from protocols.boost.store import Memory, Store
 
 
@@ -50,3 +50,17 @@ def test_a_file_is_closed_with_its_block(tmp_path: Path) -> None:
 
     with pytest.raises((OSError, ValueError)):
         stores().read(0, 10)
+
+
+def test_columns_are_on_the_disk_before_they_are_written(tmp_path: Path) -> None:
+    """A mapped page without a block would end the process (SIGBUS), so `reserve` comes first."""
+    made = Columns(5000, 300, tmp_path)
+    number = made._file.fileno()
+    assert os.fstat(number).st_mode & 0o777 == 0o600 and not list(tmp_path.iterdir())
+    assert os.fstat(number).st_blocks * 512 < 100_000  # six million are mapped
+    for columns in (3, 2, 7):
+        made.reserve(columns)
+    assert 7 * 20_000 <= os.fstat(number).st_blocks * 512 < 300_000
+    made.array[:, :7] = np.arange(7)
+    made.reserve(9)
+    assert (made.array[:, :9].sum(axis=0) == 5000 * np.array([0, 1, 2, 3, 4, 5, 6, 0, 0])).all()
