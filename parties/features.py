@@ -383,9 +383,9 @@ def cross(
     if not made:
         return plan, phi
     d = phi.shape[1]
-    room = _room(len(phi), d + len(made), d + len(made), scratch)
-    room.reserve(d + len(made))
-    wider = room.array
+    made_room = _room(len(phi), d + len(made), d + len(made), scratch)
+    made_room.reserve(d + len(made))
+    wider = made_room.array
     wider[:, :d] = phi
     for j, product in enumerate(made):
         product.fill(phi[:, product.left], phi[:, product.right], wider[:, d + j])

@@ -135,8 +135,7 @@ def report(name: str, people: np.ndarray, positives: np.ndarray, missing: bool) 
     `missing`.
 
     WOE of a bin = log of (its share of the positives / its share of the others); IV = Σ (difference of the
-    two
-    shares) · WOE. Suppressed bins enter the IV in two groups.
+    two shares) · WOE. Suppressed bins enter the IV in two groups, coarsely (`_coarse`).
     """
     others = people - positives
     small = (people > 0) & ((positives < SUPPRESS) | (others < SUPPRESS))
@@ -149,11 +148,14 @@ def report(name: str, people: np.ndarray, positives: np.ndarray, missing: bool) 
         (int(b), float(positives[b]), float(others[b])) for b in np.flatnonzero((people > 0) & ~small)
     ]
     # Suppressed bins count towards the IV in two groups, those above the mean rate and those below: in one
-    # group a column that separates the classes well would look worthless.
-    above = positives * people.sum() > people * positives.sum()
-    for part in (small & above, small & ~above):
-        if part.any():
-            groups.append((-1, float(positives[part].sum()), float(others[part].sum())))
+    # group a column that separates the classes well would look worthless. Which group must not tell a count.
+    rough = [np.where(c < SUPPRESS, SUPPRESS / 2, c) for c in (positives, others)]
+    above = rough[0] * others.sum() > rough[1] * positives.sum()
+    if small.sum() == 2:
+        above = np.arange(len(people)) == np.argmax(small)  # one each
+    parts = [part for part in (small & above, small & ~above) if part.any()]
+    coarse = [_coarse([float(c[part].sum()) for part in parts]) for c in (positives, others)]
+    groups += [(-1, *pair) for pair in zip(*coarse, strict=True)]
     totals = sum(g[1] + SMOOTHING for g in groups), sum(g[2] + SMOOTHING for g in groups)
     iv, bins = 0.0, []
     for number, yes, no in groups:
@@ -174,6 +176,19 @@ def report(name: str, people: np.ndarray, positives: np.ndarray, missing: bool) 
         "bins": bins,
         "bins_suppressed": int(small.sum()),
     }
+
+
+def _coarse(counts: list[float]) -> list[float]:
+    """Counts of one class in the suppressed groups, of which a small one says no more than that it is small.
+
+    The report has totals and the bins that are shown, so the exact IV would be an equation for what is
+    suppressed: with small whole numbers it can mostly be solved. The sum, which the report tells, is kept.
+    """
+    if len(counts) < 2 or min(counts) >= SUPPRESS:
+        return counts
+    total = sum(counts)
+    least = min(SUPPRESS / 2, total / 2)
+    return [least, total - least] if counts[0] < counts[1] else [total - least, least]
 
 
 FEATURE_REPORT = JobKind(
