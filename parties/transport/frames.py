@@ -12,7 +12,9 @@ read would then wait for each other for ever, so while this side waits in `send`
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import tempfile
 import threading
 import time
@@ -242,12 +244,20 @@ class Link:
 
     def _to_spool(self, body: bytes) -> tuple[int, int]:
         if self._spool is None:
-            self._spool = tempfile.TemporaryFile(dir=self._spool_dir)  # noqa: SIM115 - closed by `close`
+            # Not buffered: else a full disk would be noticed when a frame is read back, or at `close`.
+            self._spool = tempfile.TemporaryFile(dir=self._spool_dir, buffering=0)  # noqa: SIM115 - see `close`
         if len(body) + _QUEUED > self._spool_left:
             raise NodeError("transport.flood", "the peer sent more than spool_mib of node.toml allows")
         self._spool_left -= len(body) + _QUEUED
         at = self._spool.seek(0, 2)
-        self._spool.write(body)
+        try:
+            if self._spool.write(body) != len(body):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            # Not the line's fault: as a broken line the job would be taken up again, to the same end.
+            raise NodeError(
+                "node.disk", f"what the peer sends, in {self._spool_dir}: {error.strerror}"
+            ) from error
         return at, len(body)
 
     def _unspool(self, at: int, size: int) -> bytes:

@@ -347,6 +347,16 @@ def test_when_both_send_first_what_exceeds_memory_goes_to_disk(tmp_path):
     provider.close()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_not_called_a_broken_line():
+    link, other = _connected()
+    link._spool = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - the link closes it
+    with pytest.raises(NodeError, match=r"node\.disk.*No space left"):
+        link._to_spool(b"body")
+    link.close()
+    other.close()
+
+
 def test_a_reader_that_does_not_read_makes_the_sender_wait():
     brand, provider = _connected()
     sent = []
