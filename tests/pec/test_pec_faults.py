@@ -65,9 +65,16 @@ def test_faulty_data_ends_a_job_on_both_sides(tmp_path: Path) -> None:
         with pytest.raises(NodeError) as caught:
             run("lookalike", columns=["score"], private=few)
         assert caught.value.code == "agreement.minimum_seeds"
-        for party in ("bank", "shop"):
-            files[party].write_bytes(b"PK\x03\x04 no table at all")
-            assert run("overlap") == ("rows.unreadable", "rows.unreadable")
-            good.rename(columns={"phone": "telephone"}).to_csv(files[party], index=False)
-            assert run("overlap") == ("rows.column", "rows.column")
-            good.to_csv(files[party], index=False)
+        files["bank"].write_bytes(b"PK\x03\x04 no table at all")
+        assert run("overlap") == ("rows.unreadable", "rows.unreadable")
+        good.rename(columns={"phone": "telephone"}).to_csv(files["bank"], index=False)
+        assert run("overlap") == ("rows.column", "rows.column")
+        good.to_csv(files["bank"], index=False)
+        # The brand's own file is looked at before anybody is asked.
+        files["shop"].write_bytes(b"PK\x03\x04 no table at all")
+        with pytest.raises(NodeError, match=r"rows\.unreadable"):
+            run("overlap")
+        good.rename(columns={"phone": "telephone"}).to_csv(files["shop"], index=False)
+        with pytest.raises(NodeError, match=r"rows\.column"):
+            run("overlap")
+        good.to_csv(files["shop"], index=False)
