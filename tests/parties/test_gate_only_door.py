@@ -45,7 +45,7 @@ ALLOWED = {
     "parties/sql_filter.py": "evaluates a filter over arrays in memory; its DuckDB can't reach files",
     "parties/kinds/bucket_store.py": "reads back the items of a view that it has written itself, by bucket",
     "parties/kinds/lead_score.py": "reads back the scores that its two fits have just written for the brand",
-    "parties/features.py": "puts a large Φ, which it has made from a view, into a nameless file of its own",
+    "parties/scratch.py": "keeps what a job has made from a view (Φ, keys) in a nameless file",
     "parties/store.py": "the database of jobs, which holds no person",
     "pec/tables.py": "prepares an evaluator's own files for `pec simulate`",
     "pec/audience.py": "reads and writes results that were released to the brand",
