@@ -173,7 +173,8 @@ class _Run:
         wider = max(columns, len(self.columns))
         # No more sums than unknown labels, however many steps are agreed (README 6).
         self.most_steps = max(2, min(self.most_steps, len(self.labels) // wider))
-        self.mixer = Mixer(self.terms.size_for(self.held.total) * self.weights, self.terms.exact)
+        small, linear = self.terms.size_for(self.held.total), self.terms.family == "linear"
+        self.mixer = Mixer(small * self.weights, self.terms.exact, linear)
         self.levels = levels(self.held.total, self.padded, wider)
         self.enter(next(k for k in range(len(self.levels)) if self.enough(k)))
         point = messages.Point(CURVATURE, self.level, b"", 0, 0, 0)  # type: ignore[arg-type]

@@ -21,11 +21,13 @@ HISTORY = 6
 FIRST, CAREFUL = 0.7, 0.5
 #: A point whose step is this much larger (squared, in the metric) than the best one's is a setback.
 SETBACK = 4.0
-#: Relative ridge of the combination, against combining what only noise tells apart.
-RIDGE = 1e-3
-#: Largest sum of absolute weights of a combination.
-LARGEST_MIX = 10.0
-#: Squared step, relative to the first one's, at which it ends; where weights are compared with their errors.
+#: Relative ridge of the combination, against combining what only noise tells apart, and the largest sum of
+#: absolute weights of one. A linear model's gradient is one affine map everywhere, so it can be extrapolated
+#: much further: columns that are collinear across the sides, which neither metric knows of, need that.
+RIDGE, LINEAR_RIDGE = 1e-3, 1e-5
+LARGEST_MIX, LINEAR_LARGEST_MIX = 10.0, 100.0
+#: Squared step, relative to the first one's, at which it ends; where weights are compared with their errors
+#: (but not a linear model's: what rounding leaves of its steps may be more than that).
 CONVERGED, CONVERGED_EXACTLY = 1e-6, 1e-9
 
 
@@ -86,8 +88,10 @@ class History:
 class Mixer:
     """The brand's choice of combinations. `small` is a squared step at which it ends in any case."""
 
-    def __init__(self, small: float = 0.0, exact: bool = False) -> None:
-        self._small, self._part = small, CONVERGED_EXACTLY if exact else CONVERGED
+    def __init__(self, small: float = 0.0, exact: bool = False, linear: bool = False) -> None:
+        self._small, self._part = small, CONVERGED_EXACTLY if exact and not linear else CONVERGED
+        self._bounds = (LINEAR_RIDGE, LINEAR_LARGEST_MIX) if linear else (RIDGE, LARGEST_MIX)
+        self._linear = linear
         self._gram: npt.NDArray[np.float64] = np.zeros((0, 0))
         self._setbacks = 0
         self.sizes: list[float] = []
@@ -108,8 +112,13 @@ class Mixer:
         if not np.isfinite(gram).all():
             raise LocalError("joint.fit", "the gradient is not finite; check the columns for extreme values")
         # The point of a setback says more about the curvature than any other: it is combined like them.
-        self._setbacks = self._setbacks + 1 if own[-1] > SETBACK * float(own.min()) else 0
-        weights, length = _combine(gram), FIRST if n == 1 else CAREFUL**self._setbacks
+        best = int(np.argmin(own))
+        self._setbacks = self._setbacks + 1 if own[-1] > SETBACK * own[best] else 0
+        if self._setbacks and self._linear:  # the curvature is the same everywhere: it was rounding
+            weights, length = np.where(np.arange(n) == best, 1.0, 0.0), CAREFUL
+        else:
+            weights = _combine(gram, *self._bounds)
+            length = FIRST if n == 1 else CAREFUL**self._setbacks
         kept = np.flatnonzero(weights)[-(HISTORY - 1) :]
         self._gram = gram[np.ix_(kept, kept)]
         return Mix(weights, length)
@@ -119,16 +128,16 @@ class Mixer:
         return self.sizes[-1] <= max(self._part * self.sizes[0], self._small)
 
 
-def _combine(gram: F64) -> F64:
+def _combine(gram: F64, relative_ridge: float, largest: float) -> F64:
     """Weights that sum to 1 and make the combined step smallest; the oldest go until they are tame."""
     n = len(gram)
     for first in range(n):
         part = gram[first:, first:]
-        ridge = RIDGE * part[-1, -1] + 1e-10 * float(np.trace(part)) + 1e-300
+        ridge = relative_ridge * part[-1, -1] + 1e-10 * float(np.trace(part)) + 1e-300
         found = np.linalg.solve(part + ridge * np.eye(len(part)), np.ones(len(part)))
         total = float(found.sum())
         if len(part) == 1:
             break
-        if total > 0 and float(np.abs(found).sum()) <= LARGEST_MIX * total:
+        if total > 0 and float(np.abs(found).sum()) <= largest * total:
             return np.concatenate([np.zeros(first), found / total])
     return np.append(np.zeros(n - 1), 1.0)
