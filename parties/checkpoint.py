@@ -82,11 +82,7 @@ class Checkpoints:
             file.write(json.dumps(snapshots).encode())
 
     def read_peer(self) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads((self.folder / "peer.json").read_text())
-        except (OSError, ValueError) as error:
-            raise _broken(error) from error
-        return found
+        return self._read("peer.json")
 
     def write_dataset(self, reading: Mapping[str, Any]) -> None:
         """What the data set was when the job began (`Dataset.reading`)."""
@@ -94,8 +90,11 @@ class Checkpoints:
             file.write(json.dumps(reading).encode())
 
     def read_dataset(self) -> dict[str, Any]:
+        return self._read("dataset.json")
+
+    def _read(self, name: str) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads((self.folder / "dataset.json").read_text())
+            found: dict[str, Any] = json.loads((self.folder / name).read_text())
         except (OSError, ValueError) as error:
             raise _broken(error) from error
         return found

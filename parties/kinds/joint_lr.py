@@ -194,13 +194,21 @@ def fit_brand(ctx: StageContext) -> None:
         columns=fit.columns,
         steps=fit.steps,
         convergence=float(fit.sizes[-1] / fit.sizes[0]) if fit.sizes[0] > 0 else 0.0,
-        notes=list(plan.notes) if plan else [],
+        converged=fit.converged,
+        notes=[*(plan.notes if plan else ()), *_ended(fit)],
         weights=weights,
         intercept=fit.intercept,
     )
     model = {"weights": weights, "intercept": fit.intercept, "scale": fit.scale, "offset": fit.offset}
     document = plan.to_document() if plan else None
     common.write_json(ctx, "model.json", {"family": terms.family, "plan": document, **model})
+
+
+def _ended(fit: joint.BrandResult) -> list[str]:
+    if fit.converged:
+        return []
+    why = "columns that are nearly sums of others on both sides need more, or a larger l2"
+    return [f"the fit ended after its {fit.steps} gradients, before the minimum: {why}"]
 
 
 def _own_features(

@@ -48,6 +48,7 @@ class BrandResult:
     scale, offset       a linear model's labels were standardised by these
     steps               gradients that were taken
     sizes               squared steps in the metric, one a gradient: how far from the minimum
+    converged           whether it ended at the minimum, and not because no more gradients were agreed
     columns             the provider's number of columns
     """
 
@@ -57,6 +58,7 @@ class BrandResult:
     offset: float
     steps: int
     sizes: tuple[float, ...] = field(repr=False)
+    converged: bool
     columns: int
 
     def score(self, columns: F32, provider_part: F64) -> F64:
@@ -245,6 +247,7 @@ class _Run:
             offset=self.offset,
             steps=self.taken,
             sizes=tuple(self.mixer.sizes),
+            converged=self.mixer.converged,
             columns=self.theirs,
         )
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,39 @@ class LocalNode:
         self.store.close()
         self.center.close()
         self.log.close()
+
+
+def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
+    """Wait for what another thread or node is about to do."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def known(client: NodeClient, job_id: str, *states: str) -> None:
+    """Wait until a node has a job in one of these states."""
+
+    def holds() -> bool:
+        try:
+            return client.job(job_id)["state"] in states
+        except NodeError:
+            return False
+
+    until(holds)
+
+
+@contextlib.contextmanager
+def two(folder: Path) -> Iterator[tuple[LocalNode, LocalNode]]:
+    """A brand and a provider, `prov`, who know each other; no agreement yet."""
+    homes = make_home(folder, "brand", ("prov",)), make_home(folder, "prov", ("brand",))
+    brand, prov = LocalNode(homes[0]), LocalNode(homes[1])
+    introduce(brand, prov)
+    try:
+        yield brand, prov
+    finally:
+        brand.stop()
+        prov.stop()
 
 
 # -- processes -----------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import nodes
 import pytest
 from hypothesis import given, settings
@@ -17,13 +15,8 @@ from parties.errors import NodeError
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("catalogue")
-    homes = nodes.make_home(folder, "brand", ("prov",)), nodes.make_home(folder, "prov", ("brand",))
-    brand, prov = nodes.LocalNode(homes[0]), nodes.LocalNode(homes[1])
-    nodes.introduce(brand, prov)
-    yield brand, prov
-    brand.stop()
-    prov.stop()
+    with nodes.two(tmp_path_factory.mktemp("catalogue")) as started:
+        yield started
 
 
 @pytest.fixture
@@ -107,30 +100,13 @@ def test_what_has_no_room_in_an_answer_is_counted(pair, monkeypatch):
     assert sum(len(o.columns) for o in offers) == 1 and offers[-1].left_out == 2
 
 
-def _until(holds, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
-def _known(client, job_id, state):
-    def holds():
-        try:
-            return client.job(job_id)["state"] == state
-        except NodeError:
-            return False
-
-    _until(holds)
-
-
 def test_a_removed_data_set_ends_the_jobs_that_wait_for_it(pair, clients):
     brand, prov = pair
     nodes.agree(brand.home, prov.home, id="waiting", preapproved=[])
     _offer(prov.home, "short")
     datasets = {"brand": "people", "provider": "short"}
     job_id = clients[0].submit(nodes.request("waiting", datasets=datasets))
-    _known(clients[1], job_id, "awaiting_approval")
+    nodes.known(clients[1], job_id, "awaiting_approval")
     removed = clients[1].remove_dataset("short")
     assert removed["name"] == "short" and removed["prepared_dropped"] == []
     for client in clients:
@@ -151,7 +127,7 @@ def test_a_running_job_holds_to_the_data_set_that_it_began_with(pair, clients, t
     params = {"mark": str(tmp_path), "sleep_in": "brand.swap", "seconds": 0.4}
     datasets = {"brand": "people", "provider": id_}
     job_id = clients[0].submit(nodes.request(id_, params=params, datasets=datasets))
-    _until((tmp_path / "brand-swap").exists)
+    nodes.until((tmp_path / "brand-swap").exists)
     if how == "unknown":
         prov.home.remove_dataset(id_)  # as the command does, beside the running node
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import nodes
 import pytest
 
@@ -16,13 +14,8 @@ from parties.models import Models
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("endings")
-    homes = nodes.make_home(folder, "brand", ("prov",)), nodes.make_home(folder, "prov", ("brand",))
-    brand, prov = nodes.LocalNode(homes[0]), nodes.LocalNode(homes[1])
-    nodes.introduce(brand, prov)
-    yield brand, prov
-    brand.stop()
-    prov.stop()
+    with nodes.two(tmp_path_factory.mktemp("endings")) as started:
+        yield started
 
 
 @pytest.fixture
@@ -31,28 +24,11 @@ def clients(pair):
         yield b, p
 
 
-def _until(holds, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
-def _known(client, job_id, *states):
-    def holds():
-        try:
-            return client.job(job_id)["state"] in states
-        except NodeError:
-            return False
-
-    _until(holds)
-
-
 def test_either_side_ends_an_agreement_and_its_waiting_jobs_end_on_both(pair, clients):
     brand, prov = pair
     nodes.agree(brand.home, prov.home, id="waits", preapproved=[])
     job_id = clients[0].submit(nodes.request("waits"))
-    _known(clients[1], job_id, "awaiting_approval")
+    nodes.known(clients[1], job_id, "awaiting_approval")
     done = clients[1].end_agreement("waits", "the campaign was stopped")
     assert (done["party"], done["told"], done["reason"]) == ("prov", True, "the campaign was stopped")
     for client in clients:
@@ -62,7 +38,7 @@ def test_either_side_ends_an_agreement_and_its_waiting_jobs_end_on_both(pair, cl
     # Both ledgers have the same word once.
     for node in pair:
         state = node.home.endings.state("waits")
-        _until(lambda state=state, node=node: node.home.endings.state("waits")["leaf"] is not None)
+        nodes.until(lambda state=state, node=node: node.home.endings.state("waits")["leaf"] is not None)
         leaf = node.center.opening(node.home.endings.state("waits")["leaf"])
         assert leaf["kind"] == endings.LEAF and leaf["payload"]["party"] == "prov"
     # New jobs are refused where they are submitted, and the agreement stays readable.
@@ -98,7 +74,7 @@ def test_a_running_job_stops_at_its_next_check_on_both_sides(pair, clients, tmp_
     nodes.agree(brand.home, prov.home, id="runs")
     params = {"mark": str(tmp_path), "sleep_in": "brand.swap", "seconds": 0.4}
     job_id = clients[0].submit(nodes.request("runs", params=params))
-    _until((tmp_path / "brand-swap").exists)
+    nodes.until((tmp_path / "brand-swap").exists)
     Changes(brand.home, brand.center).end_agreement("runs", "over")  # as the command does, beside the node
     for client in clients:
         ended = client.wait(job_id, 20)
@@ -132,8 +108,8 @@ def test_a_partner_that_was_away_is_told_once_it_is_back(tmp_path, pair):
         file.write(text)
     late = nodes.LocalNode(Home.open(late_home.path))
     try:
-        _until(lambda: late.home.endings.find("late-prov") is not None)
-        _until(lambda: prov.home.endings.state("late-prov")["told"])
+        nodes.until(lambda: late.home.endings.find("late-prov") is not None)
+        nodes.until(lambda: prov.home.endings.state("late-prov")["told"])
     finally:
         late.stop()
 
@@ -193,7 +169,7 @@ def test_trust_is_withdrawn_at_once_and_can_be_given_back(pair, clients, tmp_pat
     brand, prov = pair
     nodes.agree(brand.home, prov.home, id="trusted", preapproved=[])
     waiting = clients[0].submit(nodes.request("trusted"))
-    _known(clients[1], waiting, "awaiting_approval")
+    nodes.known(clients[1], waiting, "awaiting_approval")
     card = prov.home.peer("brand").card
     done = clients[1].untrust("brand", "stolen key")
     try:
@@ -224,7 +200,7 @@ def test_a_running_job_with_a_partner_who_is_not_trusted_any_more_stops(pair, cl
     card = prov.home.peer("brand").card
     params = {"mark": str(tmp_path), "sleep_in": "brand.swap", "seconds": 0.4}
     job_id = clients[0].submit(nodes.request("stops", params=params))
-    _until((tmp_path / "brand-swap").exists)
+    nodes.until((tmp_path / "brand-swap").exists)
     prov.home.untrust("brand")  # as the command does, beside the running node
     try:
         assert clients[1].wait(job_id, 20)["error"]["code"] == "identity.untrusted"

@@ -19,22 +19,16 @@ from parties.store import FINAL, TRANSITIONS, Job, Store
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """A brand and a provider that trust each other; agreement `brand-prov` preapproves, `ask` does not."""
-    folder = tmp_path_factory.mktemp("pair")
-    brand_home = nodes.make_home(folder, "brand", ("prov",))
-    prov_home = nodes.make_home(folder, "prov", ("brand",))
-    brand, prov = nodes.LocalNode(brand_home), nodes.LocalNode(prov_home)
-    nodes.introduce(brand, prov)
-    nodes.agree(brand_home, prov_home)
-    nodes.agree(brand_home, prov_home, id="ask", preapproved=[])
-    past = documents.timestamp(documents.now() - timedelta(minutes=1))
-    earlier = documents.now() - timedelta(minutes=30)
-    with pytest.MonkeyPatch.context() as patch:  # one that is over is not signed: it was, while it held
-        patch.setattr(documents, "now", lambda: earlier)
-        nodes.agree(brand_home, prov_home, id="over", expires_at=past)
-    nodes.agree(brand_home, prov_home, id="many", minimum_rows=21)
-    yield brand, prov
-    brand.stop()
-    prov.stop()
+    with nodes.two(tmp_path_factory.mktemp("pair")) as (brand, prov):
+        nodes.agree(brand.home, prov.home)
+        nodes.agree(brand.home, prov.home, id="ask", preapproved=[])
+        past = documents.timestamp(documents.now() - timedelta(minutes=1))
+        earlier = documents.now() - timedelta(minutes=30)
+        with pytest.MonkeyPatch.context() as patch:  # one that is over is not signed: it was, while it held
+            patch.setattr(documents, "now", lambda: earlier)
+            nodes.agree(brand.home, prov.home, id="over", expires_at=past)
+        nodes.agree(brand.home, prov.home, id="many", minimum_rows=21)
+        yield brand, prov
 
 
 @pytest.fixture

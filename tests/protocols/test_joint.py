@@ -66,6 +66,8 @@ def test_equals_the_pooled_fit(family: str) -> None:
     scores = b.score(x, p.part(z)[rows])
     assert np.abs(scores - (x @ beta + z[rows] @ gamma + start)).max() < 0.02
     assert b.steps == p.steps <= 28 and p.padded_rows == joint.padded(len(rows))
+    assert b.converged  # and a fit that has not come to the minimum says so
+    assert not fit(rows, x, y, z, joint.Terms(family=family, steps=2))[0].converged
 
 
 def test_equals_the_ideal_functionality_in_many_small_runs() -> None:
