@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -370,15 +370,22 @@ def test_no_connection_is_without_a_clock(
 
 def test_too_many_connections_are_told_so(tmp_path: Path) -> None:
     with make(tmp_path / "c") as center, served(center, 3) as port:
-        idle = [Raw(port) for _ in range(3)]
-        assert idle[0].say(post("/v1/decisions", decision(1))).answer()[0] == 503
-        for one in idle:
-            one.__exit__()
-        with Raw(port) as client:
+
+        def asked(wanted: int) -> None:
+            """Ask until this is answered: the server learns a little later who came and who left."""
             deadline = time.monotonic() + 10
-            while client.say(post("/v1/decisions", decision(1))).answer()[0] != 200:
+            while True:
+                with Raw(port) as client:
+                    if client.say(post("/v1/decisions", decision(1))).answer()[0] == wanted:
+                        return
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
+
+        with ExitStack() as idle:
+            for _ in range(2):
+                idle.enter_context(Raw(port))
+            asked(503)
+        asked(200)
 
 
 def test_who_leaves_before_the_answer_disturbs_nobody(tmp_path: Path) -> None:

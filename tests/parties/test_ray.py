@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -301,13 +302,12 @@ def test_the_cluster_is_of_this_machine_alone(ray_cluster: None) -> None:
     assert len(family) >= 2
     inodes = set()
     for number in family:
-        for link in Path(f"/proc/{number}/fd").iterdir():
-            try:
-                target = os.readlink(link)
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+        with contextlib.suppress(FileNotFoundError):  # ended meanwhile: listens no more
+            for link in Path(f"/proc/{number}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    target = os.readlink(link)
+                    if target.startswith("socket:["):
+                        inodes.add(target[8:-1])
     own = {"0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F"}
     listening = set()
     for table in ("tcp", "tcp6"):
