@@ -21,9 +21,15 @@ Text = tuple[str, str]
 METRICS: dict[str, Text] = {
     "auc": ("AUC（留出）", "AUC, held out"),
     "auc_interval": ("AUC 的 95% 区间", "its 95 % interval"),
+    "pr_auc": ("PR-AUC（留出）", "PR-AUC, held out"),
     "ks": ("KS", "KS"),
     "lift_at_5pct": ("前 5% 提升度", "lift at 5 %"),
+    "lift_at": ("前若干百分比的提升度", "lift at top percent"),
     "recall_at": ("前若干百分比的召回", "recall at top percent"),
+    "intervals": ("各指标的 95% 区间（自助法）", "95 % intervals (bootstrap)"),
+    "calibration": ("校准", "calibration"),
+    "hidden_share": ("假定的隐藏正例比例", "assumed share of hidden positives"),
+    "auc_corrected": ("按此比例修正的 AUC", "AUC corrected for them"),
     "r2": ("R²（留出）", "R², held out"),
     "rmse": ("均方根误差", "root mean square error"),
     "deviance_explained": ("已解释偏差", "deviance explained"),
@@ -35,6 +41,7 @@ METRICS: dict[str, Text] = {
     "bags": ("平均的模型数（bagging）", "models averaged (bagging)"),
     "trees": ("树的数量", "trees"),
     "steps": ("步数", "steps"),
+    "converged": ("拟合到达最小值", "the fit ended at the minimum"),
 }
 KIND_NAMES: dict[str, Text] = {
     "lookalike": ("相似人群扩量", "Lookalike"),
@@ -144,7 +151,7 @@ def render(card: Mapping[str, Any]) -> str:
 
     env = Environment(loader=PackageLoader("parties"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = {
-        target: [(METRICS[name], _figure(value)) for name, value in figures.items()]
+        target: [(METRICS[name], _texts(value)) for name, value in figures.items()]
         for target, figures in card["metrics"].items()
     }
     names = {**KIND_NAMES, "speed": ("速度", "Speed"), "value": ("价值", "Value")}
@@ -159,6 +166,14 @@ def _lines(card: Mapping[str, Any], role: str) -> list[str]:
     return list(card["leakage"].get(role, ()))
 
 
+def _texts(value: Any) -> Text:
+    """A figure in Chinese and English."""
+    if isinstance(value, bool):
+        return ("是", "yes") if value else ("否", "no")
+    text = _figure(value)
+    return text, text
+
+
 def _figure(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
@@ -166,9 +181,10 @@ def _figure(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, list):
         return "–".join(_figure(v) for v in value)
-    return (
-        ", ".join(f"{k}: {_figure(v)}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-    )
+    if isinstance(value, dict):  # without tables in it, which the card's JSON has
+        plain = {k: v for k, v in value.items() if not (isinstance(v, list) and len(v) > 2)}
+        return ", ".join(f"{k}: {_figure(v)}" for k, v in plain.items())
+    return str(value)
 
 
 def write(record: Mapping[str, Any], private: Mapping[str, Any], folder: Path) -> None:

@@ -324,6 +324,7 @@ def _show(d: dict[str, Any]) -> Any:
         "rows",
         "rows_fit",
         "steps",
+        "converged",
         "seeds_matched",
         "epsilon",
         "fitted",
@@ -344,6 +345,8 @@ def _show(d: dict[str, Any]) -> Any:
     figures: list[tuple[str, Any]] = [(name, d[name]) for name in names if d.get(name) is not None]
     figures += [
         ("time", wording.seconds_text(d["seconds"])),
+        *((name, wording.seconds_text(d[name])) for name in ("train_seconds", "score_seconds") if name in d),
+        *((f"peak MiB of the {s}", mib) for s, mib in d["peak_rss_mb"].items() if mib is not None),
         ("bytes sent by the brand", wording.bytes_text(d["bytes_sent"])),
         ("bytes received by the brand", wording.bytes_text(d["bytes_received"])),
         ("audit bundle verified", d["audit_verified"]),

@@ -107,6 +107,8 @@ def _target(
         "held_out": int(held.sum()),
         "notes": [*(mine.get("notes") or []), *(theirs.get("notes") or [])],
     }
+    if "converged" in mine:
+        out["converged"] = mine["converged"]
     if not held.any():
         return out
     value = table["margin" if "margin" in table else "score"].to_numpy()

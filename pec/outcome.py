@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import pandas as pd
 from pec import audience, metrics, pooled
 from pec.errors import PecError
 
+#: Stages in which a model learns, and in which its scores are made and handed over.
+TRAINING, SCORING = ("fit", "speed", "value"), ("score", "release")
+
 #: The node's own AUC and the one computed here from its files must agree to this.
 AGREE = 1e-6
 
@@ -19,6 +22,9 @@ AGREE = 1e-6
 def common(seen: dict[str, Any], provider_seen: dict[str, Any], provider: str) -> dict[str, Any]:
     """What every kind has: time, bytes, people in and out on each side, who learned what."""
     leakage = seen.get("leakage") or {}
+    sides = [
+        {s["name"]: float(s["seconds"] or 0) for s in job.get("stages", [])} for job in (seen, provider_seen)
+    ]
     return {
         "kind": seen["kind"],
         "provider": provider,
@@ -26,11 +32,25 @@ def common(seen: dict[str, Any], provider_seen: dict[str, Any], provider: str) -
         "seconds": round(float(seen["seconds"]), 3),
         "bytes_sent": int(seen["bytes_sent"]),
         "bytes_received": int(seen["bytes_received"]),
-        "stages": {s["name"]: round(float(s["seconds"] or 0), 3) for s in seen.get("stages", [])},
+        "stages": {name: round(seconds, 3) for name, seconds in sides[0].items()},
+        **learning_seconds(*sides),
         "consent": {"brand": seen["counts"]["own"], "provider": provider_seen["counts"]["own"]},
         "learned": {side: [list(t) for t in _both(leakage, side)] for side in ("brand", "provider")},
         "audit_verified": False,
     }
+
+
+def learning_seconds(brand: Mapping[str, float], provider: Mapping[str, float]) -> dict[str, float]:
+    """`train_seconds` and `score_seconds` from both sides' seconds by stage; nothing of a job that learns
+    no model.
+
+    A stage lasts as long as the slower side needs: the provider builds features while the brand waits.
+    """
+    slower = {name: max(seconds, provider.get(name, 0.0)) for name, seconds in brand.items()}
+    if not any(name in slower for name in TRAINING):
+        return {}
+    wanted = (("train_seconds", TRAINING), ("score_seconds", SCORING))
+    return {name: round(sum(slower.get(stage, 0.0) for stage in stages), 3) for name, stages in wanted}
 
 
 def _both(leakage: dict[str, Any], side: str) -> list[tuple[str, str]]:
@@ -54,7 +74,16 @@ def joint_lr(
     """
     table = pd.read_parquet(folder / "scores.parquet")
     held = (table["role"] == "held_out").to_numpy()
-    names = ("family", "steps", "people_matched", "rows_fit", "rows_held_out", "columns_own", "columns")
+    names = (
+        "family",
+        "steps",
+        "converged",
+        "people_matched",
+        "rows_fit",
+        "rows_held_out",
+        "columns_own",
+        "columns",
+    )
     out: dict[str, Any] = {name: result.get(name) for name in names}
     out |= {"rows": len(table), "auc": None, "pooled_auc": None, "r2": result.get("r2"), "pooled_r2": None}
     out["deviance_explained"] = result.get("deviance_explained")

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from consent_center.records.assess import file_assessment
-from pec import audits, consents, leads, oracle, outcome, plan, supervised, tables
+from pec import audits, consents, leads, oracle, outcome, plan, supervised, tables, usage
 from pec.errors import PecError
 from pec.network import LocalNetwork, Party
 from pec.version import __version__
@@ -182,8 +182,11 @@ def run(
             show("starting two nodes", 0, 1)
             network.start()
             preflight = {name: network[name].client.preflight("data") for name in (BRAND, PROVIDER)}
+            before = {name: party.usage() for name, party in network.parties.items()}
             seen, other = network.run(BRAND, _request(ready), watch=_progress(show))
+            spent = {n: usage.between(before[n], p.usage()) for n, p in network.parties.items()}
             job = outcome.common(seen, other, PROVIDER)
+            job |= {name: {n: spent[n][name] for n in spent} for name in ("cpu_seconds", "peak_rss_mb")}
             job |= _figures(ready, network, seen, preflight)
             bundle = audits.collect(network[BRAND], seen["job_id"], out or root / "out")
             show("verifying", 0, 1)

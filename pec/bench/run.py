@@ -78,8 +78,6 @@ def lookalike(
         files = data.lookalike_files(root, rows, features, seeds, seed=seed)
         made = {"columns": ["*"], "private": {"where": "1 = 1", "holdout_seed": seed, "include_seeds": True}}
         out, seen, keep = measure(root, Bench("lookalike", files, made), note, epsilon, lines=pooled)
-        # A stage lasts as long as the slower side needs: the provider builds features while the brand waits.
-        stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
         note("pooled fit", 0, 1)
         lines = frame = None
         if pooled:
@@ -91,8 +89,7 @@ def lookalike(
             "rows": rows,
             "features": features,
             "seeds": seeds,
-            "train_seconds": stages["fit"],
-            "score_seconds": round(stages["score"] + stages["release"], 3),
+            **outcome.learning_seconds(out["stages"], out["stages_provider"]),
             **{k: figures[k] for k in ("seeds_matched", "epsilon", "auc", "pooled_auc", "lift_at_5pct")},
         }
         return out
@@ -116,7 +113,6 @@ def joint_lr(
         files = data.joint_files(root, rows, features_brand, features_provider, seed=seed)
         made = {"columns": ["*"], "private": {"label": "y", "holdout_seed": seed}}
         out, seen, keep = measure(root, Bench("joint-lr", files, made), note, None)
-        stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
         pooled_frame = labels = None
         if pooled:
             note("pooled fit", 0, 1)
@@ -131,9 +127,8 @@ def joint_lr(
             "rows": rows,
             "features_brand": features_brand,
             "features_provider": features_provider,
-            "train_seconds": stages["fit"],
-            "score_seconds": round(stages["score"] + stages["release"], 3),
-            **{k: figures[k] for k in ("people_matched", "steps", "auc", "pooled_auc")},
+            **outcome.learning_seconds(out["stages"], out["stages_provider"]),
+            **{k: figures[k] for k in ("people_matched", "steps", "converged", "auc", "pooled_auc")},
         }
         return out
 

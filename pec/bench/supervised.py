@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pec import oracle, supervised
+from pec import oracle, outcome, supervised
 from pec.bench import data
 from pec.bench.run import Bench, Show, measure, silent
 
@@ -79,13 +79,11 @@ def _run(
         private = {"label": "label", "columns": own, "holdout_seed": seed}
         request = {"columns": ["*"], "params": params, "private": private}
         out, seen, keep = measure(root, Bench(kind, made, request), note)
-        stages = {name: max(s, out["stages_provider"].get(name, 0.0)) for name, s in out["stages"].items()}
         measured = {
             "rows": rows,
             "features_brand": columns[0],
             "features_provider": columns[1],
-            "train_seconds": stages["fit"],
-            "score_seconds": stages["release"],
+            **outcome.learning_seconds(out["stages"], out["stages_provider"]),
             "disk_bytes": {"brand": seen["result"]["disk_bytes"], "provider": keep["other"]["disk_bytes"]},
         }
         if not pooled:

@@ -20,6 +20,7 @@ from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.home import Home
 from parties.kinds import KINDS
+from parties.kinds.metrics import detailed, measure
 from parties.models import Models
 
 LEARNED = ("boost", "joint-lr", "lead-score")
@@ -245,7 +246,33 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
         assert "模型卡" in page and card["consent"]["dataco"]["snapshot"] in page
         assert "http" not in page.replace("http-equiv", "")
         assert not (trained.homes["provider"].job(job) / "model_card.json").exists()
+        if kind == "joint-lr":
+            assert card["metrics"][kind]["converged"] is True and "拟合到达最小值" in page
     assert "grade" in page
+
+
+def test_the_card_of_a_lookalike_has_every_figure_of_the_held_out_seeds(trained: Trained) -> None:
+    rng = np.random.default_rng(6)
+    seeds = rng.random(4000) < 0.1
+    scores = rng.normal(size=4000) + seeds
+    record = json.loads((trained.homes["brand"].job("boost-1") / "job.json").read_text())
+    record["spec"]["document"]["kind"] = "lookalike"
+    record["result"] = {
+        **measure(scores, seeds),
+        **detailed(scores, seeds, 0.1),
+        "epsilon": 2.0,
+        "delta": 1e-6,
+    }
+    card = model_card.document(record, {})
+    found, page = card["metrics"]["lookalike"], model_card.render(card)
+    assert card["privacy"]["epsilon"] == 2.0 and len(found["calibration"]["bins"]) == 10
+    names = ("auc", "pr_auc", "ks", "auc_corrected")
+    assert all(f"{found[name]:.4f}" in page for name in names)
+    for at in ("1", "2", "5", "10", "20"):
+        assert f"{found['recall_at'][at]:.4f}" in page and f"{found['lift_at'][at]:.4f}" in page
+        assert {f"recall_at_{at}", f"lift_at_{at}"} <= set(found["intervals"])
+    low, high = found["intervals"]["pr_auc"]
+    assert f"pr_auc: {low:.4f}–{high:.4f}" in page and f"ece: {found['calibration']['ece']:.4f}" in page
 
 
 def test_a_card_is_safe_against_names(trained: Trained) -> None:

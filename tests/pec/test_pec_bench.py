@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pec_command import pec
+from pec_command import pec, pec_here
 from sklearn.metrics import roc_auc_score
 
 from pec import pooled
@@ -75,3 +75,29 @@ def test_one_line_of_figures() -> None:
     assert 0 < found["train_seconds"] + found["score_seconds"] < found["seconds"]
     assert found["bytes_sent"] > 0 and found["bytes_received"] > 0 and found["seeds_matched"] == 300
     assert abs(found["auc"] - found["pooled_auc"]) < 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["joint-lr", "boost"])
+def test_one_line_of_figures_of_both_sides_columns(kind: str) -> None:
+    more = ("--trees", "3", "--depth", "2", "--bins", "8") if kind == "boost" else ()
+    answer = pec_here(
+        *(
+            "bench",
+            kind,
+            "--rows",
+            "600",
+            "--features-brand",
+            "3",
+            "--features-provider",
+            "3",
+            *more,
+            "--json",
+        )
+    )
+    assert answer.code == 0, answer.out + answer.err
+    found = answer.json
+    assert found["train_seconds"] > 0 and found["score_seconds"] >= 0 and found["seconds"] > 0
+    assert found["bytes_sent"] > 0 and found["bytes_received"] > 0 and found["rows"] == 600
+    assert 0.5 < found["auc"] <= 1 and abs(found["auc"] - found["pooled_auc"]) < 0.05
+    assert all(50 < found["peak_rss_mb"][side] < 2000 for side in ("brand", "provider"))

@@ -47,6 +47,7 @@ def simulate(kind: str, files: tuple[Path, Path], *more: str | Path, run: Any = 
     report = answer.json
     assert report["ok"] and report["audit_verified"] and report["kind"] == kind
     assert report["seconds"] > 0 and report["bytes_sent"] > 0 and report["bytes_received"] > 0
+    assert all(30 < report["peak_rss_mb"][side] < 2000 for side in ("brand", "provider"))
     assert report["consent"]["brand"] == {"in": 500, "out": {}}
     assert report["preflight"]["provider"]["read"] == 600
     return report
@@ -60,6 +61,7 @@ def test_lookalike_with_files(two_files: tuple[Path, Path], tmp_path: Path) -> N
     assert report["seeds_matched"] == report["seeds_in_plain_join"] > 100
     assert abs(report["auc"] - report["pooled_auc"]) < 0.005
     assert report["auc"] > 0.6
+    assert 0 < report["train_seconds"] + report["score_seconds"] <= report["seconds"]
     stored = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert stored["auc"] == report["auc"] and (out / "report.html").stat().st_size > 10_000
     bundle = Path(report["bundle"])
@@ -82,7 +84,7 @@ def test_overlap_and_enrich(two_files: tuple[Path, Path]) -> None:
     report = simulate("overlap", two_files, "--method", "private_join", "--epsilon", "2")
     assert abs(report["count"] - 400) <= 15 and report["wrong"] == 0
     assert (report["method"], report["noise_scale"]) == ("private_join", 0.5)
-    assert set(report["stages"]) == {"join"} and report["audit_verified"]
+    assert set(report["stages"]) == {"join"} and report["audit_verified"] and "train_seconds" not in report
     assert any("noise" in english for _, english in report["jobs"][0]["learned"]["provider"])
     # Without --tags all columns but the id are tags; so these are the same request, and one run shows it.
     brand, provider = two_files
@@ -189,4 +191,5 @@ def test_joint_lr(two_files: tuple[Path, Path], tmp_path: Path) -> None:
     assert report["people_matched"] == report["rows"] == 400 and report["wrong"] == 0
     assert report["auc"] > 0.7 and abs(report["auc"] - report["pooled_auc"]) < 0.01
     assert report["rows_fit"] + report["rows_held_out"] == 400 and report["steps"] >= 2
+    assert report["converged"] is True and report["train_seconds"] > 0 and report["score_seconds"] > 0
     assert any("gradient" in english for _, english in report["jobs"][0]["learned"]["provider"])

@@ -25,6 +25,7 @@ def test_on_real_data(shared_data: Path, tmp_path: Path) -> None:
     assert report["ok"] and report["audit_verified"] and report["wrong"] == 0
     assert report["rows"] == 569 and report["fitted"] + report["held_out"] == 569 and report["trees"] == 15
     assert report["auc"] > report["pooled_auc"] - 0.01 and report["auc"] > 0.97
+    assert report["train_seconds"] > 0 and report["score_seconds"] >= 0 and report["peak_rss_mb"]["provider"]
     assert len(report["columns_own"]) == 10 and len(report["columns_theirs"]) == 20
     assert (tmp_path / "out" / "report.html").is_file()
 

@@ -57,6 +57,10 @@ def test_on_real_data(leads: Path) -> None:
         abs(report["speed"]["auc"] - report["speed"]["pooled_auc"]) < 0.01 and report["speed"]["auc"] > 0.75
     )
     assert abs(report["value"]["r2"] - report["value"]["pooled_r2"]) < 0.02 and report["value"]["r2"] > 0.35
+    assert report["train_seconds"] > 0
+    for target in ("speed", "value"):  # a fit that ended before its minimum says so twice
+        told = any("before the minimum" in note for note in report["notes"])
+        assert isinstance(report[target]["converged"], bool) and (report[target]["converged"] or told)
     assert report["grades"]["A"]["value"] > report["grades"]["E"]["value"]
     page = (leads / "out" / "report.html").read_text(encoding="utf-8")
     assert "线索评分" in page and "grade A" in page
