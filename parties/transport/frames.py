@@ -307,7 +307,11 @@ class Link:
                         "ask the peer whether its node hangs; silence_seconds of node.toml is the limit",
                     )
                 )
-            self._changed.wait(min(1.0, self._silence / 4))
+            slept, most = time.monotonic(), min(1.0, self._silence / 4)
+            self._changed.wait(most)
+            if (stood := time.monotonic() - slept - most) > 0:
+                # This machine stood still (it is busy, or was halted): what came meanwhile is not read yet.
+                start = max(start, self._heard) + stood
 
     def fail(self, error: NodeError) -> NodeError:
         """End the line with `error`, unless it has failed before; returns the error that counts."""

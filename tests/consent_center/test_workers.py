@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,10 +43,19 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def both(pid: int, without: Sequence[int] = ()) -> list[int]:
+    """The two workers, none of `without`: the master starts one after the other, and some time later."""
+    deadline = time.monotonic() + 60
+    while len(found := children(pid)) != 2 or set(found) & set(without):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
 def gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end between opening and reading
         return True
 
 
@@ -70,18 +79,15 @@ def test_workers_agree_survive_and_stop(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             assert set(pool.map(live, range(24))) == {("eligible", "withdrawn", "withdrawn")}
         assert clients[0].fsck() is None
-        first = children(process.pid)
-        assert len(first) == 2
+        first = both(process.pid)
         os.kill(first[0], signal.SIGKILL)  # the master starts another
-        deadline = time.monotonic() + 60
-        while children(process.pid) in (first, first[1:]) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        both(process.pid, first[:1])
         with open_center(location) as fresh:
             fresh.record(event(100))
             assert ask(fresh, 100) == "eligible"
         for client in clients:
             client.close()
-        workers_now = children(process.pid)
+        workers_now = both(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert all(gone(pid) for pid in [*first, *workers_now])

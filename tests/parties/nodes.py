@@ -1,7 +1,7 @@
 """Real nodes for tests: homes with consent, two or more processes, and a job kind made for testing.
 
 Run as a program (`python nodes.py --home DIR`) it is a node that knows the kind `probe`. Its stages follow
-the job's parameters, so that a test can make either side sleep, fail, or send more than the other reads.
+the job's parameters, so that a test can make either side wait, fail, or send more than the other reads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from parties.transport.server import Server
 from protocols.machine import Done, Machine, Step
 
 PURPOSE, CATEGORY = "ads", "identity"
-START_SECONDS = 25.0
+START_SECONDS = 60.0
 
 
 # -- the kind ------------------------------------------------------------------------------------------------
@@ -66,8 +66,10 @@ def _misbehave(ctx: StageContext, stage: str) -> None:
     params = ctx.spec.params
     if params.get("mark"):
         (Path(params["mark"]) / f"{ctx.role}-{stage}").write_text("here")
-    if params.get("sleep_in") == f"{ctx.role}.{stage}":
-        time.sleep(params["seconds"])
+    if params.get("wait_in") == f"{ctx.role}.{stage}":
+        # Until the test says so, or the job has ended: no time that must be long enough for the test.
+        go, link = Path(params["mark"]) / "go", ctx.channel._link  # type: ignore[attr-defined]
+        until(lambda: go.exists() or link.error is not None, 60)
     if params.get("fail_in") == f"{ctx.role}.{stage}":
         (ctx.workdir / "half.txt").write_text("half")
         raise NodeError("rows.unreadable", "secret row 4711 of people.csv")
@@ -211,7 +213,7 @@ class LocalNode:
         self.log.close()
 
 
-def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait for what another thread or node is about to do."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -289,7 +291,7 @@ class NodeProcess:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            return self.process.wait(15)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()

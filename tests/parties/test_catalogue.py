@@ -124,7 +124,7 @@ def test_a_running_job_holds_to_the_data_set_that_it_began_with(pair, clients, t
     nodes.agree(brand.home, prov.home, id=id_)
     path = prov.home.dataset("people").path
     dataset = prov.home.add_dataset(Dataset(id_, path, "phone", "phone", {"age": "identity"}))
-    params = {"mark": str(tmp_path), "sleep_in": "brand.swap", "seconds": 0.4}
+    params = {"mark": str(tmp_path), "wait_in": "brand.swap"}
     datasets = {"brand": "people", "provider": id_}
     job_id = clients[0].submit(nodes.request(id_, params=params, datasets=datasets))
     nodes.until((tmp_path / "brand-swap").exists)
@@ -133,6 +133,7 @@ def test_a_running_job_holds_to_the_data_set_that_it_began_with(pair, clients, t
     else:
         changed = {"categories": {}} if how == "changed" else {"shown": True, "people": 20}
         prov.home.change_dataset(Dataset.from_json({**dataset.to_json(), **changed}))
+    (tmp_path / "go").touch()
     for client in clients:
         ended = client.wait(job_id, 20)
         if how == "shown":

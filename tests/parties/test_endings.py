@@ -72,10 +72,11 @@ def test_the_other_side_refuses_although_this_one_has_not_heard_of_the_end(pair,
 def test_a_running_job_stops_at_its_next_check_on_both_sides(pair, clients, tmp_path):
     brand, prov = pair
     nodes.agree(brand.home, prov.home, id="runs")
-    params = {"mark": str(tmp_path), "sleep_in": "brand.swap", "seconds": 0.4}
+    params = {"mark": str(tmp_path), "wait_in": "brand.swap"}
     job_id = clients[0].submit(nodes.request("runs", params=params))
     nodes.until((tmp_path / "brand-swap").exists)
     Changes(brand.home, brand.center).end_agreement("runs", "over")  # as the command does, beside the node
+    (tmp_path / "go").touch()
     for client in clients:
         ended = client.wait(job_id, 20)
         assert (ended["state"], ended["error"]["code"]) == ("rejected", "agreement.ended")
@@ -198,10 +199,11 @@ def test_a_running_job_with_a_partner_who_is_not_trusted_any_more_stops(pair, cl
     brand, prov = pair
     nodes.agree(brand.home, prov.home, id="stops")
     card = prov.home.peer("brand").card
-    params = {"mark": str(tmp_path), "sleep_in": "brand.swap", "seconds": 0.4}
+    params = {"mark": str(tmp_path), "wait_in": "brand.swap"}
     job_id = clients[0].submit(nodes.request("stops", params=params))
     nodes.until((tmp_path / "brand-swap").exists)
     prov.home.untrust("brand")  # as the command does, beside the running node
+    (tmp_path / "go").touch()
     try:
         assert clients[1].wait(job_id, 20)["error"]["code"] == "identity.untrusted"
         assert clients[0].wait(job_id, 20)["error"]["code"] == "identity.untrusted"

@@ -310,13 +310,18 @@ def test_rows_of_a_job_that_did_not_succeed_are_an_error(clients):
         clients[0].rows("never-was")
 
 
-def test_progress_is_visible_while_a_stage_runs(clients):
-    params = {"sleep_in": "provider.tell", "seconds": 0.8}
+def test_progress_is_visible_while_a_stage_runs(clients, tmp_path):
+    params = {"mark": str(tmp_path), "wait_in": "provider.tell"}
     job_id = clients[0].submit(nodes.request("brand-prov", params=params))
-    seen = [view for view in clients[0].watch(job_id, 20) if view["stages"] and not view["final"]]
-    assert any(view["stages"][-1]["state"] == "running" for view in seen)
-    shown = {"stage": "swap", "what": "swap", "done": 1, "total": 1}
-    assert any(view["progress"] and shown.items() <= view["progress"].items() for view in seen)
+    wanted = {"stage": "swap", "what": "swap", "done": 1, "total": 1}.items()
+    running = shown = False
+    for view in clients[0].watch(job_id, 30):
+        if view["stages"] and not view["final"]:
+            running |= view["stages"][-1]["state"] == "running"
+            shown |= bool(view["progress"]) and wanted <= view["progress"].items()
+        if running and shown:
+            (tmp_path / "go").touch()
+    assert running and shown
 
 
 def _waits_for(check, seconds=30.0):

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from datetime import timedelta
+from types import SimpleNamespace
 
 import grpc
 import nodes
@@ -20,7 +21,7 @@ from test_engine import _until
 
 from consent_center import snapshot
 from consent_center.center import Center
-from parties import bundle, documents
+from parties import bundle, documents, runner
 from parties.datasets import Dataset
 from parties.documents import JobSpec
 from parties.errors import NodeError
@@ -31,6 +32,7 @@ from parties.transport import frames, node_pb2, server
 from parties.transport.frames import INBOX_BYTES, Link
 from parties.transport.session import Session
 
+LEASE = 30.0
 SETTINGS = "heartbeat_seconds = 0.3\npoll_seconds = 0.2\n"
 
 
@@ -38,7 +40,7 @@ SETTINGS = "heartbeat_seconds = 0.3\npoll_seconds = 0.2\n"
 def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     brand = nodes.LocalNode(nodes.make_home(folder, "brand", ("prov",), settings=SETTINGS))
-    short = SETTINGS + "lease_seconds = 1.0\n"
+    short = SETTINGS + f"lease_seconds = {LEASE}\n"
     prov = nodes.LocalNode(nodes.make_home(folder, "prov", ("brand",), settings=short))
     nodes.introduce(brand, prov)
     nodes.agree(brand.home, prov.home)
@@ -68,46 +70,87 @@ def _spec(pair, job_id, **changes):
     return pair[0].home.identity.sign("job", {**value, **changes})
 
 
+class _Timer:
+    """A `threading.Timer` whose time comes when the test says so."""
+
+    set_: list[_Timer] = []
+
+    def __init__(self, seconds, call):
+        self.seconds, self.call = seconds, call
+
+    def start(self):
+        self.set_.append(self)
+
+    def cancel(self):
+        self.call = lambda: None
+
+
 def test_streams_that_say_nothing_do_not_lock_the_operator_out(pair, monkeypatch):
-    monkeypatch.setattr(server, "FIRST_FRAME_SECONDS", 3.0)  # all calls are made by then
+    timers = []
+    monkeypatch.setattr(_Timer, "set_", timers)
+    monkeypatch.setattr(server, "threading", SimpleNamespace(**{**vars(threading), "Timer": _Timer}))
     brand, prov = pair
     over = threading.Event()
 
     def nothing():
-        over.wait(20)
+        over.wait(60)
         yield from ()
 
     with brand.engine.connect(brand.home.peer("prov")) as line:
         calls = [line.peer.Session(nothing()) for _ in range(server.WORKERS)]
         try:
-            start = time.monotonic()
-            with prov.client() as operator:
+            most = prov.home.settings.max_jobs + server.SPARE_SESSIONS
+            nodes.until(lambda: sum(call.done() for call in calls) == server.WORKERS - most)
+            with prov.client() as operator:  # while the others say nothing
                 assert operator.status()["party"] == "prov"
-            assert time.monotonic() - start < 5
+            assert len(timers) == most == sum(not call.done() for call in calls)
+            assert {timer.seconds for timer in timers} == {server.FIRST_FRAME_SECONDS}
+            for timer in timers:
+                timer.call()
             ended = [call.code() for call in calls]  # waits until each has ended
             busy, cut = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.CANCELLED
             assert set(ended) == {busy, cut}
-            assert ended.count(cut) == prov.home.settings.max_jobs + server.SPARE_SESSIONS
+            assert ended.count(cut) == most
         finally:
             over.set()
             for call in calls:
                 call.cancel()
 
 
-def test_a_stage_can_not_be_stretched_beyond_the_look_at_the_consent(pair):
+@pytest.fixture
+def later(monkeypatch):
+    """Lets so many seconds pass for lines and leases, at once."""
+    passed = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    for module in (frames, runner):
+        monkeypatch.setattr(module, "time", clock)
+
+    def later(seconds):
+        passed[0] += seconds
+
+    return later
+
+
+def test_a_stage_can_not_be_stretched_beyond_the_look_at_the_consent(pair, tmp_path, later):
+    params = {"mark": str(tmp_path), "wait_in": "brand.tell"}
     with pair[0].client() as brand:
-        job_id = brand.submit(nodes.request("brand-prov", params={"sleep_in": "brand.tell", "seconds": 2.5}))
+        job_id = brand.submit(nodes.request("brand-prov", params=params))
+    nodes.until((tmp_path / "brand-tell").exists)
+    nodes.until((tmp_path / "provider-tell").exists)
+    later(LEASE)
     ours, theirs = _both(pair, job_id)
     assert (ours["error"]["code"], theirs["error"]["code"]) == ("consent.lease", "consent.lease")
 
 
-def test_a_job_may_be_held_longer_than_a_stage_may_last_but_not_beyond_its_agreement(pair, monkeypatch):
+def test_a_job_may_be_held_longer_than_a_stage_may_last_but_not_beyond_its_agreement(
+    pair, monkeypatch, later
+):
     with pair[0].client() as brand, pair[1].client() as prov:
         kept = brand.submit(nodes.request("brand-prov", hold_before="tell"))
         late = brand.submit(nodes.request("brand-prov", hold_before="tell"))
         _until(prov, kept, "held")
         _until(prov, late, "held")
-        time.sleep(1.3)
+        later(LEASE + 1)
         brand.resume(kept)
         assert _both(pair, kept)[1]["state"] == "succeeded"
         then = documents.now() + timedelta(days=2)
@@ -180,10 +223,11 @@ def test_frames_without_a_body_do_not_fill_the_memory():
             yield node_pb2.Frame(job_id="j", sequence=number, stage="open", payload=b"")
 
     link.attach(flood(), lambda error: NodeError("transport.lost", str(error)))
-    deadline = time.monotonic() + 10
-    while len(taken) <= many and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
+    before = -1
+    while len(taken) <= many or before < len(taken):  # until it stands still
+        before = len(taken)
+        time.sleep(0.3)
+        assert before <= many + 3
     assert many <= len(taken) <= many + 3
     link.close()
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import nodes
@@ -266,8 +267,8 @@ def test_each_cause_of_a_failed_connection_has_its_own_code(pair, tmp_path):
     brand, prov = pair
     keys, certificate = brand.home.identity, prov.home.identity.certificate
 
-    def cause(address, with_keys=keys):
-        found = diagnose(with_keys, address, certificate, "prov", seconds=1.0)
+    def cause(address, with_keys=keys, seconds=20.0):
+        found = diagnose(with_keys, address, certificate, "prov", seconds)
         return None if found is None else found.code
 
     assert cause(prov.server.address) is None
@@ -279,7 +280,7 @@ def test_each_cause_of_a_failed_connection_has_its_own_code(pair, tmp_path):
     stranger = identity.create(tmp_path / "keys", "stranger")
     assert cause(prov.server.address, stranger) == "transport.refused"
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        assert cause(f"127.0.0.1:{mute.getsockname()[1]}") == "transport.silent"
+        assert cause(f"127.0.0.1:{mute.getsockname()[1]}", seconds=1.0) == "transport.silent"
     with socket.create_server(("127.0.0.1", 0)) as plain:
         threading.Thread(
             target=lambda: plain.accept()[0].sendall(b"HTTP/1.1 400 no\r\n\r\n"), daemon=True
@@ -341,7 +342,7 @@ def test_when_both_send_first_what_exceeds_memory_goes_to_disk(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert results == {brand: True, provider: True}
     brand.close()
     provider.close()
@@ -372,28 +373,49 @@ def test_a_reader_that_does_not_read_makes_the_sender_wait():
 
     thread = threading.Thread(target=run)
     thread.start()
-    time.sleep(0.6)
-    stuck = len(sent)
-    time.sleep(0.3)
-    assert len(sent) == stuck <= INBOX_BYTES // (1 << 19) + frames_module.OUTBOX + 4
+    stuck = -1
+    while stuck < len(sent):  # until it stands still
+        stuck = len(sent)
+        time.sleep(0.3)
+        assert len(sent) <= INBOX_BYTES // (1 << 19) + frames_module.OUTBOX + 4
     provider.receive("payload")
     brand.fail(NodeError("job.cancelled", "enough"))
-    thread.join(5)
+    thread.join(30)
+    assert not thread.is_alive()
     brand.close(drain_seconds=0.1)
     provider.close(drain_seconds=0.1)
 
 
 def test_a_silent_peer_is_noticed_and_a_busy_one_is_not():
-    brand, provider = _connected(silence_seconds=0.6, heartbeat_seconds=0.1)
-    threading.Timer(1.5, lambda: provider.send("payload", b"late")).start()
+    brand, provider = _connected(silence_seconds=2.5, heartbeat_seconds=0.1)
+    threading.Timer(3.0, lambda: provider.send("payload", b"late")).start()
     assert brand.receive("payload")[1] == b"late"  # signs of life came meanwhile
     alone = Link("j", b"h", "brand", silence_seconds=0.3)
     start = time.monotonic()
     with pytest.raises(NodeError, match="transport.silent"):
         alone.receive("payload")
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20  # and not 60, as without the setting
     brand.close()
     provider.close()
+
+
+def test_a_machine_that_stood_still_does_not_take_its_peer_for_silent(monkeypatch):
+    """What the peer said meanwhile comes a moment later."""
+    passed = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr(frames_module, "time", clock)
+    link = Link("j", b"h", "brand", silence_seconds=8.0)
+    waits = link._changed.wait
+
+    def stands_still(seconds):
+        waits(0.01)
+        passed[0] += seconds + (1000.0 if passed[0] < 6 else 0.0)
+
+    monkeypatch.setattr(link._changed, "wait", stands_still)
+    with pytest.raises(NodeError, match=r"transport\.silent.* for [89] s"):
+        link.receive("payload")
+    assert passed[0] == pytest.approx(1000 + 9, abs=1.5)
+    link.close(drain_seconds=0.1)
 
 
 def test_an_abort_carries_a_code_and_nothing_that_is_not_a_code():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -51,10 +50,8 @@ def test_faulty_data_ends_a_job_on_both_sides(tmp_path: Path) -> None:
                 categories=["profile"],
                 **more,
             )
-            began = time.monotonic()
             job_id = shop.submit(request)
-            views = [client.wait(job_id, 30) for client in (shop, bank)]
-            assert time.monotonic() - began < 30
+            views = [client.wait(job_id, 60) for client in (shop, bank)]
             for party, view in zip(("shop", "bank"), views, strict=True):
                 assert view["state"] in ("failed", "rejected") and view["error"]["detail"]
                 assert not view["files"] and not list((network[party].home.path / "work").iterdir())

@@ -166,7 +166,7 @@ def test_interrupted_it_leaves_nothing_behind(
     pids = nodes_below(tmp_path)
     assert len(pids) == 2 and process.poll() is None
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert (
         process.returncode == 130 and json.loads(out.splitlines()[-1])["error"]["code"] == "pec.interrupted"
     )
