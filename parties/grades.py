@@ -21,6 +21,9 @@ CUTOFFS = (0.8, 0.6, 0.4, 0.2)
 #: Quantiles that a scale keeps; with fewer people, all values.
 POINTS = 1001
 
+#: Parts of the held-out people; each is judged by a calibration that was learned from the others.
+FOLDS = 5
+
 #: Predictions nearer than this, relative to the largest, count as equal.
 NEAR = 1e-9
 
@@ -83,6 +86,22 @@ class Calibration:
         # Of each block of equal chances its two ends.
         ends = np.append(True, np.diff(found) != 0) | np.append(np.diff(found) != 0, True)
         return Calibration(tuple(levels[ends].tolist()), tuple(np.clip(found[ends], 0, 1).tolist()))
+
+    @staticmethod
+    def compared(
+        predictions: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]
+    ) -> tuple[Calibration, float, float]:
+        """(the calibration by all, Brier score of the predictions in 0–1 as they are, Brier score of chances
+        that calibrations give which have not seen them); float64[n] with bool[n], n > `FOLDS`.
+
+        With few people the steps of an isotonic regression are mostly chance, and the last is the larger.
+        """
+        fold, chance = np.arange(len(labels)) % FOLDS, np.empty(len(labels))
+        for part in range(FOLDS):
+            here = fold == part
+            chance[here] = Calibration.of(predictions[~here], labels[~here]).chance(predictions[here])
+        before, after = (float(np.mean((said - labels) ** 2)) for said in (predictions, chance))
+        return Calibration.of(predictions, labels), before, after
 
     def chance(self, predictions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """float64[n] in 0–1, never falling with the prediction."""

@@ -72,7 +72,7 @@ def figures(
         "auc": None,
         "pooled_auc": None,
     }
-    notes: list[str] = []
+    notes: list[str] = list(result.get("notes") or [])
     for target, label in labels.items():
         one = _target(folder / target, result, learned, target, label, files)
         notes += [note for note in one.pop("notes") if note not in notes]

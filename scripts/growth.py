@@ -4,9 +4,10 @@
     python scripts/growth.py sizes.receiver=people seconds,cpu_seconds.receiver=CPU growth.svg runs.jsonl
 
 The first name is the size on the x axis, then the figures to draw, by name, by path (such as
-`peak_rss_mb.provider`) or as a sum of paths (a+b), and after `=` what to call them; then the picture, then
-files of lines. Of several lines with one size the one with the least first figure counts. The dashed line
-is in proportion to the size, through the last point of each figure: what is above it is a fixed cost.
+`peak_rss_mb.provider`) or as a sum of paths (a+b), and after `=` what to call them; after @ at the end what
+they are in (seconds, if nothing is said); then the picture, then files of lines. Of several lines with one
+size the one with the least first figure counts. The dashed line is in proportion to the size, through the
+last point of each figure: what is above it is a fixed cost.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def table(size: str, names: Sequence[str], reports: Sequence[dict[str, Any]]) ->
     return "\n".join(lines)
 
 
-def plot(size: str, names: Sequence[str], reports: Sequence[dict[str, Any]]) -> str:
+def plot(size: str, names: Sequence[str], reports: Sequence[dict[str, Any]], unit: str = "seconds") -> str:
     x = [math.log10(at(r, size)) for r in reports]
     y = [[math.log10(max(at(r, n), 1e-3)) for r in reports] for n in names]
     low, high = math.floor(min(map(min, y))), math.ceil(max(map(max, y)))
@@ -99,7 +100,11 @@ def plot(size: str, names: Sequence[str], reports: Sequence[dict[str, Any]]) -> 
         f'<path class="line" stroke="#57606a" stroke-dasharray="4 4" d="M{WIDTH - RIGHT + 12},{top}h18"/>'
     )
     out.append(f'<text x="{WIDTH - RIGHT + 36}" y="{top + 4}">in proportion</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    middle, centre = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
+    out.append(
+        f'<text x="14" y="{centre:.0f}" text-anchor="middle" transform="rotate(-90 14 {centre:.0f})">'
+        f"{escape(unit)}</text>"
+    )
     out.append(
         f'<text x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(called(size))}</text></svg>'
     )
@@ -110,10 +115,11 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) < 4:
         print(__doc__)
         return 2
-    size, names, target = arguments[0], arguments[1].split(","), Path(arguments[2])
+    figures, _, unit = arguments[1].partition("@")
+    size, names, target = arguments[0], figures.split(","), Path(arguments[2])
     lines = [line for path in arguments[3:] for line in Path(path).read_text(encoding="utf-8").splitlines()]
     reports = fastest(size, names[0], [line for line in lines if line.strip()])
-    target.write_text(plot(size, names, reports), encoding="utf-8")
+    target.write_text(plot(size, names, reports, unit or "seconds"), encoding="utf-8")
     print(table(size, names, reports))
     return 0
 

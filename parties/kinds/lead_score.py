@@ -249,12 +249,13 @@ def value_of(spec: JobSpec) -> str:
 def _calibrate(
     ctx: StageContext, rows: np.ndarray, found: list[np.ndarray], held: np.ndarray
 ) -> dict[str, Calibration]:
-    """By target that is a yes or no: its chance by prediction, from the people held out of both fits.
+    """By target that is a yes or no: its chance by prediction, from the people held out of both fits; not of
+    a target whose predictions are no worse as they are.
 
     `calibration` of the result has the Brier score of the predictions as they were and of the chances, the
-    latter on the half of these people that each of two further calibrations has not seen.
+    latter on people whom the calibration that gives them has not seen, and which of the two is `used`.
     """
-    out, figures = dict[str, Calibration](), dict[str, Any]()
+    out, figures, notes = dict[str, Calibration](), dict[str, Any](), list[str]()
     for k, target in enumerate(TARGETS):
         if target == "value" and value_of(ctx.spec) != "flag":
             continue
@@ -267,18 +268,21 @@ def _calibrate(
                 f"{LEAST_CALIBRATION} of each answer",
                 "hold out more people, or leave calibrate away",
             )
-        out[target] = Calibration.of(said, y)
-        chance = np.empty(len(y))
-        for half in (slice(0, None, 2), slice(1, None, 2)):
-            other = np.ones(len(y), dtype=bool)
-            other[half] = False
-            chance[half] = Calibration.of(said[other], y[other]).chance(said[half])
+        learned, before, after = Calibration.compared(said, y)
+        if after < before:
+            out[target] = learned
+        else:
+            notes.append(
+                f"{target}: not calibrated; on people not seen its Brier score would be {after:.5f} and is "
+                f"{before:.5f} without ({len(y)} held out)"
+            )
         figures[target] = {
             "held_out": len(y),
-            "brier": float(np.mean((said - y) ** 2)),
-            "brier_calibrated": float(np.mean((chance - y) ** 2)),
+            "brier": before,
+            "brier_calibrated": after,
+            "used": target in out,
         }
-    ctx.result["calibration"] = figures
+    ctx.result.update(calibration=figures, notes=notes)
     return out
 
 

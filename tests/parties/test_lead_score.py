@@ -44,6 +44,7 @@ def job(
     method: str = "boost",
     before: object = None,
     centers: tuple = (None, None),
+    l2: float | None = None,
     **private: object,
 ) -> Outcome:
     mine = {"speed": "fast", "value": "spend", "columns": ["a", "b"], "holdout_seed": 3}
@@ -52,6 +53,8 @@ def job(
     if method == "boost":
         params |= {"trees": 8, "depth": 3, "bins": 8}
         mine["learning_rate"] = 0.3
+    if l2:
+        params["l2"] = l2
     mine |= private
     sides = {
         "brand": Side(
@@ -201,16 +204,41 @@ def test_calibration_is_scikit_learns_isotonic_regression(seed: int, n: int, lev
     assert Calibration.from_document(json.loads(json.dumps(found.to_document()))) == found
 
 
+def test_a_calibration_is_judged_by_people_whom_it_has_not_seen() -> None:
+    rng = np.random.default_rng(1)
+    chance = rng.random(4000)
+    yes = rng.random(4000) < chance
+    learned, before, after = Calibration.compared(chance**3, yes)  # far too low
+    assert after < before - 0.01 and abs(learned.chance(chance**3) - chance).mean() < 0.05
+    # Predictions that are true chances, and few people: in most draws of the labels it would be worse.
+    draws = [Calibration.compared(chance[k : k + 60], yes[k : k + 60])[1:] for k in range(0, 3000, 60)]
+    assert sum(after > before for before, after in draws) > 40
+    assert np.mean([after - before for before, after in draws]) > 0.005
+
+
 def test_calibrated_scores_are_chances(files: Path, tmp_path: Path) -> None:
-    done = job(files, tmp_path, "joint-lr", calibrate=True, holdout=0.5)
+    done = job(files, tmp_path, "joint-lr", l2=300.0, calibrate=True, holdout=0.5)  # chances all near a half
     assert not done.errors
     figures = done.brand.result["calibration"]
     assert set(figures) == {"speed"} and figures["speed"]["brier_calibrated"] < 0.25
+    assert figures["speed"]["used"] and figures["speed"]["brier_calibrated"] < figures["speed"]["brier"]
+    assert done.brand.result["notes"] == []
     scores = pd.read_parquet(tmp_path / "brand" / "scores.parquet")
     held = scores["role"] == "held_out"
     yes = (pd.read_csv(files / "brand.csv")["fast"].iloc[scores["row"]] == "yes").to_numpy()
     assert scores["speed"][held].mean() == pytest.approx(yes[held].mean(), abs=1e-9)
     by = scores.sort_values("speed_prediction")
     assert (np.diff(by["speed"]) >= 0).all() and scores["speed"].between(0, 1).all()
-    few = job(files, tmp_path / "few", "joint-lr", calibrate=True, holdout=0.0)
+    few = job(files, tmp_path / "none", "joint-lr", calibrate=True, holdout=0.0)
     assert few.errors["brand"].code == "job.labels" and "calibration" in str(few.errors["brand"])
+
+
+def test_a_calibration_that_is_no_better_is_left_out_and_noted(files: Path, tmp_path: Path) -> None:
+    done = job(files, tmp_path, "joint-lr", calibrate=True, holdout=0.08)
+    assert not done.errors
+    figures = done.brand.result["calibration"]["speed"]
+    assert not figures["used"] and figures["brier_calibrated"] > figures["brier"] + 0.001
+    assert [note.split(":")[0] for note in done.brand.result["notes"]] == ["speed"]
+    assert json.loads((tmp_path / "brand" / "model.json").read_text())["calibration"] == {}
+    scores = pd.read_parquet(tmp_path / "brand" / "scores.parquet")
+    assert "speed_prediction" not in scores and scores["speed"].nunique() > 100

@@ -78,7 +78,9 @@ def test_growth_as_a_plot_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixt
     assert rows[2:] == ["| 10,000 | 2 | 3 |", "| 1,000,000 | 3 | 4 |"]
     root = ElementTree.fromstring(image.read_text())  # noqa: S314 (our own)
     assert len([e for e in root if e.tag.endswith("circle")]) == 4
-    assert "CPU < both" in [e.text for e in root]
+    assert {"CPU < both", "people", "seconds"} <= {e.text for e in root}
+    asked[1] = "cpu.b@MiB"
+    assert script["main"](asked) == 0 and ">MiB</text>" in image.read_text()
     runs.write_text('{"bench": "ledger"}')
     with pytest.raises(KeyError, match="sizes"):
         script["main"](asked)
