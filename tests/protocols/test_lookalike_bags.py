@@ -18,6 +18,7 @@ from protocols.lookalike import bags as coins
 from protocols.lookalike import features as provider_side
 from protocols.lookalike import labels as brand_side
 from protocols.lookalike.ideal import bagged
+from protocols.lookalike.noise import epsilon_of
 from protocols.lookalike.terms import agree
 from protocols.machine import pump
 
@@ -130,6 +131,8 @@ def test_noise_of_all_bags_together_is_that_of_epsilon(bags: int, epsilon: float
     assert one.sensitivity is not None and many.sensitivity is not None
     together = bags * (many.sensitivity / many.noise_scale) ** 2 / 2
     assert together == pytest.approx((one.sensitivity / one.noise_scale) ** 2 / 2, rel=1e-3)
+    scale, moved = many.noise_scale, math.sqrt(bags) * many.sensitivity
+    assert 0.99 * epsilon < epsilon_of(scale, terms.delta, moved) <= epsilon
     # Nine times the noise has room in every answer.
     assert many.plan.query.headroom >= 9 * many.noise_scale
 
