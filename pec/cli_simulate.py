@@ -175,6 +175,12 @@ def enrich(**given: Any) -> int:
 @click.option("--patience", type=click.IntRange(0), default=0, help="Trees without a better held-out loss.")
 @click.option("--row-share", type=click.FloatRange(0.01, 1), default=1.0, help="Rows of a tree.")
 @click.option("--column-share", type=click.FloatRange(0.01, 1), default=1.0, help="Columns of a tree.")
+@click.option(
+    "--monotone",
+    multiple=True,
+    metavar="COLUMN=1|-1",
+    help="The score must not fall (1) or rise (-1) with this column of numbers, of either file; repeat.",
+)
 def boost(**given: Any) -> int:
     """Gradient-boosted trees over columns of both files.
 
@@ -184,7 +190,13 @@ def boost(**given: Any) -> int:
     if bins := given.pop("bins"):
         signed["bins"] = int(bins)
     names = ("learning_rate", "l2", "patience", "row_share", "column_share")
-    return _run("boost", given, signed, {name: given.pop(name) for name in names})
+    learning = {name: given.pop(name) for name in names}
+    if monotone := given.pop("monotone"):
+        parts = [text.rpartition("=") for text in monotone]
+        if any(not name or sign not in ("1", "+1", "-1") for name, _, sign in parts):
+            raise click.UsageError("--monotone takes COLUMN=1 or COLUMN=-1")
+        learning["monotone"] = {name: int(sign) for name, _, sign in parts}
+    return _run("boost", given, signed, learning)
 
 
 @simulate.command("joint-lr")

@@ -134,6 +134,10 @@ class Learner:
             "early_stopping": False,
             "categorical_features": "from_dtype",
         }
+        wanted = self._result["settings"].get("monotone") or {}
+        signs = {c: wanted.get(c.removeprefix("provider:"), 0) for c in numeric if c in plain}
+        if any(signs.values()):
+            settings["monotonic_cst"] = {c: sign for c, sign in signs.items() if sign}
         if self._result["objective"] == "squared":
             values: npt.NDArray[np.float64] = (
                 HistGradientBoostingRegressor(**settings).fit(plain[fit], y[fit]).predict(plain)

@@ -102,6 +102,10 @@ def prepare(inputs: Inputs) -> Prepared:
                 "pec.input", f"{inputs.provider.name} has no column but the id", "there is no tag to ask for"
             )
     value = tables.find(left.columns, inputs.value, inputs.brand) if inputs.value else ""
+    if monotone := inputs.learning.get("monotone"):
+        both = [*left.columns, *right.columns]
+        signs = {tables.find(both, name, inputs.brand): sign for name, sign in monotone.items()}
+        inputs = replace(inputs, learning={**inputs.learning, "monotone": signs})
     inputs = replace(inputs, id=id_, provider_id=provider_id, label=label, value=value, tags=tags)
     if inputs.kind != "overlap" and len(right.columns) < 2:
         raise PecError(

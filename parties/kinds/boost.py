@@ -180,6 +180,7 @@ def fit_brand(ctx: StageContext) -> None:
             "depth": terms.depth,
             "bins": terms.bins,
             **{name: getattr(learning, name) for name in LEARNING},
+            "monotone": dict(ctx.private.get("monotone") or {}),
         },
     )
     common.write_json(

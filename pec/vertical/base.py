@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from pec.errors import PecError
@@ -23,6 +26,14 @@ class _Vertical(BaseEstimator):  # type: ignore[misc]
     """What they share: where the provider is, and X as a table with an id column."""
 
     _kind = ""
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may expect: tables with an id column, texts and gaps in them, no bare arrays."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
+        tags.non_deterministic = True  # nonces, keys and, unless random_state is given, who is held out
+        return tags
 
     def _source(self) -> LocalSource | NodeSource:
         provider = self.provider
@@ -64,6 +75,11 @@ class _Vertical(BaseEstimator):  # type: ignore[misc]
 
 class _VerticalClassifier(ClassifierMixin, _Vertical):  # type: ignore[misc]
     """A classifier of the brand's people on columns of both sides."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
 
     def _params(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -137,7 +153,8 @@ class _VerticalClassifier(ClassifierMixin, _Vertical):  # type: ignore[misc]
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The more probable class of each row; who has no probability gets the first class."""
-        chosen: npt.NDArray[Any] = self.classes_[(self.predict_proba(X)[:, 1] >= 0.5).astype(int)]
+        second = self.predict_proba(X)[:, 1] >= 0.5
+        chosen: npt.NDArray[Any] = self.classes_[second.astype(int)]
         return chosen
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -162,9 +179,14 @@ class VerticalLogisticRegression(_VerticalClassifier):
     assume_consent  with a file: why consent may be assumed; stands in both ledgers
     l2, rank, steps penalty, terms of the expansion and steps of the fit at the most, as both sides sign them;
                     None: by the number of the provider's rows (protocols/joint/README.md, 3.4 and 8)
+    errors          also standard errors and p-values of the own weights, in `columns_`; the agreement with a
+                    connected partner must have `standard_errors`
     holdout         share of the labelled people that is kept from the fit to measure `auc_`
     random_state    who is held out, as a function of the order of X
     unmatched       what `predict_proba` says of people who are not at the provider: prior, nan, raise
+
+    Besides the attributes that `fit` names: `n_iter_` and `converged_`. A fit that ended before its minimum
+    warns (`ConvergenceWarning`).
     """
 
     _kind = "joint-lr"
@@ -180,6 +202,7 @@ class VerticalLogisticRegression(_VerticalClassifier):
         l2: float = 1.0,
         rank: int | None = None,
         steps: int | None = None,
+        errors: bool = False,
         holdout: float = 0.0,
         random_state: int | None = None,
         unmatched: str = "prior",
@@ -192,6 +215,7 @@ class VerticalLogisticRegression(_VerticalClassifier):
         self.l2 = l2
         self.rank = rank
         self.steps = steps
+        self.errors = errors
         self.holdout = holdout
         self.random_state = random_state
         self.unmatched = unmatched
@@ -199,7 +223,16 @@ class VerticalLogisticRegression(_VerticalClassifier):
     def _params(self) -> dict[str, Any]:
         chosen = {"rank": self.rank, "steps": self.steps}
         fixed = {name: int(value) for name, value in chosen.items() if value is not None}
+        if self.errors:
+            fixed["errors"] = True
         return {"family": "logistic", "l2": float(self.l2), **fixed}
+
+    def _keep(self, ran: Ran) -> None:
+        super()._keep(ran)
+        self.n_iter_, self.converged_ = int(ran.result["steps"]), bool(ran.result["converged"])
+        if not self.converged_:
+            notes = [note for note in ran.result["notes"] if "before the minimum" in note]
+            warnings.warn("; ".join(notes), ConvergenceWarning, stacklevel=3)
 
 
 class VerticalGradientBoosting(_VerticalClassifier):
@@ -210,6 +243,8 @@ class VerticalGradientBoosting(_VerticalClassifier):
     learning_rate, l2, minimum_rows the brand's own
     row_share, column_share         rows and columns drawn for each tree
     patience                        trees without a better held-out loss before the fit stops; needs `holdout`
+    monotone                        {column: 1 or -1}: the score must not fall, or rise, with this column of
+                                    either side
     The others are those of `VerticalLogisticRegression`.
     """
 
@@ -232,6 +267,7 @@ class VerticalGradientBoosting(_VerticalClassifier):
         row_share: float = 1.0,
         column_share: float = 1.0,
         patience: int = 0,
+        monotone: Mapping[str, int] | None = None,
         holdout: float = 0.0,
         random_state: int | None = None,
         unmatched: str = "prior",
@@ -250,6 +286,7 @@ class VerticalGradientBoosting(_VerticalClassifier):
         self.row_share = row_share
         self.column_share = column_share
         self.patience = patience
+        self.monotone = monotone
         self.holdout = holdout
         self.random_state = random_state
         self.unmatched = unmatched
@@ -260,7 +297,8 @@ class VerticalGradientBoosting(_VerticalClassifier):
 
     def _private(self) -> dict[str, Any]:
         names = ("learning_rate", "l2", "minimum_rows", "row_share", "column_share", "patience")
-        return {name: getattr(self, name) for name in names}
+        chosen = {name: getattr(self, name) for name in names}
+        return chosen if self.monotone is None else {**chosen, "monotone": dict(self.monotone)}
 
 
 class LookalikeModel(_Vertical):
@@ -271,8 +309,14 @@ class LookalikeModel(_Vertical):
 
     There is no `predict_proba`: the people who are scored are the provider's, and the brand can't name them,
     so there are no rows of X to give a probability. So it does not go into `cross_val_score`; `score`
-    returns the AUC of the seeds that the job held out. `epsilon` is that of the agreement. `bags` models of
-    random halves are averaged (docs/models.md).
+    returns the AUC of the seeds that the job held out.
+
+    features        shape of the provider's numeric columns: linear, bins, splines, crosses
+    alpha, l1_ratio strength of the penalty, 1/C of scikit-learn, and its part that makes weights zero
+    bags            models of random halves that are averaged (docs/models.md)
+    epsilon, delta, clip  noise that the job asks for; None: what the agreement says, with a file none
+    hidden_share    assumed share of seed-like people among the others: `result_["auc_corrected"]`
+    The others are those of `VerticalLogisticRegression`.
     """
 
     _kind = "lookalike"
@@ -286,7 +330,14 @@ class LookalikeModel(_Vertical):
         id_kind: str = "auto",
         assume_consent: str | None = None,
         audience_size: int | None = None,
+        features: str = "linear",
+        alpha: float = 1.0,
+        l1_ratio: float = 0.0,
         bags: int = 1,
+        epsilon: float | None = None,
+        delta: float = 1e-6,
+        clip: float = 5.0,
+        hidden_share: float | None = None,
         holdout: float = 0.2,
         random_state: int | None = None,
     ) -> None:
@@ -296,7 +347,14 @@ class LookalikeModel(_Vertical):
         self.id_kind = id_kind
         self.assume_consent = assume_consent
         self.audience_size = audience_size
+        self.features = features
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
         self.bags = bags
+        self.epsilon = epsilon
+        self.delta = delta
+        self.clip = clip
+        self.hidden_share = hidden_share
         self.holdout = holdout
         self.random_state = random_state
 
@@ -311,15 +369,28 @@ class LookalikeModel(_Vertical):
             private["audience_size"] = int(self.audience_size)
         if self.random_state is not None:
             private["holdout_seed"] = int(self.random_state)
+        if self.hidden_share is not None:
+            private["hidden_share"] = float(self.hidden_share)
         keep = [self.id, *([LABEL] if y is not None else [])]
         self._at = self._source()
-        params = {"bags": int(self.bags)} if self.bags != 1 else {}
-        ran = self._at.run("lookalike", "lookalike", table.select(keep), self.id, params, private)
+        ran = self._at.run("lookalike", "lookalike", table.select(keep), self.id, self._params(), private)
         self.job_id_, self.result_, self.auc_ = ran.job_id, ran.result, ran.result.get("auc")
         self.scores_, self.audience_, self.seeds_ = (
             pd.read_parquet(Path(ran.folder) / f"{name}.parquet") for name in ("scores", "audience", "seeds")
         )
         return self
+
+    def _params(self) -> dict[str, Any]:
+        alpha, ratio = float(self.alpha), float(self.l1_ratio)
+        if not 0 <= ratio < 1:
+            raise PecError("pec.usage", f"l1_ratio is {ratio}", "0 is a ridge penalty; it must be below 1")
+        made: dict[str, Any] = {"features": self.features, "l2": alpha * (1 - ratio), "l1": alpha * ratio}
+        if self.bags != 1:
+            made["bags"] = int(self.bags)
+        if self.epsilon is not None:
+            noise = {"epsilon": self.epsilon, "delta": self.delta, "clip": self.clip}
+            made["privacy"] = {name: float(value) for name, value in noise.items()}
+        return made
 
     def score(self, X: Any = None, y: Any = None) -> float:
         """AUC of the held-out seeds of `fit` against all others; X and y are not looked at."""

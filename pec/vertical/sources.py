@@ -156,6 +156,7 @@ def _terms(purpose: str) -> dict[str, Any]:
         minimum_seeds=20,
         minimum_rows=1,
         preapproved=(purpose, "score"),
+        standard_errors=purpose == "joint-lr",
         assessment="none: an evaluation",
     )
 

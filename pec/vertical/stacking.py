@@ -165,6 +165,14 @@ class StackedVertical(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.share = share
         self.random_state = random_state
 
+    def __sklearn_tags__(self) -> Any:
+        """As those of its estimators: tables, no bare arrays, two classes."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = tags.classifier_tags.multi_class = False
+        tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
+        tags.non_deterministic = True
+        return tags
+
     def fit(self, X: Any, y: Any) -> StackedVertical:
         """X as each estimator takes it; y: two classes, without gaps."""
         from pec.vertical.sources import as_table
@@ -203,7 +211,8 @@ class StackedVertical(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return found
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        chosen: npt.NDArray[Any] = self.classes_[(self.predict_proba(X)[:, 1] >= 0.5).astype(int)]
+        second = self.predict_proba(X)[:, 1] >= 0.5
+        chosen: npt.NDArray[Any] = self.classes_[second.astype(int)]
         return chosen
 
 

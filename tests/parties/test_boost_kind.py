@@ -137,6 +137,14 @@ def test_bins_follow_the_size_unless_they_are_signed() -> None:
     assert {kind.bins_of({"bins": 8}, *size) for size in sizes} == {8}
 
 
+def test_settings_of_the_brand_reach_the_forest() -> None:
+    given = {"row_share": 0.5, "column_share": 0.25, "patience": 3, "l2": 2.0, "minimum_rows": 60}
+    ctx = SimpleNamespace(private={**given, "monotone": {"age": 1, "x1": -1, "both": 1}, "label": "y"})
+    learning = kind._learning(ctx, "logistic", ("age", "both"), ["both", "x0", "x1"])  # type: ignore[arg-type]
+    assert {name: getattr(learning, name) for name in given} == given
+    assert learning.monotone_own == {0: 1, 1: 1} and learning.monotone_provider == {0: 1, 2: -1}
+
+
 @pytest.mark.parametrize(
     "said", [{"bins": 4}, {"bins": True}, {"bins": None}, {"columns": ["x", 3]}, {"missing": []}]
 )

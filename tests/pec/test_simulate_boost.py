@@ -18,6 +18,7 @@ def test_on_real_data(shared_data: Path, tmp_path: Path) -> None:
     answer = pec_here(
         *("simulate", "boost", "--brand", tmp_path / "guest.csv", "--provider", tmp_path / "host.csv"),
         *("--id", "id", "--id-kind", "opaque", "--label", "y", "--trees", "15", "--depth", "3"),
+        *("--monotone", "x0=-1", "--monotone", "X12=-1"),
         *("--assume-consent", "a public data set", "--json", "--out", tmp_path / "out"),
     )
     assert answer.code == 0, answer.out + answer.err
@@ -49,6 +50,8 @@ def test_a_feature_report(two_files: tuple[Path, Path]) -> None:
         ("flat", (), "pec.input"),
         ("text", ("--objective", "squared"), "pec.input"),
         ("absent", (), "pec.column"),
+        ("phone", ("--monotone", "absent=1"), "pec.column"),
+        ("phone", ("--monotone", "x=2"), "pec.usage"),
     ],
 )
 def test_labels_that_cannot_be_learned(tmp_path: Path, label: str, more: tuple[str, ...], code: str) -> None:

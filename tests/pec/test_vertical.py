@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +22,16 @@ from pec_command import pec_here
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import ShuffleSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
 
 import pec
 from parties.errors import NodeError
+from parties.kinds import lookalike
 from pec.errors import PecError
 from pec.version import __version__
 from pec.vertical import (
@@ -66,21 +70,101 @@ def test_parameters_and_clones(kind: Any) -> None:
     assert not hasattr(LookalikeModel(), "predict_proba")
 
 
-@pytest.mark.parametrize(("bags", "params"), [(1, {}), (3, {"bags": 3})])
-def test_a_lookalike_asks_for_its_bags(
-    bags: int, params: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+#: scikit-learn's own checks that pass bare arrays to nobody.
+CHECKS = {
+    *("check_estimator_cloneable", "check_estimator_repr", "check_estimator_tags_renamed"),
+    *("check_valid_tag_types", "check_mixin_order", "check_no_attributes_set_in_init"),
+    *("check_parameters_default_constructible", "check_get_params_invariance", "check_set_params"),
+    "check_estimators_unfitted",
+}
+
+
+@pytest.mark.parametrize("kind", [*ALL, StackedVertical])
+def test_scikit_learns_own_checks(kind: Any) -> None:
+    class TakesArrays(kind):
+        """Says that it takes bare arrays: else nothing but the first check is made."""
+
+        def __sklearn_tags__(self) -> Any:
+            tags = super().__sklearn_tags__()
+            assert not tags.input_tags.two_d_array and tags.input_tags.string
+            tags.input_tags.two_d_array = True
+            return tags
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = TakesArrays([("a", LookalikeModel())]) if kind is StackedVertical else TakesArrays()
+        found = check_estimator(made, on_skip=None, on_fail=None)
+    failed = {check["check_name"]: str(check["exception"]) for check in found if check["status"] == "failed"}
+    assert not {name: why for name, why in failed.items() if name in CHECKS}
+    assert {check["check_name"] for check in found} >= CHECKS
+
+
+class Asked:
+    """What an estimator asks a provider for, and a made-up answer."""
+
+    def __init__(self, folder: Path, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("scores", "audience", "seeds"):
+            pd.DataFrame({"row": [0]}).to_parquet(folder / f"{name}.parquet")
+        self._ran = SimpleNamespace(job_id="j", folder=folder, result=result)
+        for kind in ALL:
+            monkeypatch.setattr(kind, "_source", lambda _: self)
+
+    def run(self, kind: str, purpose: str, table: Any, id_: str, params: Any, private: Any) -> Any:
+        self.params, self.private = params, private
+        return self._ran
+
+
+@pytest.mark.parametrize(
+    ("given_", "params"),
+    [
+        ({}, {"features": "linear", "l2": 1.0, "l1": 0.0}),
+        ({"bags": 3, "features": "crosses"}, {"features": "crosses", "l2": 1.0, "l1": 0.0, "bags": 3}),
+        ({"alpha": 4, "l1_ratio": 0.25}, {"features": "linear", "l2": 3.0, "l1": 1.0}),
+        (
+            {"epsilon": 2, "clip": 3},
+            {
+                **{"features": "linear", "l2": 1.0, "l1": 0.0},
+                "privacy": {"epsilon": 2.0, "delta": 1e-6, "clip": 3.0},
+            },
+        ),
+    ],
+)
+def test_what_a_lookalike_asks_for(
+    given_: dict[str, Any], params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("scores", "audience", "seeds"):
-        pd.DataFrame({"row": [0]}).to_parquet(tmp_path / f"{name}.parquet")
-    asked = []
+    asked = Asked(tmp_path, {"auc": 0.75}, monkeypatch)
+    fitted = LookalikeModel("b.csv", hidden_share=0.1, **given_).fit(pd.DataFrame({"id": ["a", "b"]}))
+    assert fitted.score() == 0.75 and asked.params == params
+    assert asked.private == {"where": "1 = 1", "holdout": 0.2, "hidden_share": 0.1}
+    lookalike.check_own(asked.private)
+    assert all(lookalike.PARAMS[name](value) for name, value in params.items())
+    with pytest.raises(PecError, match=r"pec\.usage.*l1_ratio"):
+        LookalikeModel("b.csv", l1_ratio=1.0).fit(pd.DataFrame({"id": ["a", "b"]}))
 
-    def run(*job: Any) -> SimpleNamespace:
-        asked.append(job)
-        return SimpleNamespace(job_id="j", folder=tmp_path, result={"auc": 0.75})
 
-    monkeypatch.setattr(LookalikeModel, "_source", lambda self: SimpleNamespace(run=run))
-    fitted = LookalikeModel("b.csv", bags=bags).fit(pd.DataFrame({"id": ["a", "b"]}))
-    assert fitted.score() == 0.75 and asked[0][4] == params
+def test_a_fit_that_ended_early_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = {
+        "steps": 28,
+        "converged": False,
+        "weights": {"a": 2.0},
+        "errors": {"a": 0.5},
+        "p_values": {"a": 0.01},
+    }
+    result |= {"notes": ["the fit ended after its 28 gradients, before the minimum: a reason"]}
+    asked = Asked(tmp_path, result, monkeypatch)
+    X, y = pd.DataFrame({"id": ["a", "b"], "a": [1, 2]}), [0, 1]
+    with pytest.warns(ConvergenceWarning, match="28 gradients"):
+        fitted = VerticalLogisticRegression("b.csv", errors=True).fit(X, y)
+    assert (fitted.n_iter_, fitted.converged_, asked.params["errors"]) == (28, False, True)
+    assert fitted.columns_.loc[0, ["error", "p_value"]].tolist() == [0.5, 0.01]
+    result.update(converged=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert VerticalLogisticRegression("b.csv").fit(X, y).converged_ and "errors" not in asked.params
+    result.update(gains={"own:a": 1.0}, weights={})
+    VerticalGradientBoosting("b.csv", monotone={"a": -1}).fit(X, y)
+    assert asked.private["monotone"] == {"a": -1}
+    assert "monotone" not in VerticalGradientBoosting("b.csv")._private()
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
@@ -210,6 +294,7 @@ def test_processes_start_with_the_installed_package() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_logistic_regression_in_a_pipeline(cancer: tuple[Any, ...]) -> None:
     """Fitted on two thirds, it ranks the last third as well as the pooled model's AUC in the literature."""
     X, y, theirs = cancer
@@ -220,11 +305,12 @@ def test_logistic_regression_in_a_pipeline(cancer: tuple[Any, ...]) -> None:
         verbose_feature_names_out=False,
     ).set_output(transform="pandas")
     model = make_pipeline(
-        scale, VerticalLogisticRegression(theirs, id="person", assume_consent=WHY, steps=12)
+        scale, VerticalLogisticRegression(theirs, id="person", assume_consent=WHY, steps=12, errors=True)
     )
     model.fit(X[train], np.where(y[train] == 1, "benign", "malignant"))
     last = model[-1]
     assert last.classes_.tolist() == ["benign", "malignant"] and last.card_.exists()
+    assert (last.columns_["error"] > 0).all() and last.n_iter_ <= 12
     some = X[~train]
     stranger = some.iloc[:1].assign(person="nobody")
     chance = model.predict_proba(pd.concat([some, stranger, some.iloc[:1]]))
