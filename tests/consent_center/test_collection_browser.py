@@ -130,9 +130,11 @@ def contact_preferences(browser: Any) -> None:
         return browser.find_element(By.XPATH, f"{inside}//button[@value='{value}']")
 
     def says(id: str, text: str) -> None:
-        until(
-            browser, lambda: text in browser.find_element(By.CSS_SELECTOR, f"#{id} small").text
-        )  # unfolded, too
+        def there() -> bool:
+            whole = browser.execute_script("return document.readyState") == "complete"
+            return whole and text in browser.find_element(By.CSS_SELECTOR, f"#{id} small").text
+
+        until(browser, there)  # unfolded, too
 
     def unfold(channel: str, topic: str, value: str) -> None:
         """Opens, with Enter, what is folded around it."""

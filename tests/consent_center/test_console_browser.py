@@ -242,19 +242,20 @@ def test_the_keyboard_alone(driver: Any, url: str, center: Center) -> None:
 
     secret = account(center, "zhang.min")
     driver.get(f"{url}/console/people")
-    assert focused().get_attribute("name") == "name", "the first field has the focus"
+    wait(lambda: focused().get_attribute("name") == "name")  # the first field has the focus
     press("zhang.min", Keys.TAB, PASSWORD, Keys.ENTER)
     wait(lambda: driver.find_elements("css selector", "#f-code"))
-    assert focused().get_attribute("name") == "code"
+    wait(lambda: focused().get_attribute("name") == "code")
     press(pyotp.TOTP(secret).now(), Keys.ENTER)
     wait(lambda: driver.find_elements("css selector", "nav.side"))
+    wait(lambda: driver.execute_script("return document.readyState") == "complete")
     assert driver.current_url.endswith("/console/people"), "back to where one wanted to go"
     press(Keys.TAB)
     assert focused().get_attribute("class") == "skip"
     ring = driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
     assert ring == "solid", "the focus is visible"
     press(Keys.ENTER, Keys.TAB)
-    assert focused().get_attribute("id") == "f-kind", "past the navigation"
+    wait(lambda: focused().get_attribute("id") == "f-kind")  # past the navigation
     press(Keys.TAB, NUMBER, Keys.ENTER)
     wait(lambda: driver.find_elements("css selector", ".timeline"))
     assert "/console/people/" in driver.current_url

@@ -80,7 +80,7 @@ def test_lost_connections_fail_closed_and_come_back(tmp_path: Path, postgresql: 
             with pytest.raises(ConsentError, match="center.unreachable"), transaction() as connection:
                 pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
                 with other.begin() as killer:
-                    killer.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+                    killer.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 60000)")
                 connection.exec_driver_sql("SELECT 1")
             assert reason(center, 1) == "eligible"
         center.record(event(1, action="withdrawn"))

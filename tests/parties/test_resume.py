@@ -30,16 +30,44 @@ from parties.runner import can_go_on, repeatable
 PEOPLE, SHARED = 900, 400
 SETTINGS = "bucket_rows = 64\nsilence_seconds = 30.0\nresume_seconds = 60.0\nheartbeat_seconds = 0.5\n"
 
+#: The node's program, which waits before the bucket that a file `pause` in its home names, from 0.
+PAUSING = """
+import sys, time
+from pathlib import Path
+from parties import node
+from parties.kinds.bucket_store import BucketStore
+
+pause, read = Path(sys.argv[2]) / "pause", BucketStore.bucket
+
+def bucket(self, number):
+    while pause.exists() and pause.read_text() == str(number):
+        time.sleep(0.02)
+    return read(self, number)
+
+BucketStore.bucket = bucket
+sys.exit(node.main())
+"""
+
 
 class RealNode(nodes.NodeProcess):
     """A node with the real kinds, in a process of its own."""
+
+    def pause(self, bucket: int) -> None:
+        """Wait before this bucket, from 0, until `kill`: no job may end before the test comes to it."""
+        made = self.home.path / "pause.new"
+        made.write_text(str(bucket))
+        made.rename(self.home.path / "pause")
+
+    def kill(self) -> None:
+        super().kill()
+        (self.home.path / "pause").unlink(missing_ok=True)
 
     def start(self) -> RealNode:
         ready = self.home.path / "ready.json"
         ready.unlink(missing_ok=True)
         with (self.home.path / "stderr.log").open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "parties.node", "--home", self.home.path, "--ready-file", ready],
+                [sys.executable, "-c", PAUSING, "--home", self.home.path, "--ready-file", ready],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -143,10 +171,11 @@ def withdraw(home: Home, people: list[str]) -> None:
 @pytest.mark.slow
 def test_either_side_killed_goes_on_at_its_bucket(pair: Any) -> None:
     """First the brand, then the provider, where people withdraw while it is down."""
+    pair[0].pause(3)
+    pair[1].pause(8)
     job_id = submit(pair[0])
-    for victim in (0, 1):
-        at = wait_for(lambda: bucket_of(pair[0], job_id)) + 3
-        wait_for(lambda at=at: bucket_of(pair[0], job_id) >= at)
+    for victim, at in ((0, 3), (1, 8)):
+        wait_for(lambda at=at: bucket_of(pair[0], job_id) == at)
         state = pair[victim].home.state(job_id)
         pair[victim].kill()
         (manifest,) = state.glob("align-*/manifest.json")
@@ -189,8 +218,9 @@ def test_either_side_killed_goes_on_at_its_bucket(pair: Any) -> None:
 
 def enriched_after_a_kill(pair: Any) -> None:
     """The provider is killed between two buckets of an enrich; every line of the result is right."""
+    pair[1].pause(4)
     job_id = submit(pair[0], kind="enrich", columns=["tag"], outputs={"tags": "brand"})
-    wait_for(lambda: bucket_of(pair[0], job_id) >= 4)
+    wait_for(lambda: bucket_of(pair[0], job_id) == 4)
     pair[1].kill()
     with pair[0].client() as client:
         wait_for(lambda: client.job(job_id)["state"] == "interrupted")
@@ -219,6 +249,7 @@ def test_the_peer_waits_no_longer_than_it_says(tmp_path: Path) -> None:
             node.start()
         nodes.introduce(*pair)
         nodes.agree(brand_home, pair[1].home, kinds=["overlap"], preapproved=["overlap"])
+        pair[0].pause(3)
         job_id = submit(pair[0])
         wait_for(lambda: bucket_of(pair[1], job_id) >= 2)
         pair[0].kill()
