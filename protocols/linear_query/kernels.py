@@ -142,6 +142,22 @@ def _reduce(value: np.uint64, prime: np.uint32, reciprocal: float) -> np.uint64:
 
 
 @compiled
+def _reduce_evenly(value: np.int64, prime: np.int64, reciprocal: float) -> np.int64:
+    """value modulo prime for |value| < 2^62, with the same instructions for every value.
+
+    The brand's labels come here, and the provider sees when each chunk arrives: a division or a branch that
+    zeros pass quicker would tell how many of a chunk's rows count. The quotient, below 2^33 in size, is off
+    by one at the most, so the remainder is in (-2p, 2p) before it is corrected, twice from below and once
+    from above.
+    """
+    r = value - np.int64(np.float64(value) * reciprocal) * prime
+    r += prime & (r >> 63)
+    r += prime & (r >> 63)
+    r -= prime
+    return r + (prime & (r >> 63))
+
+
+@compiled
 def transform(values: I64, primes: U32, roots: U32, roots_q: U32) -> U32:
     """NTTs of small signed polynomials: int64[n, N], |entry| below every prime, to uint32[n, limbs, N]."""
     limbs = primes.shape[0]
@@ -179,22 +195,17 @@ def encrypt(
     limbs = primes.shape[0]
     out = np.empty((limbs, N), np.uint32)
     for i in range(limbs):
-        prime = primes[i, 0]
-        p = np.int64(prime)
-        reciprocal = 1.0 / np.float64(prime)
+        p, inverse_of_t = np.int64(primes[i, 0]), np.int64(inverse_t[i, 0])
+        reciprocal = 1.0 / np.float64(p)
         z = np.empty(N, np.uint32)
         x = np.empty(N, np.uint32)
         for j in range(N):
-            z[j] = _reduce(np.uint64(a[i, j]) * np.uint64(secret[i, j]), prime, reciprocal)
-        inverse(z, x, roots[i], roots_q[i], degree[i], prime)
+            z[j] = np.uint32(_reduce_evenly(np.int64(a[i, j]) * np.int64(secret[i, j]), p, reciprocal))
+        inverse(z, x, roots[i], roots_q[i], degree[i], primes[i, 0])
         for j in range(N):
-            part = below[j] % np.uint64(prime)
-            message = _reduce(part * np.uint64(inverse_t[i, 0]), prime, reciprocal)
-            value = small[j] - np.int64(message) - np.int64(x[j])
-            value += p + p + p
-            while value >= p:
-                value -= p
-            out[i, j] = np.uint32(value)
+            part = _reduce_evenly(np.int64(below[j]), p, reciprocal)
+            message = _reduce_evenly(part * inverse_of_t, p, reciprocal)
+            out[i, j] = np.uint32(_reduce_evenly(small[j] - message - np.int64(x[j]), p, reciprocal))
     return out
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import re
+
 import gmpy2
+import numba
 import numpy as np
 import pytest
 from lattice_helpers import SESSION, fixed_rng
@@ -206,6 +210,22 @@ def test_reduction_is_exact_on_extreme_words() -> None:
         ):
             reduced = kernels._reduce(np.uint64(value), np.uint32(prime), 1.0 / prime)
             assert int(reduced) == value % prime
+
+
+def test_a_label_is_reduced_with_the_same_instructions_whatever_it_is() -> None:
+    for prime in (int(p) for p in ring.PRIMES):
+        edges = (0, 1, prime - 1, prime, prime + 1, 2 * prime, prime << 31, (prime << 31) - 1, 2**62 - 1)
+        for value in (sign * edge for edge in edges for sign in (1, -1)):
+            reduced = kernels._reduce_evenly(np.int64(value), np.int64(prime), 1.0 / prime)
+            assert int(reduced) == value % prime
+    if platform.machine() != "x86_64":
+        return
+    compiled = numba.njit("int64(int64, int64, float64)")(kernels._reduce_evenly.py_func)
+    asm = compiled.inspect_asm(compiled.signatures[0])
+    body = asm[: asm.index("ret")]  # the function itself; wrappers for Python stand in the same text after it
+    assert "imul" in body  # it is the right part of the text
+    # README 5: a division or a conditional jump would take zeros and other values different times.
+    assert not re.findall(r"\n\s+(?:i?div\w*|j(?!mp)\w+)\s", body)
 
 
 def test_lift_inverts_residues() -> None:
