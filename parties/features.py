@@ -59,6 +59,9 @@ NEAR_UNIQUE = 0.5
 #: A column of which less than this share of the variance is its own is expressed by the others.
 EXPRESSED = 1e-6
 
+#: A deviation below this part of the mean is what rounding leaves of equal values.
+NEAREST = 1e-12
+
 #: A larger Φ of a fit lies in a file.
 IN_MEMORY = 2 << 30
 
@@ -537,8 +540,13 @@ def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
     deviation = math.sqrt(squares / count)
     if not (math.isfinite(mean) and math.isfinite(deviation)):
         return None, "dropped, values too large to standardise"
+    if not deviation > max(NEAREST * abs(mean), transforms.SMALLEST):
+        note = (
+            "dropped, the values are too near to each other to standardise; take an offset off, or scale it"
+        )
+        return (Numeric(column.name, median, 0.0, 0.0, True), note) if indicator else (None, note)
+    scale = 1.0 / deviation
     # What is left of the differences in the numbers of Φ: one far outlier makes all the others alike.
-    scale = 1.0 / deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 0.0
     factor = FINEST / max(high - mean, mean - low, 1e-300)
     # If fewer than k differ from a common value, that value is the median of any 2k - 1 of them.
     near = np.sort(np.rint((some(slice(2 * least - 1)) - mean) * factor))

@@ -28,6 +28,9 @@ HINGES, HINGES_NOISY = 5, 2
 PRODUCTS, PRODUCTS_NOISY = 32, 8
 CANDIDATES = 24
 
+#: A smaller deviation has no square. A column in a small unit is as good as any other.
+SMALLEST = 1e-150
+
 #: A column of which less than this share of the variance is left when others are known is not worth making.
 NEW = 0.05
 
@@ -130,7 +133,7 @@ def hinged(column: Column, median: float, missing: bool, least: int, noisy: bool
     for j, knot in enumerate((-np.inf, *knots)):
         shaped = values if j == 0 else np.maximum(values - knot, 0.0)
         deviation = float(np.std(shaped))
-        if deviation <= 1e-9 * max(1.0, abs(high), abs(low)):
+        if deviation <= max(1e-9 * max(abs(high), abs(low)), SMALLEST):
             if j == 0:
                 return None
             continue

@@ -120,7 +120,7 @@ def _check_labels(labels: F64, family: str) -> None:
         raise LocalError("joint.labels", "logistic labels must be 0 and 1, and both must occur")
     if family == "poisson" and (bool((labels < 0).any()) or not labels.any()):
         raise LocalError("joint.labels", "Poisson labels are counts: none below 0, not all 0")
-    if family == "linear" and float(np.std(labels)) <= 1e-12 * max(1.0, float(np.abs(labels).max())):
+    if family == "linear" and float(np.std(labels)) <= 1e-12 * float(np.abs(labels).max()):
         raise LocalError("joint.labels", "all labels are equal; there is nothing to fit")
 
 

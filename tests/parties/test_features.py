@@ -65,6 +65,25 @@ def test_numeric_columns_are_standardised():
     assert np.allclose(phi[:, 0], (x - x.mean()) / x.std(), atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-140, 1e-20, 1e-12, 1e-9, 1.0, 1e12, 1e120])
+@pytest.mark.parametrize("form", ["linear", "bins", "splines"])
+def test_a_columns_unit_makes_no_difference(unit: float, form: str) -> None:
+    x = np.random.default_rng(1).normal(0.2, 1.0, 600)
+    plain, scaled = Table(x=x), Table(x=x * unit)
+    every = np.arange(600)
+    plans = [features.build(table, ["x"], every, form=form) for table in (plain, scaled)]
+    assert not plans[1][0].notes and plans[0][1].shape == plans[1][1].shape
+    assert np.allclose(plans[0][1], plans[1][1], atol=1e-4)
+
+
+def test_values_that_only_rounding_tells_apart_are_dropped_with_a_note() -> None:
+    table = Table(near=1.0 + 1e-15 * np.arange(600.0), tiny=1e-200 * np.arange(600.0), good=np.arange(600.0))
+    plan = _plan(table)
+    assert plan.names == ("good",) and plan.used == ("good",)
+    assert [note.split(":")[0] for note in plan.notes] == ["near", "tiny"]
+    assert all("too near" in note for note in plan.notes)
+
+
 def test_missing_values_get_the_median_and_a_column_of_their_own():
     x = np.arange(100.0)
     x[:30] = np.nan

@@ -70,6 +70,14 @@ def test_equals_the_pooled_fit(family: str) -> None:
     assert not fit(rows, x, y, z, joint.Terms(family=family, steps=2))[0].converged
 
 
+def test_a_linear_labels_unit_makes_no_difference() -> None:
+    rows, x, y, z = data("linear", n=90, extra=10)
+    terms = joint.Terms(family="linear", steps=6, minimum_rows=50)
+    fits = [fit(rows, x, y * unit, z, terms)[0] for unit in (1.0, 2.0**-60, 2.0**60)]
+    for one, unit in zip(fits, (1.0, 2.0**-60, 2.0**60), strict=True):
+        assert one.scale * one.weights / unit == pytest.approx(fits[0].scale * fits[0].weights, abs=2e-3)
+
+
 def test_equals_the_ideal_functionality_in_many_small_runs() -> None:
     worst = 0.0
     for seed in range(32):
