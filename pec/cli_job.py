@@ -65,6 +65,9 @@ def job() -> None:
 @click.option("--provider-data", help="The partner's data set.")
 @click.option("--category", "categories", multiple=True, help="Data category; repeat for several.")
 @click.option("--column", "columns", multiple=True, help="Provider's column or tag; * for all; repeat.")
+@click.option(
+    "--selected-by", metavar="JOB", help="Instead of --column: the columns that this feature-report selected."
+)
 @click.option("--param", "params", multiple=True, metavar="NAME=JSON", help="Parameter that both sides see.")
 @click.option("--private", "private", multiple=True, metavar="NAME=JSON", help="Parameter that stays here.")
 @click.option("--hold-before", help="Stop before this stage until `pec job resume`.")
@@ -91,6 +94,7 @@ def submit(
     peer_rows: int | None,
     estimate_only: bool,
     no_estimate: bool,
+    selected_by: str | None,
     home: Path,
     as_json: bool,
     **options: Any,
@@ -101,6 +105,10 @@ def submit(
     Private parameters of the kinds: `where` (an SQL condition on the own file) or `label` (a yes/no column)
     choose the people; a lookalike also takes `audience_size`, `holdout`, `include_seeds`.
     """
+    if selected_by and options["columns"]:
+        raise click.UsageError("--column and --selected-by both say which columns; give one of them")
+    if selected_by:
+        options["columns"] = _selected(home, selected_by)
     request = _request(read_json(request_file) if request_file else {}, options)
     if request["kind"] == "score":
         request["params"] = _named_model(home, request["params"])
@@ -132,6 +140,20 @@ def _named_model(home: Path, params: dict[str, Any]) -> dict[str, Any]:
         return params
     model = Models(home_at(home)).find(params["model"])
     return {"method": model.method, **params, "model": model.job_id}
+
+
+def _selected(home: Path, job_id: str) -> list[str]:
+    """The provider's columns that this node's finished feature-report selected, best first."""
+    opened = home_at(home)
+    record, result = (opened.job(job_id) / name for name in ("job.json", "result.json"))
+    found = read_json(result) if record.exists() and result.exists() else {}
+    if "selected" not in found:
+        what = f"{job_id!r} is no feature-report that this node asked for and has finished"
+        raise PecError("pec.input", what, "pec job list shows this node's jobs")
+    if not found["selected"]:
+        what = f"{job_id!r} selected no column: no information value is {found['minimum_iv']:g} or more"
+        raise PecError("pec.input", what, "ask for a report with a lower minimum_iv, or name columns")
+    return [str(name) for name in found["selected"]]
 
 
 def _forecast(found: dict[str, Any]) -> str:

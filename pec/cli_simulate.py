@@ -279,7 +279,8 @@ def lead_score(**given: Any) -> int:
 def feature_report(**given: Any) -> int:
     """Which of the provider's columns would help to tell the brand's people apart? Nothing is trained.
 
-    Information value, weight of evidence and missing rate of each; `selected` goes into a job as it is.
+    Information value, weight of evidence and missing rate of each; `pec job submit --selected-by` takes
+    `selected` as it is.
     """
     bins, least = int(given.pop("bins")), given.pop("minimum_iv")
     return _run("feature-report", given, {"bins": bins}, {"minimum_iv": least})

@@ -25,9 +25,11 @@ from rich.console import Console
 from consent_center import errors as consent_errors
 from parties import errors as party_errors
 from parties.errors import NodeError
+from parties.home import Home
 from pec import cli_audit, cli_common, cli_job, cli_node, cli_simulate, plan
 from pec import errors as pec_errors
 from pec.cli import COMMANDS, cli
+from pec.cli_job import _selected
 from pec.errors import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_REFUSED, PecError, exit_code_of
 from protocols import errors as protocol_errors
 
@@ -255,7 +257,6 @@ def test_node_life_without_a_running_node(tmp_path: Path) -> None:
 
 def test_a_score_job_may_name_its_model_by_this_nodes_own_names(tmp_path: Path) -> None:
     from parties.errors import NodeError
-    from parties.home import Home
     from parties.private_files import write_json
     from pec.cli_job import _named_model
 
@@ -273,6 +274,30 @@ def test_a_score_job_may_name_its_model_by_this_nodes_own_names(tmp_path: Path) 
     assert _named_model(home.path, {"model": "b-1", "method": "joint-lr"})["method"] == "joint-lr"
     with pytest.raises(NodeError, match=r"model\.unknown"):
         _named_model(home.path, {"model": "challenger"})
+
+
+def test_a_job_takes_the_columns_that_a_feature_report_selected(tmp_path: Path) -> None:
+    home = Home.create(tmp_path / "b", "shop")
+    reports = {"report-1": ["x", "城市"], "report-2": [], "boost-1": None}
+    for name, selected in reports.items():
+        folder = home.path / "jobs" / name
+        folder.mkdir(parents=True)
+        (folder / "job.json").write_text("{}")
+        found = {"auc": 0.7} if selected is None else {"selected": selected, "minimum_iv": 0.02}
+        (folder / "result.json").write_text(json.dumps(found))
+    assert _selected(home.path, "report-1") == ["x", "城市"]
+    for name, words in (
+        ("report-2", "no column"),
+        ("boost-1", "no feature-report"),
+        ("none", "no feature-report"),
+    ):
+        with pytest.raises(PecError, match=rf"pec\.input.*{words}"):
+            _selected(home.path, name)
+    given = ("--kind", "boost", "--agreement", "a1", "--category", "p", "--home", str(home.path))
+    given += ("--brand-data", "d", "--provider-data", "d", "--selected-by")
+    assert error_of("job", "submit", *given, "report-2")[1] == "pec.input"
+    assert error_of("job", "submit", *given, "report-1")[1] == "node.not_running"
+    assert error_of("job", "submit", *given, "report-1", "--column", "x")[1] == "pec.usage"
 
 
 def test_a_bundle_that_is_none(tmp_path: Path) -> None:
