@@ -306,7 +306,6 @@ class _Story:
         hashes = {n: hashlib.sha256(d).hexdigest() for n, d in self._raw.items() if n != "manifest.json"}
         _require(body["members"] == hashes, "a member was changed after the manifest was signed")
         self._own, self._role = party, role
-        self._peer = self._spec.recipient_of[role]
         self._result_hashes = dict(body["results"])
         return f"signed by {party} ({role}), {len(self._result_hashes)} result files"
 

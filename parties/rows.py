@@ -98,7 +98,6 @@ class Rows:
                 "rows.unreadable", f"{self.path.name} is a workbook or an archive; save it as CSV"
             )
         self._parquet = head[:4] == b"PAR1"
-        self._types: dict[str, pa.DataType] = {}
         if self._parquet:
             try:
                 file_ = pq.ParquetFile(self.path)
@@ -108,7 +107,6 @@ class Rows:
             self.count: int = file_.metadata.num_rows
             self._fields = [str(i) for i in range(len(raw))]
             self.columns = self._clean(raw)
-            self._types = dict(zip(self.columns, file_.schema_arrow.types, strict=True))
         else:
             raw = self._sniff()
             self._fields = [f"f{i}" for i in range(len(raw))]

@@ -100,29 +100,6 @@ class Recheck:
     lag_seconds: float = 0.0
 
 
-class View(Protocol):
-    """What the engine needs of `parties.gate.ConsentedView`.
-
-    `snapshot` is the consent center's signed snapshot (`document`, `signature`); its `document["token_root"]`
-    and `["counts"]` go to the peer. `rows` is the number of eligible rows.
-    """
-
-    @property
-    def snapshot(self) -> Any: ...
-
-    @property
-    def rows(self) -> int: ...
-
-    def recheck(self) -> Recheck: ...
-
-    def own_rows(self) -> npt.NDArray[np.int64]:
-        """int64[rows]: the line of the data set (from 0, header not counted) for each row of the view.
-
-        Stays in the organisation: its own operator needs it to turn row numbers of a result into records.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class ViewRequest:
     """What a kind's `open_view` gets. `recipient` is the peer, `dataset` this side's, `private` this side's

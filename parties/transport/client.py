@@ -19,7 +19,7 @@ from typing import Any
 
 import grpc
 
-from parties import documents, identity
+from parties import identity
 from parties.errors import CODES, NodeError, RemoteError, is_code
 from parties.identity import Identity
 from parties.transport import node_pb2, node_pb2_grpc
@@ -222,7 +222,3 @@ def _refused(where: str, why: str) -> NodeError:
 def meaning(code: str) -> str:
     """What a code says without anybody's data."""
     return CODES.get(code, "")
-
-
-def signed_bytes(signed: dict[str, Any]) -> bytes:
-    return documents.canonical(signed)

@@ -153,7 +153,7 @@ def test_a_private_join_below_the_minimum_and_without_who_withdrew(files, tmp_pa
 @pytest.fixture(scope="module")
 def lookalike_done(files, tmp_path_factory) -> tuple[Outcome, Path]:
     folder = tmp_path_factory.mktemp("lookalike") / "job"
-    private = {"label": "loyal", "audience_size": 100, "holdout_seed": 7}
+    private = {"label": "loyal", "audience_size": 100, "holdout_seed": 7, "hidden_share": 0.1}
     job = spec("lookalike", columns=["x0", "x1", "city"])
     return run_job(job, agreement(), sides(files, private), folder), folder / "brand"
 
@@ -176,6 +176,7 @@ def test_lookalike_scores_are_those_of_the_pooled_fit(lookalike_done, files):
     held = np.isin(np.arange(view.rows), seeds.row[seeds.role == "held_out"])
     oracle = auc(pooled[measured], held[measured])
     assert abs(oracle - done.brand.result["auc"]) < 0.002
+    assert done.brand.result["auc_corrected"] == pytest.approx((done.brand.result["auc"] - 0.05) / 0.9)
 
 
 def test_lookalike_with_crosses_elastic_net_and_columns_that_are_streamed(files, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from protocols import boost
 from protocols.boost import tree
+from protocols.boost.growth import Forest
 from protocols.boost.score import Answerer, Scorer
 from protocols.machine import pump
 
@@ -190,6 +191,31 @@ def grid(mine: boost.BrandResult, theirs: boost.ProviderResult) -> np.ndarray:
     scorer = Scorer(np.arange(len(a)), boost.Table(a, flags, flags), len(a), mine.start, mine.trees, SESSION)
     pump(scorer, Answerer(boost.Table(b, flags, flags), theirs.splits, SESSION))
     return scorer.result.reshape(256, 32)
+
+
+def test_rows_and_columns_are_drawn_anew_for_every_tree() -> None:
+    rng = np.random.default_rng(4)
+    own, theirs, people = binned(rng.random((3000, 6)), 16), np.zeros(10, dtype=bool), np.arange(3000)
+    held = people % 5 == 0
+    labels = boost.Labels(people, (people % 2).astype(float), ~held, held, own)
+    learning = boost.Learning(row_share=0.4, column_share=0.35)
+    forest = Forest(
+        labels, 3000, theirs, theirs, boost.Terms(trees=20, depth=2, bits=4), learning, os.urandom
+    )
+    rows, used, own_used = [], [], []
+    for _ in range(20):
+        used.append(tuple(forest.begin()))
+        own_used.append(tuple(forest._own_used))
+        rows.append(forest._train)
+        # Rows outside, and held-out ones, add nothing to any sum.
+        assert not (forest.fixed_point()[~rows[-1]]).any() and not (rows[-1] & held).any()
+    assert {len(u) for u in used} == {4} and {len(u) for u in own_used} == {3}  # 3.5 and 2.1, rounded up
+    assert len(set(used)) > 5 and len(set(own_used)) > 5
+    assert {c for u in used for c in u} == set(range(10))
+    share = np.array(rows)[:, ~held].mean(axis=0)
+    assert abs(share.mean() - 0.4) < 0.02 and share.min() < 0.3 and share.max() > 0.5
+    whole = Forest(labels, 3000, theirs, theirs, boost.Terms(), boost.Learning(), os.urandom)
+    assert tuple(whole.begin()) == tuple(range(10)) and (whole._train == ~held).all()
 
 
 def test_early_stopping_keeps_the_best_forest() -> None:

@@ -387,6 +387,20 @@ def test_the_bound_on_rows_that_count_is_kept_by_the_side_that_is_named() -> Non
     assert caught.value.code == "linear_query.overflow"
 
 
+def test_a_protocol_on_top_is_held_to_its_bound_on_the_queries() -> None:
+    """Where the rows of Q are made as they are wanted, each batch is looked at before it is used."""
+    _, matrix, query = small(40, 2)
+    matrix[-1, 1] = -10
+    agreed = plan(query)
+    evaluator = provider_side.Evaluator(
+        agreed, lambda start, stop: np.ascontiguousarray(matrix[start:stop].T, np.int32), SESSION, os.urandom
+    )
+    evaluator.seed = bytes(32)
+    with pytest.raises(LocalError, match=r"linear_query\.overflow.*agreed 9"):
+        for _ in range(agreed.chunks):
+            evaluator.take(np.zeros((agreed.limbs, N), np.uint32))
+
+
 # Hostile messages: the run ends with a PeerError, and nothing else
 
 

@@ -81,6 +81,22 @@ def test_noise_before_flooding_is_below_the_bounds_and_as_wide_as_predicted(most
         assert most / 10**4 < max(added) <= most + (most >> 20)
 
 
+def test_rounding_of_equal_values_does_not_add_up() -> None:
+    """All y and q alike: rounded all to one side, what is lost would add up to more than the bound."""
+    rows, top = 3 * ring.N, 1000
+    for value in range(1, 64):
+        query = Query(rows, 1, value, rows, top)
+        agreed = next(p for p in candidates(query) if p.limbs == 4)
+        lost = Fraction(value * agreed.level.modulus, agreed.plain_modulus) % 1
+        if 2 * agreed.noise_tail < min(lost, 1 - lost) * rows * top:
+            break
+    else:
+        pytest.fail("no value whose rounding could add up")
+    y, matrix = np.full(rows, value), np.full((rows, 1), top)
+    noise, _ = phases(query, y, matrix, False, replace(agreed, answer_bits=120))
+    assert abs(noise[0]) <= agreed.noise_tail
+
+
 def test_flooded_noise_stays_decryptable_and_fills_its_range() -> None:
     query, y, matrix = example(ring.N + 1, 40, 1000)
     agreed = plan(query)
