@@ -276,7 +276,10 @@ _TREES = _kind(
         "on which side each row of the provider goes at the provider's splits",
         "提供方每一行在提供方分裂处走向哪一侧",
     ),
-    ("which model is used, and that all of its rows were evaluated", "使用了哪个模型，且其全部行均被计算"),
+    (
+        "which model is used, about how many of its trees were kept, and that all of its rows were evaluated",
+        "使用了哪个模型、品牌方大致保留了其中多少棵树，且其全部行均被计算",
+    ),
 )
 _JOINT = _kind(
     (

@@ -96,7 +96,8 @@ class ProviderSplit:
 
 @dataclass(frozen=True)
 class ProviderResult:
-    """`splits` in the order of trees and nodes, of the trees that the brand kept; `rows` are m."""
+    """`splits` in the order of trees and nodes, of all trees that were grown: a brand that stopped early
+    keeps the first of them. `rows` are m."""
 
     splits: tuple[ProviderSplit, ...]
     trees: int

@@ -48,6 +48,22 @@ def _digest(nodes: Sequence[tuple[int, int]], session: bytes) -> B32:
     return B32(hashlib.sha256(label("boost", "both", "score", session) + text).digest())
 
 
+def _kept(splits: Sequence[ProviderSplit], digest: bytes, session: bytes) -> int | None:
+    """How many of the splits are those of the trees that the brand holds; None if it means others.
+
+    A brand that stopped early keeps the forest's first trees, while the provider has the splits of all that
+    were grown.
+    """
+    running = hashlib.sha256(label("boost", "both", "score", session))
+    for count in range(len(splits) + 1):
+        ends = count in (0, len(splits)) or splits[count].tree != splits[count - 1].tree
+        if ends and running.copy().digest() == digest:
+            return count
+        if count < len(splits):
+            running.update(f"{',' if count else ''}{splits[count].tree}:{splits[count].node}".encode())
+    return None
+
+
 def _rows_each(splits: int) -> int:
     """Rows of a block: a multiple of eight."""
     return max(8, PIECE // max(splits, 1) * 8)
@@ -79,18 +95,17 @@ class WaitAsk:
 
     def receive(self, message: bytes) -> Step[Sides]:
         ask, rows = TO_PROVIDER.decode(message, Ask), len(self._table.bins)
-        if ask.digest != _digest([(s.tree, s.node) for s in self._splits], self._session):
+        kept = _kept(self._splits, ask.digest, self._session)
+        if kept is None:
             # Another model, or another session: sides would be of splits that the brand doesn't mean.
             raise PeerError("protocol.binding", "the brand holds another model or another session")
         if ask.rows != rows:
             raise PeerError("boost.size", f"the brand counts on {ask.rows} rows, there are {rows}")
-        return Step(self._bits(rows), Done(Sides(rows)), (rows, rows))
+        return Step(self._bits(rows, self._splits[:kept]), Done(Sides(rows)), (rows, rows))
 
-    def _bits(self, rows: int) -> Iterator[bytes]:
-        masks = np.array([[(s.mask >> b) & 1 for b in range(64)] for s in self._splits], dtype=bool).reshape(
-            -1, 64
-        )
-        columns = [s.column for s in self._splits]
+    def _bits(self, rows: int, splits: Sequence[ProviderSplit]) -> Iterator[bytes]:
+        masks = np.array([[(s.mask >> b) & 1 for b in range(64)] for s in splits], dtype=bool).reshape(-1, 64)
+        columns = [s.column for s in splits]
         each = _rows_each(len(columns))
         for number, start in enumerate(range(0, rows, each)):
             bins = self._table.bins[start : start + each]

@@ -86,9 +86,27 @@ def test_scores_of_the_fit_are_those_of_a_scoring_run() -> None:
     answerer = Answerer(table, provider.result.splits, SESSION)
     pump(scorer, answerer)
     assert np.allclose(scorer.result, brand.result.scores, atol=1e-12)
-    other = Scorer(labels.rows, labels.own, len(table.bins), start, trees[:1], SESSION)
+    other = Scorer(labels.rows, labels.own, len(table.bins), start, trees[1:], SESSION)
     with pytest.raises(PeerError, match=r"protocol\.binding"):
         pump(other, Answerer(table, provider.result.splits, SESSION))
+    elsewhere = Scorer(labels.rows, labels.own, len(table.bins), start, trees, b"x" * len(SESSION))
+    with pytest.raises(PeerError, match=r"protocol\.binding"):
+        pump(elsewhere, Answerer(table, provider.result.splits, SESSION))
+
+
+def test_a_forest_that_stopped_early_scores_as_it_fitted() -> None:
+    """The provider has the splits of later trees too, and answers for those that the brand kept."""
+    dropped = 0
+    for seed in range(24):
+        labels, table, terms = small(seed, trees=6)
+        brand, provider = pair(labels, table, terms, boost.Learning(learning_rate=1.0, patience=2), str(seed))
+        pump(brand, provider)
+        start, trees = forest_of(brand.result.to_document())
+        dropped += provider.result.trees > len(trees) and provider.result.splits[-1].tree >= len(trees)
+        scorer = Scorer(labels.rows, labels.own, len(table.bins), start, trees, SESSION)
+        pump(scorer, Answerer(table, provider.result.splits, SESSION))
+        assert np.allclose(scorer.result, brand.result.scores, atol=1e-12)
+    assert dropped > 5
 
 
 @pytest.fixture(params=["openssl", "instructions"])
