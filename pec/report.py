@@ -97,6 +97,10 @@ def _job(job: Mapping[str, Any], i: int) -> dict[str, Any]:
         ]
     elif kind == "lead-score":
         facts += _lead_facts(job)
+    elif kind in ("boost", "joint-lr"):
+        facts += _model_facts(job)
+    elif kind == "feature-report":
+        facts += _column_facts(job)
     elif kind == "lookalike":
         facts += _lookalike_facts(job)
         drawn = _lookalike_charts(job)
@@ -135,6 +139,8 @@ def _lead_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
                 out.append(((f"{zh}：{words}（留出）", f"{en}: {words}, held out"), ratio_text(one[name])))
                 pooled = one.get(f"pooled_{name}")
                 out.append(((f"{zh}：汇总训练的 {words}", f"{en}: pooled {words}"), ratio_text(pooled)))
+        if one.get("converged") is False:
+            out.append(((f"{zh}：{_EARLY[0]}", f"{en}: {_EARLY[1]}"), "✗"))
     for grade, found in (job.get("grades") or {}).items():
         text = f"{count(found['people'])} / {ratio_text(found['speed'], 2)} / {ratio_text(found['value'], 2)}"
         title = (
@@ -142,6 +148,58 @@ def _lead_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
             f"grade {grade}: people / rate of speed / mean value",
         )
         out.append((title, text))
+    return out
+
+
+_EARLY: Text = ("到达最小值之前结束", "ended before the minimum")
+
+#: Columns of a model, or of a feature report, that the page shows.
+SHOWN_COLUMNS = 10
+
+
+def _model_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
+    """Of a joint regression or a forest: people, figures on held-out ones, the columns that mattered most."""
+    out: list[tuple[Text, str]] = [
+        (("被评分的人", "people scored"), count(job.get("rows"))),
+        (("参与拟合的人", "people in the fit"), count(job.get("fitted", job.get("rows_fit")))),
+        (("留出的人", "people held out"), count(job.get("held_out", job.get("rows_held_out")))),
+    ]
+    named: list[tuple[str, Text]] = [
+        ("auc", ("AUC（留出）", "AUC, held out")),
+        ("pooled_auc", ("汇总训练的 AUC", "AUC of pooled scikit-learn")),
+        ("r2", ("R²（留出）", "R², held out")),
+        ("pooled_r2", ("汇总训练的 R²", "R² of pooled scikit-learn")),
+        ("deviance_explained", ("已解释偏差（留出）", "deviance explained, held out")),
+        ("ks", ("KS", "KS")),
+    ]
+    interval = (job.get("intervals") or {}).get("auc")
+    for name, title in named:
+        if job.get(name) is not None:
+            out.append((title, ratio_text(job[name])))
+            if name == "auc" and interval:
+                out.append((("AUC 的 95% 区间", "its 95 % interval"), f"{interval[0]:.3f}–{interval[1]:.3f}"))
+    if job.get("trees") is not None:
+        out.append((("树的数量", "trees"), count(job["trees"])))
+    if job.get("steps") is not None:
+        out.append((("步数", "steps"), count(job["steps"])))
+    if job.get("converged") is False:
+        out.append((_EARLY, "✗"))
+    for name, gain in list((job.get("gains") or {}).items())[:SHOWN_COLUMNS]:
+        side, _, column = name.partition(":")
+        zh, en = ("品牌方", "brand") if side == "own" else ("数据方", "provider")
+        out.append(((f"{column}（{zh}）的增益", f"gain of {column} ({en})"), f"{gain:.4g}"))
+    return out
+
+
+def _column_facts(job: Mapping[str, Any]) -> list[tuple[Text, str]]:
+    """Of a feature report: information value and missing rate of the best columns, and which are selected."""
+    out: list[tuple[Text, str]] = [(("有标签的人", "people with a label"), count(job.get("labelled")))]
+    for column in job["columns"][:SHOWN_COLUMNS]:
+        rate = column["missing_rate"]
+        text = f"{column['iv']:.3f} / " + ("–" if rate is None else f"{100 * rate:.1f} %")
+        name = column["column"]
+        out.append(((f"{name}：信息值 / 缺失率", f"{name}: information value / missing"), text))
+    out.append((("入选的列", "columns selected"), ", ".join(job["selected"]) or "–"))
     return out
 
 

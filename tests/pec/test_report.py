@@ -153,6 +153,57 @@ def test_every_figure_is_on_the_page(sample: dict[str, Any]) -> None:
     assert page.counts["svg"] == 4 + 2
 
 
+@pytest.mark.parametrize(
+    ("job", "wanted"),
+    [
+        (
+            {
+                **{"kind": "boost", "rows": 1601, "fitted": 1201, "held_out": 303, "trees": 17},
+                **{"auc": 0.81234, "pooled_auc": 0.82345, "intervals": {"auc": [0.7999, 0.8444]}},
+                "gains": {"own:<i>age": 12.5, "theirs:城市": 3.25},
+            },
+            [
+                "1,601",
+                "1,201",
+                "303",
+                "17",
+                "0.8123",
+                "0.8235",
+                "0.800–0.844",
+                "gain of <i>age (brand)",
+                "3.25",
+            ],
+        ),
+        (
+            {"kind": "joint-lr", "rows": 900, "rows_fit": 700, "steps": 28, "converged": False, "r2": 0.4321},
+            ["900", "700", "28", "到达最小值之前结束", "ended before the minimum", "0.4321"],
+        ),
+        (
+            {
+                **{"kind": "feature-report", "labelled": 1300, "selected": ["x"]},
+                "columns": [
+                    {"column": "x", "iv": 0.3456, "missing_rate": 0.125},
+                    {"column": "z", "iv": 0.0012, "missing_rate": None},
+                ],
+            },
+            ["1,300", "x: information value", "0.346 / 12.5 %", "0.001 / –", "columns selected"],
+        ),
+        (
+            {
+                **{"kind": "lead-score", "rows": 70},
+                "speed": {"auc": 0.7123, "pooled_auc": 0.7234, "converged": False},
+            },
+            ["speed: ended before the minimum", "速度：到达最小值之前结束", "0.7123"],
+        ),
+    ],
+)
+def test_figures_of_the_models(sample: dict[str, Any], job: dict[str, Any], wanted: list[str]) -> None:
+    base = {"provider": "provider_a", "seconds": 2.5, "bytes_sent": 1, "bytes_received": 2}
+    told = {**sample, "jobs": [{**base, "audit_verified": True, **job}]}
+    text = " ".join(Page(report.render(told, ("演示", "D"), ("副", "s"))).text)
+    assert [w for w in wanted if w not in text] == []
+
+
 def test_nothing_is_loaded_and_data_is_escaped(sample: dict[str, Any]) -> None:
     html = report.render(sample, ("演示", "Demonstration"), ("副题", "three nodes"))
     assert Page(html).links == []
