@@ -7,6 +7,7 @@ list of row numbers; the provider's operator turns them into lines of its own fi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,6 +58,24 @@ class Audience:
         }
 
 
+def check_kind(folder: Path, job_id: str) -> None:
+    """Raises `pec.input` unless the job is a lookalike.
+
+    In other kinds' scores a row is a line of the brand's own file; at the provider it would be somebody else.
+    """
+    try:
+        record = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return  # nothing was made; what follows says so
+    kind = record["spec"]["document"]["kind"]
+    if kind != "lookalike":
+        raise PecError(
+            "pec.input",
+            f"job {job_id} is of kind {kind}; an audience is made of a lookalike's scores",
+            f"its own people with their scores: pec job scores {job_id} --out FILE",
+        )
+
+
 def read_scores(path: Path) -> Scores:
     """The `scores.parquet` of a job: columns `row` and `score`. Raises `pec.file`, `pec.input`."""
     import pyarrow as pa
@@ -71,7 +90,8 @@ def read_scores(path: Path) -> Scores:
             "only a lookalike that has succeeded has them; see pec job show",
         ) from None
     except (OSError, pa.ArrowException) as error:
-        raise PecError("pec.input", f"{path} holds no scores: {error}") from None
+        first = (str(error).splitlines() or [""])[0]
+        raise PecError("pec.input", f"{path} holds no scores: {first}", "see pec job show") from None
     rows = table["row"].to_numpy().astype(np.int64)
     scores = table["score"].to_numpy().astype(np.float64)
     if np.isnan(scores).any() or np.unique(rows).size != rows.size:
@@ -156,5 +176,9 @@ def write_columns(path: Path, columns: Mapping[str, npt.NDArray[Any]], *, overwr
     if not path.parent.is_dir():
         raise PecError("pec.output", f"no such directory: {path.parent}", "make it first")
     part = path.with_name(f".{path.name}.part")
-    writers[path.suffix](pa.table(dict(columns)), part)
-    os.replace(part, path)
+    try:
+        writers[path.suffix](pa.table(dict(columns)), part)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise PecError("pec.output", f"{path} can't be written: {error}", "choose another path") from None

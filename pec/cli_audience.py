@@ -65,6 +65,7 @@ def _build(job_id: str, home: Path, choice: dict[str, Any]) -> tuple[Any, Any]:
     from pec import audience as audiences
 
     folder = Home.open(home).job(job_id)
+    audiences.check_kind(folder, job_id)
     scores = audiences.read_scores(folder / "scores.parquet")
     seeds = None if choice["include_seeds"] else audiences.read_rows(folder / "seeds.parquet")
     size, share, threshold = choice["size"], choice["share"], choice["threshold"]

@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from pec import wording
-from pec.cli_common import account_rows, emit, json_option, note, printable, progress, table, time_text
+from pec.cli_common import account_rows, emit, json_option, note, progress, table, time_text
 from pec.cli_home import client_of, home_at, home_option, read_json
 from pec.cli_scores import scores
 from pec.errors import PecError
+from pec.figure_tables import figures, is_report
 
 STATES = [
     *(
@@ -312,7 +313,7 @@ def _show(found: dict[str, Any]) -> Any:
         told = [(k, error[k]) for k in ("code", "detail", "hint", "origin") if error.get(k)]
         parts.append(table(("error", ""), told))
     elif found.get("result"):
-        parts.append(_figures({k: v for k, v in found["result"].items() if k != "alignment"}))
+        parts.append(figures(_without_alignment(found["result"])))
     return Group(*parts)
 
 
@@ -362,15 +363,16 @@ def _until(client: Any, job_id: str, timeout: float | None) -> Iterator[dict[str
             raise
 
 
-def _watch(client: Any, job_id: str, as_json: bool, timeout: float | None = None) -> None:
+def _follow(client: Any, job_id: str, timeout: float | None) -> tuple[str, dict[str, Any]]:
+    """Shows states and progress; the last state, and all that the node told with it."""
     from pec import jobs
 
-    state, last = "", {}
+    state, last = "", dict[str, Any]()
     with progress(job_id) as bar:
         for last in _until(client, job_id, timeout):
             step = last.get("progress") or {}
             if step.get("total"):
-                words = f"{step.get('stage', '')} {step.get('what', '')}".strip()
+                words = _step_words(step)
                 if step.get("seconds_left") is not None:
                     words += f", {wording.seconds_text(step['seconds_left'])} left"
                 bar.update(step["done"], step["total"], words)
@@ -379,6 +381,23 @@ def _watch(client: Any, job_id: str, as_json: bool, timeout: float | None = None
                 note(f"{job_id}: {state}")
             if state in jobs.FINAL:
                 break
+    return state, last
+
+
+def _step_words(step: dict[str, Any]) -> str:
+    """Stage and part, once where they are the same."""
+    stage, what = step.get("stage", ""), step.get("what", "")
+    return what if stage in what.split() else f"{stage} {what}".strip()
+
+
+def _watch(client: Any, job_id: str, as_json: bool, timeout: float | None = None) -> None:
+    from pec import jobs
+
+    try:
+        state, last = _follow(client, job_id, timeout)
+    except KeyboardInterrupt:
+        note(f"the job goes on: pec job watch {job_id}; to end it: pec job cancel {job_id}")
+        raise
     if state not in jobs.FINAL:
         raise PecError(
             "pec.timeout", f"job {job_id} is still {state or 'unknown'}", "watch again: the job goes on"
@@ -475,10 +494,11 @@ job.add_command(scores)
 
 @job.command()
 @click.argument("job_id")
+@click.option("--bins", is_flag=True, help="Of a feature report: people, rate and WOE of each bin too.")
 @home_option
 @json_option
-def result(job_id: str, home: Path, as_json: bool) -> None:
-    """What this side got: the figures, and where its files are."""
+def result(job_id: str, bins: bool, home: Path, as_json: bool) -> None:
+    """What this side got: the figures, and where its files are. How the alignment went: pec job show."""
     with client_of(home) as client:
         found = client.job(job_id)
     if found["state"] != "succeeded":
@@ -487,78 +507,24 @@ def result(job_id: str, home: Path, as_json: bool) -> None:
         )
     files = [str(Path(found["path"]) / name) for name in found["files"]]
     data = {"job_id": job_id, "kind": found["kind"], "result": found.get("result", {}), "files": files}
-    emit(data, as_json, _result)
+    emit(data, as_json, lambda d: _result(d, bins))
 
 
-def _result(d: dict[str, Any]) -> Any:
+def _result(d: dict[str, Any], bins: bool = False) -> Any:
     from rich.console import Group
 
-    return Group(_figures(d["result"]), table(("file",), [(f,) for f in d["files"]]))
-
-
-#: Rows of a table inside a result that are printed; `--json` has all.
-MOST_ROWS = 25
-
-
-def _figures(result: dict[str, Any], name: str = "") -> Any:
-    """Single figures in one table, and a table of its own for whatever has figures inside."""
-    from rich.console import Group
-    from rich.text import Text
-
-    plain = [(k, _number(v)) for k, v in result.items() if not _is_nested(v)]
-    parts: list[Any] = [Text(printable(name))] if name and plain else []
-    if plain or not name:
-        parts.append(table(("figure", "value"), plain))
-    for key, value in result.items():
-        title = f"{name} · {key}" if name else key
-        if _is_nested(value):
-            parts.append(_figures(value, title) if _is_tree(value) else _grid(value, title))
+    parts = [
+        figures(_without_alignment(d["result"]), bins=bins),
+        table(("file",), [(f,) for f in d["files"]]),
+    ]
+    if is_report(d["result"].get("columns")) and not bins:
+        parts.append(f"people, rate and WOE of each bin: pec job result {d['job_id']} --bins")
     return Group(*parts)
 
 
-def _is_nested(value: Any) -> bool:
-    """A dictionary, or a list of them."""
-    if isinstance(value, list):
-        return any(isinstance(v, dict) for v in value)
-    return isinstance(value, dict) and bool(value)
-
-
-def _number(value: Any) -> Any:
-    """A number stays one, so that it stands on the right."""
-    return value if isinstance(value, int | float) else _figure(value)
-
-
-def _is_tree(value: Any) -> bool:
-    """A dictionary whose values are of different kinds, so that no grid holds it."""
-    if not isinstance(value, dict):
-        return False
-    nested = [isinstance(v, dict) for v in value.values()]
-    return not all(nested) or any(_is_nested(w) for v in value.values() for w in v.values())
-
-
-def _grid(value: dict[str, Any] | list[Any], title: str) -> Any:
-    """Entries of the same form, a row each."""
-    from rich.console import Group
-    from rich.text import Text
-
-    if isinstance(value, dict):
-        rows = [{"": name, **entry} for name, entry in value.items()]
-    else:
-        rows = [entry if isinstance(entry, dict) else {"value": entry} for entry in value]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if len(rows) > MOST_ROWS:
-        title += f" (the first {MOST_ROWS} of {len(rows)}; all with --json)"
-    cells = [[_number(row.get(name)) for name in columns] for row in rows[:MOST_ROWS]]
-    return Group(Text(printable(title)), table(columns, cells))
-
-
-def _figure(value: Any) -> Any:
-    """Nested figures in one cell, with as many digits as a person reads."""
-    if isinstance(value, dict):
-        return ", ".join(f"{k}: {_figure(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return ", ".join(str(_figure(v)) for v in value)
-    return f"{value:.4g}" if isinstance(value, float) else value
+def _without_alignment(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures that an analyst looks for; `pec job show` has a table of the alignment."""
+    return {k: v for k, v in result.items() if k not in ("alignment", "disk_bytes")}
 
 
 def _on_its_way(found: dict[str, Any], what: str) -> str:

@@ -28,6 +28,12 @@ def where(command: F) -> F:
             return value
         home = ctx.meta.get("pec.home")
         if value and home:
+            # What was typed outweighs the environment.
+            typed = [name for name in ("home", param.name) if _typed(ctx, name)]
+            if typed == [param.name]:
+                return value
+            if typed == ["home"]:
+                return center_in(Path(home))
             raise click.UsageError("give --home or --center, not both")
         return value or (center_in(Path(home)) if home else None)
 
@@ -48,6 +54,10 @@ def where(command: F) -> F:
         expose_value=False,
         help="A node's home, whose center is in DIR/consent, or a center's own directory.",
     )(command)
+
+
+def _typed(ctx: click.Context, name: str | None) -> bool:
+    return name is not None and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def center_in(home: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,23 @@ def test_scores_are_checked(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no parquet")
     with pytest.raises(PecError, match=r"pec\.input"):
         audience.read_scores(tmp_path / "bad.parquet")
+
+
+def test_only_a_lookalikes_scores_make_an_audience(tmp_path: Path) -> None:
+    audience.check_kind(tmp_path, "j")  # no job at all is another message
+    for kind, fine in (("lookalike", True), ("boost", False)):
+        (tmp_path / "job.json").write_text(json.dumps({"spec": {"document": {"kind": kind}}}))
+        if fine:
+            audience.check_kind(tmp_path, "j")
+            continue
+        with pytest.raises(PecError, match="kind boost") as refused:
+            audience.check_kind(tmp_path, "j")
+        assert "pec job scores j" in refused.value.hint
+
+
+def test_a_place_where_nothing_can_be_written_has_a_code(tmp_path: Path) -> None:
+    taken = tmp_path / "a.csv"
+    taken.mkdir()
+    with pytest.raises(PecError) as refused:
+        audience.write_columns(taken, {"row": np.arange(3)}, overwrite=True)
+    assert refused.value.code == "pec.output" and list(tmp_path.iterdir()) == [taken]

@@ -26,7 +26,7 @@ from consent_center import errors as consent_errors
 from parties import errors as party_errors
 from parties.errors import NodeError
 from parties.home import Home
-from pec import cli_audit, cli_common, cli_job, cli_node, cli_simulate, plan
+from pec import cli_audit, cli_common, cli_job, cli_node, cli_simulate, figure_tables, plan
 from pec import errors as pec_errors
 from pec.cli import COMMANDS, cli
 from pec.cli_job import _selected
@@ -534,14 +534,93 @@ def test_nested_results_are_printed_as_tables(capsys: pytest.CaptureFixture[str]
         "intervals": {"auc": {"low": 0.5, "high": 0.625}, "ks": {"low": 0.25, "high": 0.375}},
         "empty": {},
     }
-    cli_common.emit(result, False, cli_job._figures)
+    cli_common.emit(result, False, figure_tables.figures)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert any("count" in line and "1,234" in line for line in lines)
     assert any("auc_interval" in line and "0.7, 0.7235" in line for line in lines)
-    assert {"recall_at", "speed[red]", "speed[red] · calibration", "intervals"} <= set(lines)
+    assert {"of the best so many per cent", "speed[red]", "speed[red] · calibration", "intervals"} <= set(
+        lines
+    )
     assert "columns (the first 25 of 40; all with --json)" in lines
     assert any(line.split("│")[1:4] == [" auc ", "  0.5 ", " 0.625 "] for line in lines), lines
     assert sum("c1" in line for line in lines) == 11 and not any("{" in line for line in lines)
+
+
+def _printed(result: dict[str, object], **options: bool) -> list[list[str]]:
+    """The cells of each printed line."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(figure_tables.figures(result, **options))
+    return [[cell.strip() for cell in line.split("│")] for line in console.export_text().splitlines()]
+
+
+def test_a_feature_reports_bins_are_a_row_each_on_request() -> None:
+    bins = [{"bin": b, "people": 10 + b, "rate": 0.5, "woe": 0.25} for b in range(2)]
+    columns = [
+        {"column": "income", "iv": 0.171, "missing_rate": 0.1, "bins": bins, "bins_suppressed": 0},
+        {"column": "age", "iv": 0.1, "missing_rate": 0.0, "bins": bins, "bins_suppressed": 1},
+    ]
+    short, long = _printed({"columns": columns}), _printed({"columns": columns}, bins=True)
+    assert ["", "income", "0.171", "0.1", "2", "0", ""] in short
+    assert not any("woe" in " ".join(cells) for cells in short)
+    assert ["", "income", "missing", "10", "0.5", "0.25", ""] in long
+    assert ["", "", "1", "11", "0.5", "0.25", ""] in long and [
+        "",
+        "age",
+        "0",
+        "10",
+        "0.5",
+        "0.25",
+        "",
+    ] in long
+
+
+def test_what_belongs_together_is_one_table() -> None:
+    shown = _printed(
+        {
+            "weights": {"age": 0.5, "tenure": -0.25},
+            "errors": {"age": 0.25, "tenure": 0.125},
+            "p_values": {"age": 0.0455, "tenure": 0.0455},
+            "recall_at": {"1": 0.125, "5": 0.5},
+            "lift_at": {"1": 12.5, "5": 10.0},
+            "reach": [[1, 0.75], [20, 0.5]],
+            "notes": ["a: dropped, constant", "b: dropped, nested"],
+        }
+    )
+    assert ["", "age", "0.5", "0.25", "2", "0.0455", ""] in shown
+    assert ["", "tenure", "-0.25", "0.125", "-2", "0.0455", ""] in shown
+    assert ["", "5", "0.5", "10", ""] in shown and ["", "20", "0.5", ""] in shown
+    assert ["", "a: dropped, constant", ""] in shown and ["", "b: dropped, nested", ""] in shown
+
+
+def test_ctrl_c_while_watching_says_that_the_job_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    class Client:
+        def watch(self, job_id: str, timeout: float | None) -> Iterator[dict[str, object]]:
+            yield {"job_id": job_id, "state": "running"}
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cli_job._watch(Client(), "j7", True)
+    assert "pec job watch j7" in capsys.readouterr().err
+
+
+def test_a_typed_center_outweighs_a_home_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pec.consent_options import where
+
+    @click.command()
+    @where
+    def command(location: str | None) -> None:
+        click.echo(location)
+
+    def asked(*arguments: str) -> str:
+        return CliRunner().invoke(command, arguments).output.strip()
+
+    monkeypatch.setenv("PEC_HOME", str(tmp_path / "node"))
+    assert asked("--center", "c") == "c" and asked() == str(tmp_path / "node" / "consent")
+    monkeypatch.setenv("PEC_CONSENT", "http://127.0.0.1:1")
+    assert asked("--home", "h") == "h/consent" and "not both" in asked()
+    assert "not both" in asked("--home", "h", "--center", "c")
 
 
 def test_the_table_of_exit_codes_is_whole() -> None:
