@@ -15,6 +15,8 @@ from consent_center.records.assess import file_assessment
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 REQUEST = DecisionRequest("ads", "provider", ("contact",))
+#: For centers that go by the machine's clock, whatever it shows.
+LASTING, LONG_AGO = 36_500, datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def sqlite() -> str | None:
@@ -69,9 +71,10 @@ def event(number: int = 1, **changes: Any) -> ConsentEvent:
     return ConsentEvent(**fields)
 
 
-def make(home: Path, clock: Clock | None = None, rules: tuple[Any, ...] = ()) -> Center:
+def make(home: Path, clock: Clock | None = None, rules: tuple[Any, ...] = (), days: int = 365) -> Center:
+    """A center with one purpose, whose consents hold `days`."""
     center = Center.create(home, "brand", clock or Clock(), rules, storage())
-    center.put_purpose(ads())
+    center.put_purpose(ads(duration_days=days))
     center.put_notice(notice())
     file_assessment(center, "ads", "provider", "none: a test", "")
     return center

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import consent_helpers
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("store")
 
 HEADER = "phone,purpose,purpose_version,notice,notice_version,action,recipient,categories,occurred_at"
 ASK = DecisionRequest("ads", "partner", ("contract",))
+NOW = datetime.now(UTC)
 
 
 def row(
@@ -288,14 +290,16 @@ def test_a_grant_is_not_taken_for_a_version_that_came_later(center: Center, tmp_
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("dob", "2020-01-01", "minor_without_guardian"),
-        ("生日", "2020-01-01", "minor_without_guardian"),
-        ("valid_until", "2026-03-02", "expired"),
-        ("有效期至", "2026-03-02", "expired"),
+        ("dob", f"{NOW.year - 6}-01-01", "minor_without_guardian"),
+        ("生日", f"{NOW.year - 6}-01-01", "minor_without_guardian"),
+        ("valid_until", f"{NOW - timedelta(days=8):%Y-%m-%d}", "expired"),
+        ("有效期至", f"{NOW - timedelta(days=8):%Y-%m-%d}", "expired"),
     ],
+    ids=["dob", "生日", "valid_until", "有效期至"],
 )
 def test_ends_and_birthdays_are_found_under_their_usual_names(
     center: Center, tmp_path: Path, column: str, value: str, reason: str
 ) -> None:
-    import_events(center, write(tmp_path, f"{HEADER},{column}", f"{row('13800138000')},{value}"))
+    at = (NOW - timedelta(days=10)).isoformat(timespec="seconds")
+    import_events(center, write(tmp_path, f"{HEADER},{column}", f"{row('13800138000', at=at)},{value}"))
     assert reasons(center, "13800138000") == {reason: 1}

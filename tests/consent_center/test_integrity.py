@@ -16,7 +16,7 @@ import consent_helpers
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from consent_helpers import REQUEST, START, Clock, event, make, notice, phone
+from consent_helpers import LASTING, REQUEST, START, Clock, event, make, notice, phone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -342,7 +342,7 @@ def test_two_processes_write_and_a_third_follows(tmp_path: Path) -> None:
 
 
 def test_one_process_switches_a_purpose_off_and_another_refuses(tmp_path: Path) -> None:
-    with make(tmp_path / "c") as one, Center.open(tmp_path / "c") as two:
+    with make(tmp_path / "c", days=LASTING) as one, Center.open(tmp_path / "c") as two:
         one.record(event(1))
         values = pa.array([phone(1)])
         assert two.decide(REQUEST, values, "phone").codes.tolist() == [0]

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from consent_helpers import REQUEST, Clock, event, make, phone, reason
+from consent_helpers import LASTING, REQUEST, Clock, event, make, phone, reason
 
 from consent_center import registry, schema, storage
 from consent_center.center import Center
@@ -28,7 +28,7 @@ REVISIONS = [script.revision for script in reversed(list(schema.script_directory
 
 def filled(home: Path) -> str:
     """A center with a little of everything; its checkpoint."""
-    with make(home) as center:
+    with make(home, days=LASTING) as center:
         center.record_many([event(n, birth_date=None) for n in range(20)])
         center.record(event(3, action="withdrawn"))
         center.erase("phone", phone(4), "dpo")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from consent_helpers import Clock, event, make, phone, reason
+from consent_helpers import LASTING, Clock, event, make, phone, reason
 
 from consent_center.center import Center
 from consent_center.errors import ConsentError
@@ -26,7 +26,7 @@ DRAFT: dict[str, Any] = {
 
 @pytest.fixture
 def center(tmp_path: Path) -> Iterator[Center]:
-    with make(tmp_path / "center", Clock()) as center:
+    with make(tmp_path / "center", Clock(), days=LASTING) as center:
         center.record_many([event(n) for n in range(5)])
         center.record(event(7, recipient="other"))
         center.record(event(3, action="withdrawn"))

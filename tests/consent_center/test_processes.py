@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from consent_helpers import REQUEST, event, make, phone, reason
+from consent_helpers import LASTING, REQUEST, event, make, phone, reason
 
 from consent_center import database
 from consent_center.center import Center
@@ -117,7 +117,7 @@ def process(home: Path, script: str, *more: str) -> Iterator[subprocess.Popen[st
 
 
 def test_an_acknowledged_withdrawal_is_seen_by_the_next_decision_elsewhere(tmp_path: Path) -> None:
-    with make(tmp_path / "c") as center, process(tmp_path / "c", FOLLOWER) as follower:
+    with make(tmp_path / "c", days=LASTING) as center, process(tmp_path / "c", FOLLOWER) as follower:
         assert follower.stdin is not None and follower.stdout is not None
 
         def there(number: int) -> str:
@@ -141,7 +141,7 @@ def test_an_acknowledged_withdrawal_is_seen_by_the_next_decision_elsewhere(tmp_p
 def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path, store: str) -> None:
     """Rounds of four writers, each killed at a random moment; every acknowledged event is there once."""
     rounds_, each = (7, 2) if store == "sqlite" else (3, 4)
-    with make(tmp_path / "c") as center:
+    with make(tmp_path / "c", days=LASTING) as center:
         before = center.checkpoint()
         with process(tmp_path / "c", KILLED, str(tmp_path), str(rounds_), str(each)) as rounds:
             out, _ = rounds.communicate(timeout=120)
@@ -164,7 +164,7 @@ def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path, stor
 @pytest.mark.sqlite
 def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     """The limit on a file's size stands in for the disk's: the write fails in the middle of a transaction."""
-    with make(tmp_path / "c") as center:
+    with make(tmp_path / "c", days=LASTING) as center:
         center.record(event(1))
         with process(tmp_path / "c", FULL) as full:
             out, _ = full.communicate(timeout=60)
@@ -177,7 +177,7 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
 def test_a_lock_that_is_never_released_makes_everybody_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with make(tmp_path / "c") as made:
+    with make(tmp_path / "c", days=LASTING) as made:
         made.record(event(1))
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
     with (

@@ -7,7 +7,7 @@ import inspect
 import socket
 import threading
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from consent_center.rest import remote, server, wire
 from consent_center.rest.remote import RemoteCenter
 
 ASK = DecisionRequest("ads", "partner", ("contract",))
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 
 
 def event(*identifiers: tuple[str, str], action: str = "granted") -> ConsentEvent:
@@ -92,8 +92,8 @@ def test_events_and_decisions(far: CenterClient, near: Center) -> None:
         NOW,
         "text",
         1,
-        birth_date=date(2018, 1, 1),
-        expires_at=datetime(2027, 1, 1, tzinfo=UTC),
+        birth_date=date(NOW.year - 8, 1, 1),
+        expires_at=NOW + timedelta(days=300),
         evidence="form 7",
         actor="shop",
     )
