@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from consent_center.model import DecisionRequest
 from parties import PROTOCOL_VERSION, documents, identity
 from parties.documents import Agreement, JobSpec, Secret
 from parties.errors import NodeError, PeerFailed, RemoteError
@@ -163,8 +164,38 @@ class BrandSide(Jobs):
                 f"{found} of the brand's people are chosen, agreement {spec.agreement_id} asks for {least}",
                 "choose more people, or sign another agreement",
             )
+        if agreement is not None and kind.exact(spec, agreement):
+            self._try_again(spec, private, found, agreement, where, flag)
         if own.least == "one" and not found:
             raise NodeError("job.people", "nobody of the own file fits `where`", "choose other people")
+
+    def _try_again(
+        self,
+        spec: JobSpec,
+        private: Mapping[str, Any],
+        found: int,
+        agreement: Agreement,
+        where: str,
+        flag: str,
+    ) -> None:
+        """`job.repeated` where exact sums would differ from earlier ones by a few people; see
+        `parties.repeats`. A share that is drawn anew hides who they are; nobody is asked where it does.
+        """
+        from parties import repeats
+        from parties.gate import Gate
+        from parties.kinds import lookalike  # numerical code, which only such a job needs
+
+        share = private.get("holdout")
+        drawn = min(
+            round((lookalike.HOLDOUT if share is None else float(share)) * found),
+            found - agreement.minimum_seeds,
+        )
+        kept = repeats.Repeats(self.home.path, spec.provider)
+        if not kept.known or (drawn >= repeats.FRESH and private.get("holdout_seed") is None):
+            return
+        request = DecisionRequest(spec.purpose, spec.provider, spec.categories)
+        people = Gate(self.center, self.home).who(spec.datasets["brand"], request, where, flag)
+        kept.check_chosen(kept.marks(people, 1.0), agreement.minimum_seeds)
 
     def estimate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Seconds and bytes of the alignment of a job as `submit` takes it, before anybody is asked.

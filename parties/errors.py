@@ -62,6 +62,8 @@ CODES: dict[str, str] = {
     "job.changed": "a job of this id was proposed before with another content",
     "job.parameter": "a private parameter of the job is unknown, missing, or can't have this value",
     "job.people": "nobody of the brand's file fits what the job says about its people",
+    "job.repeated": "the people of this fit without noise are nearly those of an earlier one",
+    "job.daily": "the node has answered as many score jobs for this model in 24 hours as it allows",
     "job.labels": "too few of the brand's people with a label, or a label that can't be learned from",
     "job.state": "the job's state does not allow this",
     "job.rejected": "the provider declined the job",

@@ -109,6 +109,11 @@ class ConsentedView:
         """m, the people of the snapshot, withdrawn ones included."""
         return len(self._record_ids)
 
+    def persons(self, people: np.ndarray) -> np.ndarray:
+        """int64: numbers at the own consent center of these view rows. They never leave the organisation."""
+        found: np.ndarray = self._ordinals[people]
+        return found
+
     def own_rows(self) -> np.ndarray:
         """int64[m]: the file's row number (0 is the first row below the header) of every view row."""
         return self._record_ids
@@ -325,6 +330,33 @@ class Gate:
             else:
                 check(next(rows.read([name])))
         return int(np.count_nonzero(chosen))
+
+    def who(self, dataset: str, request: DecisionRequest, where: str = "", flag: str = "") -> np.ndarray:
+        """int64, numbers at the consent center of those whom `where` and a yes/no column choose and who may
+        take part now. For the own node, before a partner is asked: a job decides about everybody anew.
+        """
+        rows, _, found = self._identify(dataset)
+        people = self._people(request, found)
+        kinds = people.kinds if isinstance(people.kinds, str) else people.kinds.to_numpy(zero_copy_only=False)
+        eligible, ordinals = np.zeros(len(people), dtype=bool), np.full(len(people), -1, dtype=np.int64)
+        for kind in [kinds] if isinstance(kinds, str) else sorted(set(kinds)):
+            at = np.arange(len(people)) if isinstance(kinds, str) else np.flatnonzero(kinds == kind)
+            try:
+                answer = self._center.decide(request, pc.take(people.values, pa.array(at)), kind)
+            except Exception as error:
+                raise _closed("the consent center could not decide", error) from error
+            eligible[at] = np.asarray(answer.codes) == 0
+            ordinals[at] = np.asarray(answer.ordinals, dtype=np.int64)
+        chosen = np.ones(rows.count, dtype=bool)
+        if where:
+            chosen &= rows.where(where)
+        if flag:
+            chosen &= rows.flag(flag)
+        picked = chosen[people.first]
+        owner, line = people.further
+        if self._home.dataset(dataset).duplicates == "all":
+            picked[owner[chosen[line]]] = True
+        return ordinals[picked & eligible]
 
     def open(
         self,

@@ -50,7 +50,8 @@ class Settings:
     peers in megabits a second, 0 to have it measured; `resume_seconds`: how long an interrupted job waits
     for the other side; `resume_attempts`: how often a job may be taken up again; `engine`: where buckets are
     computed, "local" or "ray"; `prepared_hours`: how long a provider's side of an `ecdh` alignment is used
-    again, 0 for not at all; `workers`: how many of them at a time, 0 for one a core; `ray_address`: a
+    again, 0 for not at all; `score_jobs_per_day`: score jobs that a partner may have answered with one model
+    in 24 hours; `workers`: how many of them at a time, 0 for one a core; `ray_address`: a
     cluster that runs already.
     """
 
@@ -71,6 +72,7 @@ class Settings:
     engine: str = "local"
     workers: int = 0
     prepared_hours: float = 0.0
+    score_jobs_per_day: int = 200
     ray_address: str = ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,9 @@ from parties.runner import shared_part
 from parties.store import Job
 from parties.transport import node_pb2
 from parties.transport.frames import Link, peer_failed
+
+#: Seconds over which score jobs are counted.
+DAY = 86400.0
 
 
 class ProviderSide(Jobs):
@@ -82,12 +86,37 @@ class ProviderSide(Jobs):
 
                 common.provider_columns(spec, dataset)
             kind.check_here(spec, self.home, peer.party)
+            self._daily(spec, peer.party)
             if spec.kind in agreement.preapproved:
                 self._approve(id_, f"approved in advance by agreement {agreement.id}")
             else:
                 self._move(id_, "awaiting_approval")
         except Exception as error:
             self._end(id_, error)
+
+    def _daily(self, spec: JobSpec, party: str) -> None:
+        """`job.daily` if the job's model has been asked for as often in 24 hours as this node allows.
+
+        Each job tells something of the provider's rows, and two tell what changed between them (SECURITY.md).
+        Every one counts that was not refused, whatever became of it; the caller holds the lock, and the job
+        itself is among them.
+        """
+        if spec.kind != "score":
+            return
+        most, model = self.home.settings.score_jobs_per_day, spec.params.get("model")
+        jobs = self.store.recent("provider", "score", party, time.time() - DAY)
+        asked = [job for job in jobs if job.signed["document"]["params"].get("model") == model]
+        if len(asked) > most:
+            again = documents.timestamp(
+                datetime.fromtimestamp(asked[len(asked) - most - 1].created + DAY, tz=UTC)
+            )
+            raise NodeError(
+                "job.daily",
+                f"{self.home.party} answers {most} score jobs for a model in 24 hours, and {party} has had "
+                f"them for {model}; the next one can be proposed at {again}",
+                "score more people in one job",
+                share=True,
+            )
 
     def _approve(self, job_id: str, note: str) -> Job:
         job = self.store.get(job_id)

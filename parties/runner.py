@@ -30,6 +30,7 @@ from parties.home import Home
 from parties.identity import Peer
 from parties.models import Models
 from parties.private_files import write_json
+from parties.repeats import Repeats
 from parties.stage import JobKind, Recheck, Role, StageContext, ViewRequest
 from parties.store import Job, Store
 from parties.transport.frames import Link
@@ -45,6 +46,8 @@ _STATES = {
     "job.rejected": "rejected",
     "job.expired": "rejected",
     "job.spec": "rejected",
+    "job.repeated": "rejected",
+    "job.daily": "rejected",
     "job.kind": "rejected",
     "dataset.category": "rejected",
     "dataset.unknown": "rejected",
@@ -330,8 +333,20 @@ class Runner:
             prepared=self.home.path / "prepared",
             models=Models(self.home, self.center),
             spend=self._spend,
+            fitted=self._fitted(view),
             neighbour=identity.neighbours(self.home.settings.listen, self.peer.address),
         )
+
+    def _fitted(self, view: Any) -> Callable[[Any, Any, Any, int], None]:
+        """Keeps over whom the partner gets exact sums; see `parties.repeats`."""
+
+        def take(chosen: Any, people: Any, labels: Any, fresh: int) -> None:
+            kept = Repeats(self.home.path, self.peer.party)
+            asked = kept.marks(view.persons(chosen), 1.0)
+            found = kept.marks(view.persons(people), labels)
+            kept.take(self.job.job_id, asked, found, fresh, self.agreement.minimum_seeds)
+
+        return take
 
     def _spend(self) -> None:
         """Count what the job spends, in the database and then in the ledger; see `Store.spend`."""

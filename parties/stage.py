@@ -122,6 +122,10 @@ def no_account() -> None:
     raise NodeError("node.internal", "a stage spends privacy where no account is kept")
 
 
+def no_books(chosen: Any, people: Any, labels: Any, fresh: int) -> None:
+    raise NodeError("node.internal", "a stage gives exact sums away where nobody keeps whose they are")
+
+
 @dataclass
 class StageContext:
     """Everything that a stage's function sees.
@@ -134,8 +138,11 @@ class StageContext:
     `parties.models.Models`, for kinds that use what an earlier job learned; `prepared` the directory of
     `parties.prepared`. What a stage puts in `result` (plain JSON) is shown by the operator's `job()`. `spend`
     counts what the kind says that the job spends, and raises `agreement.budget` where that is too much: to be
-    called before anything with noise may reach the peer. `neighbour`: the peer's node computes on this very
-    machine, for forecasts.
+    called before anything with noise may reach the peer. `fitted(chosen, people, labels, fresh)` keeps, at
+    the brand, over whom the partner is about to get exact sums, and raises `job.repeated`
+    (`parties.repeats`): view rows int64 that were asked about and that are in the fit, labels float64 of the
+    latter, and how many people were drawn anew and kept from it. `neighbour`: the peer's node computes on
+    this very machine, for forecasts.
     """
 
     job_id: str
@@ -155,6 +162,7 @@ class StageContext:
     prepared: Path | None = None
     models: Any = field(default=None, repr=False)
     spend: Callable[[], None] = no_account
+    fitted: Callable[[Any, Any, Any, int], None] = no_books
     neighbour: bool = False
 
 
@@ -219,7 +227,7 @@ class JobKind:
     what the job needs; at submission, before anybody is asked. `own(spec)`: what of the brand's file is tried
     then. `check_here(spec, home, peer)`: what either node must have for the job, a model for instance.
     `spends`: the privacy budget that a job uses up, None for a kind or job without noise; both sides derive
-    it from what both signed.
+    it from what both signed. `exact`: whether the provider gets sums over the chosen people without noise.
     """
 
     name: str
@@ -234,6 +242,7 @@ class JobKind:
     own: Callable[[JobSpec], Own] = lambda spec: Own()
     check_here: Callable[[JobSpec, Home, str], object] = lambda spec, home, peer: None
     spends: Callable[[JobSpec, Agreement], Spend | None] = lambda spec, agreement: None
+    exact: Callable[[JobSpec, Agreement], bool] = lambda spec, agreement: False
 
     def learned(self, spec: JobSpec, agreement: Agreement | None) -> dict[str, list[str]]:
         """What each side learns of this very job: the lines of `leakage` that are true of it.

@@ -173,6 +173,16 @@ class Store:
             rows = self._db.execute("SELECT * FROM jobs ORDER BY created DESC, job_id").fetchall()
         return [_job(row) for row in rows]
 
+    def recent(self, role: str, kind: str, peer: str, since: float) -> list[Job]:
+        """Jobs of a kind with a peer that were proposed since then (Unix time) and not refused."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT * FROM jobs WHERE role = ? AND kind = ? AND peer = ? AND created >= ? "
+                "AND state != 'rejected' ORDER BY created",
+                (role, kind, peer, since),
+            ).fetchall()
+        return [_job(row) for row in rows]
+
     def move(self, job_id: str, state: str, **changes: Any) -> Job:
         """Change the state (and other fields with it); `job.state` if the table does not allow it."""
         with self._write():

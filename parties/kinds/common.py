@@ -286,6 +286,11 @@ def chosen_people(ctx: StageContext) -> np.ndarray:
     return np.flatnonzero(mask)
 
 
+def drawn_anew(ctx: StageContext, held: np.ndarray) -> int:
+    """How many of the people `held` out of the fit this job has drawn by chance, as no other job will."""
+    return len(held) if ctx.carry.get("drawn_anew", ctx.private.get("holdout_seed") is None) else 0
+
+
 def write_json(ctx: StageContext, name: str, value: Any) -> None:
     """A result file of this side's, with sorted keys."""
     text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"

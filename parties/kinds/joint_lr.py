@@ -155,6 +155,7 @@ def fit_brand(ctx: StageContext) -> None:
             f"{len(train)} labelled people for the fit, the agreement asks for {ctx.agreement.minimum_seeds}",
             "use a larger file, or another provider",
         )
+    ctx.fitted(people[:0], people[train], labels[train], common.drawn_anew(ctx, held))
     # That there are ten rows a column, so that nothing has to go, may show: else there would be no fit.
     room = max(1, len(train) // ROWS_PER_COLUMN - 1)
     # Where something has to go, the exact number would undo the padding of the rows of the fit; fits of

@@ -170,6 +170,7 @@ def align_brand(ctx: StageContext) -> None:
     else:
         joint_lr.align_brand(ctx)
     fixed = ctx.private.get("holdout_seed")
+    ctx.carry["drawn_anew"] = fixed is None
     ctx.carry["holdout_seed"] = int.from_bytes(os.urandom(6), "big") if fixed is None else int(fixed)
 
 

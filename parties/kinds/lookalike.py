@@ -162,6 +162,10 @@ def fit_brand(ctx: StageContext) -> None:
     number = np.cumsum(provider_alive) - 1
     train = np.setdiff1d(seeds, held, assume_unique=True)
     terms = terms_of(ctx.spec, ctx.agreement)
+    if terms.epsilon is None:
+        everybody, rows = ctx.carry["people"], ctx.carry["rows"]
+        people = everybody[np.isin(rows, train)]
+        ctx.fitted(everybody, people, np.ones(len(people)), common.drawn_anew(ctx, held))
     # Without noise the provider gets the exact number of seeds anyway, as the sum of its intercept.
     at_most = len(train) // terms.seeds_per_column if terms.epsilon is None else None
     ctx.channel.send_json({"columns_at_most": at_most})
@@ -398,4 +402,5 @@ LOOKALIKE = JobKind(
     },
     aligned="brand",
     spends=spends,
+    exact=lambda spec, agreement: not _noise(spec, agreement),
 )

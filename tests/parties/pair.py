@@ -82,6 +82,8 @@ class Side:
     center: Any
     private: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    #: What its fits without noise gave away: (view rows asked about, of the fit, labels, drawn anew) each.
+    fitted: list[tuple[Any, ...]] = field(default_factory=list)
 
     def dataset_named(self, name: str) -> Dataset:
         assert name == self.dataset.name
@@ -137,6 +139,7 @@ def run_job(
             workdir=folder,
             record=lambda name, payload: 0,
             spend=lambda role=role: spent.append(role),
+            fitted=lambda *told, side=side: side.fitted.append(told),
         )
     for stage in kind.stages:
         if before:

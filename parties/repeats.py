@@ -1,0 +1,131 @@
+"""Whom a partner has had exact sums over: keeps fits without noise from differing by a few people.
+
+Two exact sums whose people differ by one person give that person away (SECURITY.md). The brand's node keeps,
+of each fit without noise, marks of the people whom the partner's sums were over, and refuses a fit whose
+people differ from those of an earlier one by fewer than the agreement's `minimum_seeds`. The same people
+again are allowed.
+
+    repeats/key              16 bytes, this node's own
+    repeats/PARTY/JOB.N.npz  uint64, rising: `chosen`, marks of who was asked about, and `fitted`, of who was
+                             in the fit; N counts the fits of a job
+
+A mark is AES under the key of the consent center's number of the person and of the label: it says nothing
+without the key, and leads to nobody once the center has erased the person. The files never leave the node.
+They outlive the agreement, as the partner keeps the sums; without them the next fit would not be compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from parties import documents, private_files
+from parties.errors import NodeError
+
+Marks = npt.NDArray[np.uint64]
+
+#: So many people, drawn anew for the job and kept from its fit, hide who else is not in it: as many as a
+#: level needs in an exact sum (`lookalike.Terms.minimum_level`).
+FRESH = 10
+
+HINT = (
+    "go on with the earlier model; or leave holdout and holdout_seed out, so that a share of the people, ten "
+    "at least, is drawn anew and kept from the fit; or ask for noise (params.privacy); or wait until more "
+    "people have changed"
+)
+
+
+def _job_of(path: Path) -> str:
+    return path.stem.rpartition(".")[0]
+
+
+class Repeats:
+    """The marks of one node's fits with one partner. `home`: the node's directory."""
+
+    def __init__(self, home: Path, partner: str) -> None:
+        self._root = home / "repeats"
+        self._folder = self._root / documents.check_name(partner, "partner")
+
+    @property
+    def known(self) -> bool:
+        """Whether there is any earlier fit to compare with."""
+        return any(self._folder.glob("*.npz"))
+
+    def marks(self, persons: npt.NDArray[np.int64], labels: npt.NDArray[np.float64] | float) -> Marks:
+        """Marks of people by their numbers at the consent center, int64[n], with labels float64[n] or one for
+        all; rising, each once.
+        """
+        blocks = np.empty((len(persons), 2), dtype="<u8")
+        blocks[:, 0] = np.asarray(persons, dtype=np.int64).view(np.uint64)
+        blocks[:, 1] = np.full(len(persons), labels, dtype=np.float64).view(np.uint64)
+        # A permutation of single blocks, cut in half: a pseudorandom function of (person, label).
+        encryptor = Cipher(algorithms.AES(self._key()), modes.ECB()).encryptor()  # noqa: S305
+        mixed = np.frombuffer(encryptor.update(blocks.tobytes()), dtype="<u8").reshape(-1, 2)
+        return np.unique(mixed[:, 0]).astype(np.uint64)
+
+    def check_chosen(self, chosen: Marks, least: int) -> None:
+        """`job.repeated` if the people to be asked about differ by some, but fewer than `least`, from those
+        of an earlier fit: before anybody is asked, so the partner learns nothing of it.
+        """
+        self._compare("chosen", chosen, least, "")
+
+    def take(self, job_id: str, chosen: Marks, fitted: Marks, fresh: int, least: int) -> None:
+        """Keep the people of a fit that is about to begin, or raise `job.repeated`.
+
+        `fresh`: people drawn anew for this job and kept from the fit. On disk before this returns: what the
+        partner is sent afterwards is never forgotten.
+        """
+        documents.check_name(job_id, "job id")
+        with self._locked():
+            if fresh < FRESH:
+                self._compare("fitted", fitted, least, job_id)
+            number = sum(_job_of(path) == job_id for path in self._folder.glob("*.npz"))
+            with private_files.writing(self._folder / f"{job_id}.{number}.npz") as file:
+                np.savez(file, chosen=chosen, fitted=fitted)
+
+    def _compare(self, which: str, marks: Marks, least: int, own: str) -> None:
+        for path in sorted(self._folder.glob("*.npz")):
+            if _job_of(path) == own:
+                continue  # two fits of one job: what they say together is what the job says
+            try:
+                with np.load(path, allow_pickle=False) as kept:
+                    apart = len(np.setxor1d(marks, kept[which], assume_unique=True))
+            except (OSError, ValueError, KeyError, BadZipFile) as error:
+                # Not knowing whom the partner has had sums over, nothing may be given out.
+                raise NodeError("node.home", f"{path}: {error}", "restore it from a backup") from error
+            if 0 < apart < least:
+                raise NodeError(
+                    "job.repeated",
+                    f"its people and labels differ from those of job {_job_of(path)} (same partner, no "
+                    f"noise) in {apart}, and by the agreement exact sums are over {least} at least: the "
+                    "difference of the two would give these few away",
+                    HINT,
+                )
+
+    def _key(self) -> bytes:
+        path = self._root / "key"
+        with self._locked():
+            if not path.exists():
+                with private_files.writing(path) as file:
+                    file.write(os.urandom(16))
+            key = path.read_bytes()
+        if len(key) != 16:
+            raise NodeError("node.home", f"{path} has {len(key)} bytes, not 16", "restore it from a backup")
+        return key
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        # Jobs of one node run in threads of one process, and commands beside it.
+        private_files.folder(self._root)
+        private_files.folder(self._folder)
+        with (self._root / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
