@@ -56,6 +56,7 @@ HINTS: dict[str, str] = {
     "lookalike.columns": "Use more seeds or fewer columns, or agree on noise (ε).",
     "select.order": "The peer's program is faulty or hostile; keep the job's log and ask its operator.",
     "boost.rows": "Use more people with a label, or another label.",
+    "boost.monotone": "Leave columns of text out of monotone.",
     "boost.size": "The peer's program is faulty or hostile; keep the job's log and ask its operator.",
     "boost.order": "The peer's program is faulty or hostile; keep the job's log and ask its operator.",
     "lookalike.fit": "Remove columns that say the same, or raise the penalty.",

@@ -52,6 +52,7 @@ CODES: dict[str, str] = {
     "select.order": "masked values out of their order",
     # boost
     "boost.rows": "too few training rows, or one class only",
+    "boost.monotone": "a column that should be monotone has levels and no order",
     "boost.size": "a size, a split or a sum outside what was announced or agreed",
     "boost.order": "a block, a tree or a level out of its order",
 }

@@ -161,7 +161,17 @@ def fit_brand(ctx: StageContext) -> None:
     columns = [name for name, _ in described]
     labels = boost.Labels(people.rows, people.y, people.train, people.held, own)
     terms, learning = terms_of(ctx.spec, bins), _learning(ctx, objective, plan.names, columns)
-    forest = grow(ctx, "fit", labels, int(alive.sum()), terms, learning)
+    try:
+        forest = grow(ctx, "fit", labels, int(alive.sum()), terms, learning)
+    except LocalError as error:
+        if error.code != "boost.monotone":
+            raise
+        asked = ", ".join(map(repr, ctx.private["monotone"]))
+        raise NodeError(
+            "job.parameter",
+            f"monotone: of {asked} at least one is a column of text, which has no order",
+            "leave columns of text out of monotone",
+        ) from error
     ctx.carry.update(fitted=people, forest=forest)
     gains = {f"own:{n}": float(g) for n, g in zip(plan.names, forest.gains[0], strict=True)}
     gains |= {f"theirs:{n}": float(g) for n, g in zip(columns, forest.gains[1], strict=False)}

@@ -15,7 +15,7 @@ from protocols.boost.people import Labels
 from protocols.boost.routing import Nodes, Rows, slots_of, smaller
 from protocols.boost.shares import U32
 from protocols.boost.terms import Learning, Terms
-from protocols.errors import PeerError
+from protocols.errors import LocalError, PeerError
 
 #: Sums of a tree's gradients stay below this in fixed point (README, section 5).
 ROOM = 1 << 30
@@ -51,6 +51,10 @@ class Forest:
             rng,
         )
         own = labels.own
+        wanted = ((own.categorical, learning.monotone_own), (categorical, learning.monotone_provider))
+        for has_levels, signs in wanted:
+            if bad := [c for c in signs if c < len(has_levels) and has_levels[c]]:
+                raise LocalError("boost.monotone", f"column {bad[0]} has levels, and no order")
         self._own = tree.Columns(
             own.categorical, own.missing, _signs(learning.monotone_own, own.bins.shape[1])
         )

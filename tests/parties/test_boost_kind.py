@@ -119,6 +119,7 @@ def test_who_withdraws_is_in_no_score(files: Path, tmp_path: Path) -> None:
         ({"columns": ["secret"]}, "dataset.category"),
         ({"columns": ["bought"]}, "job.parameter"),
         ({"monotone": {"nobody": 1}}, "job.parameter"),
+        ({"monotone": {"age": 1, "city": 1}}, "job.parameter"),
         ({"where": "age > 69"}, "job.labels"),
         ({"patience": -1}, "job.parameter"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from parties.errors import NodeError
 from parties.gate import Column
 from parties.kinds import joint_lr
 from pec import pooled
+from protocols import select
 from protocols.errors import ProtocolError
 
 KINDS = {"kinds": ["joint-lr"]}
@@ -154,16 +156,29 @@ def test_real_tables(name: str, tmp_path: Path) -> None:
     assert abs(ours - theirs) < 0.002, (ours, theirs)
 
 
-def test_people_without_a_label_are_scored_and_not_fitted(tmp_path: Path) -> None:
+def test_people_without_a_label_are_scored_and_not_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[np.ndarray] = []
+
+    def chooser(rows: np.ndarray, *more: Any) -> Any:
+        chosen.append(rows.copy())
+        return select.Chooser(rows, *more)
+
+    monkeypatch.setattr(joint_lr, "select", SimpleNamespace(Chooser=chooser, Holder=select.Holder))
     table = made().drop(columns=["amount", "count"])
     table["yes"] = table["yes"].map({1: "yes", 0: "no"}).where(np.arange(len(table)) % 3 != 0)
-    done = run(table, "yes", ["b0"], tmp_path, private={"holdout": 0.3}, params={"steps": 2})
+    private = {"holdout": 0.3, "where": "b0 > -1"}
+    done = run(table, "yes", ["b0"], tmp_path, private=private, params={"steps": 2})
     assert not done.errors
     scores = pq.read_table(tmp_path / "work" / "brand" / "scores.parquet").to_pandas()
     counts = scores["role"].value_counts()
     assert counts["unlabelled"] == done.brand.result["rows_unlabelled"] > 200
     assert counts["held_out"] == done.brand.result["rows_held_out"] == done.brand.result["held_out"]
     assert scores["prediction"].between(0, 1).all() and scores["row"].is_monotonic_increasing
+    # It takes the provider's part of its own people's scores, and of no other row.
+    (mine,) = chosen
+    assert mine.sum() == len(scores) == done.brand.result["people_matched"] < len(mine)
 
 
 def test_who_withdraws_is_out_of_the_later_stages(tmp_path: Path) -> None:

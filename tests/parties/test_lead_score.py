@@ -79,8 +79,10 @@ def job(
 
 @pytest.mark.parametrize("method", ["boost", "joint-lr"])
 def test_two_scores_and_a_grade(files: Path, tmp_path: Path, method: str) -> None:
-    done = job(files, tmp_path, method)
+    cutoffs = None if method == "boost" else [0.9, 0.7, 0.3, 0.1]
+    done = job(files, tmp_path, method, cutoffs=cutoffs)
     assert not done.errors
+    due = CUTOFFS if cutoffs is None else tuple(cutoffs)
     result, brand = done.brand.result, pd.read_csv(files / "brand.csv")
     scores = pd.read_parquet(tmp_path / "brand" / "scores.parquet")
     assert scores["row"].tolist() == list(range(100, N - 100)) and result["scored"] == len(scores)
@@ -99,7 +101,8 @@ def test_two_scores_and_a_grade(files: Path, tmp_path: Path, method: str) -> Non
     grades = result["grades"]
     assert sum(g["people"] for g in grades.values()) == len(scores)
     assert grades["A"]["speed"] > grades["E"]["speed"] and grades["A"]["value"] > grades["E"]["value"]
-    assert (scores.loc[scores["grade"] == "A", "combined"] >= CUTOFFS[0]).all()
+    below = (scores["combined"].to_numpy()[:, None] < np.array(due)).sum(axis=1)
+    assert scores["grade"].tolist() == ["ABCDE"[k] for k in below] and set(below) == set(range(5))
     # A label is no column of the other's model, and the provider holds no score.
     for target in ("speed", "value"):
         model = json.loads((tmp_path / "brand" / target / "model.json").read_text())

@@ -21,6 +21,7 @@ from protocols import boost
 from protocols.boost import tree
 from protocols.boost.growth import Forest
 from protocols.boost.score import Answerer, Scorer
+from protocols.errors import LocalError
 from protocols.machine import pump
 
 
@@ -180,6 +181,22 @@ def test_a_monotone_column_never_turns(side: str) -> None:
     axis = 0 if side == "monotone_own" else 1
     assert (np.diff(bound, axis=axis) >= 0).all() and np.ptp(bound) > 1
     assert (np.diff(free, axis=axis) < 0).any()
+
+
+@pytest.mark.parametrize("side", ["monotone_own", "monotone_provider"])
+def test_a_column_of_levels_is_not_monotone(side: str) -> None:
+    bins, levels = np.zeros((200, 2), dtype=np.uint8), np.array([False, True])
+    people = np.arange(200)
+    table = boost.Table(bins, levels, np.zeros(2, dtype=bool))
+    labels = boost.Labels(people, (people % 2).astype(float), people >= 0, people < 0, table)
+    for column, fits in ((0, True), (1, False)):
+        learning = boost.Learning(**{side: {column: 1}})  # type: ignore[arg-type]
+        given_ = labels, 200, levels, levels, boost.Terms(), learning, os.urandom
+        if fits:
+            Forest(*given_)
+        else:
+            with pytest.raises(LocalError, match=r"boost\.monotone: column 1 "):
+                Forest(*given_)
 
 
 def grid(mine: boost.BrandResult, theirs: boost.ProviderResult) -> np.ndarray:
