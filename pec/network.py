@@ -68,7 +68,9 @@ class LocalNetwork:
     `consent_rest`: whether the nodes serve their consent centers over REST too.
     """
 
-    def __init__(self, root: Path, parties: Iterable[str], *, consent_rest: bool = False) -> None:
+    def __init__(
+        self, root: Path, parties: Iterable[str], *, consent_rest: bool = False, settings: str = ""
+    ) -> None:
         self.root = root
         self.parties: dict[str, Party] = {}
         self._restore: Any = None
@@ -76,9 +78,10 @@ class LocalNetwork:
         root.mkdir(parents=True, exist_ok=True)
         for name in names:
             home = Home.create(root / name, name, listen="127.0.0.1:0")
-            if consent_rest:
+            more = settings + ('consent_listen = "127.0.0.1:0"\n' if consent_rest else "")
+            if more:
                 with (home.path / "node.toml").open("a", encoding="utf-8") as file:
-                    file.write('consent_listen = "127.0.0.1:0"\n')
+                    file.write(more)
                 home = Home.open(home.path)
             self.parties[name] = Party(name, home)
         cards = {name: party.home.card() for name, party in self.parties.items()}

@@ -62,7 +62,8 @@ def run(
         root = Path(scratch)
         note("making data", 0, 1)
         made = files(root, people, columns, seed)
-        with LocalNetwork(root / "nodes", [BRAND, PROVIDER]) as network:
+        limit = f"score_jobs_per_day = {leads}\n"
+        with LocalNetwork(root / "nodes", [BRAND, PROVIDER], settings=limit) as network:
             for name, peer, path in ((BRAND, PROVIDER, made.brand), (PROVIDER, BRAND, made.provider)):
                 note(f"consent of the {name}'s people", 0, 1)
                 known = {c: CATEGORY for c in pq.read_schema(path).names if c != "phone"}
