@@ -196,7 +196,7 @@ def fit_brand(ctx: StageContext) -> None:
         steps=fit.steps,
         convergence=float(fit.sizes[-1] / fit.sizes[0]) if fit.sizes[0] > 0 else 0.0,
         converged=fit.converged,
-        notes=[*(plan.notes if plan else ()), *_ended(fit)],
+        notes=[*(plan.notes if plan else ()), *_ended(fit, terms.family)],
         weights=weights,
         intercept=fit.intercept,
     )
@@ -205,11 +205,20 @@ def fit_brand(ctx: StageContext) -> None:
     common.write_json(ctx, "model.json", {"family": terms.family, "plan": document, **model})
 
 
-def _ended(fit: joint.BrandResult) -> list[str]:
+def _ended(fit: joint.BrandResult, family: str) -> list[str]:
+    """A note on a fit that ended before its minimum: its last step, where the metric tells its size."""
     if fit.converged:
         return []
-    why = "columns that are nearly sums of others on both sides need more, or a larger l2"
-    return [f"the fit ended after its {fit.steps} gradients, before the minimum: {why}"]
+    weights = len(fit.weights) + 1 + fit.columns
+    last = (
+        ""
+        if family == "linear"
+        else f"; its last step was {(fit.sizes[-1] / weights) ** 0.5:.2g} of a standard error a weight"
+    )
+    return [
+        f"the fit ended after its {fit.steps} gradients, before the minimum{last}: columns that are nearly "
+        "sums of others on both sides need more, or a larger l2"
+    ]
 
 
 def _own_features(

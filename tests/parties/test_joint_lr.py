@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from parties.errors import NodeError
 from parties.gate import Column
 from parties.kinds import joint_lr
 from pec import pooled
-from protocols import select
+from protocols import joint, select
 from protocols.errors import ProtocolError
 
 KINDS = {"kinds": ["joint-lr"]}
@@ -284,3 +285,13 @@ def test_standard_errors_are_those_of_the_pooled_table(tmp_path: Path) -> None:
             assert ratio == pytest.approx(weights[name] / errors[name], rel=0.02, abs=0.02), name
             assert 0 <= result["p_values"][name] <= 1
         assert set(result["errors"]) == set(columns) and model["errors"] == result["errors"]
+
+
+def test_a_note_says_how_far_from_its_minimum_a_fit_ended() -> None:
+    two = np.zeros(2)
+    fit = joint.BrandResult(two, 0.0, 1.0, 0.0, 28, sizes=(9.0, 0.05), converged=False, columns=2)
+    (note,) = joint_lr._ended(fit, "logistic")
+    assert "after its 28 gradients" in note and "its last step was 0.1 of a standard error" in note
+    (plain,) = joint_lr._ended(fit, "linear")  # its metric knows nothing of the residual's variance
+    assert "before the minimum:" in plain
+    assert joint_lr._ended(replace(fit, converged=True), "logistic") == []
