@@ -129,9 +129,11 @@ def learn(
             steps.extend(_spread(column, step, most, few, spread, set(columns)))
         elif step is None:
             why = "everybody has the same value" if few == 1 else f"no two groups of {few} people or more"
-            notes.append(f"{read.name}: dropped, {why}")
+            notes.append(f"{read.name}: {features.unusable(column) or f'dropped, {why}'}")
         else:
             steps.append(step)
+        if isinstance(step, Levels) and (note := features.mostly_numbers(column)):
+            notes.append(f"{read.name}: {note}")
     if columns and not steps and not own:
         raise PartyError("features.none", "no usable column is left: " + "; ".join(notes))
     return BinPlan(tuple(steps), tuple(notes))

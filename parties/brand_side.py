@@ -21,6 +21,7 @@ from parties.store import FINAL, Job
 from parties.transport import node_pb2
 from parties.transport.client import Connection
 from parties.transport.frames import peer_failed
+from protocols import packs
 
 #: Longest that a proposal may wait, if the request names no time: seven days.
 PROPOSAL_SECONDS = 7 * 86400
@@ -247,6 +248,7 @@ class BrandSide(Jobs):
         near = identity.neighbours(self.home.settings.listen, peer.address)
         rates = cost.local_rates(self.home.settings.bandwidth_mbit, near)
         sides = [cost.opening(items, rates) for items in (own, rows)]
+        sizes["warmed"] = packs.made()
         sizes["opening_seconds"] = round(sum(sides) if near else max(sides), 3)
         if kind.tabled:
             tags = len(request.get("columns") or ())

@@ -55,6 +55,9 @@ FINEST = (1 << 19) - 1
 
 #: A text column with more distinct values than this share of its rows looks like an identifier.
 NEAR_UNIQUE = 0.5
+#: So large a share of values that are no numbers may be a slip in a column of numbers.
+FEW_ODD = 0.2
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
 #: A column of which less than this share of the variance is its own is expressed by the others.
 EXPRESSED = 1e-6
@@ -533,6 +536,7 @@ def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
         count >= 1000
         and np.all(whole == np.floor(whole))
         and np.min(whole) > 1e9
+        and not column.unit
         and not _clock(whole)
         and len(np.unique(whole)) > 900
     ):
@@ -567,16 +571,14 @@ def _clock(values: np.ndarray) -> bool:
 
 
 def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categorical | None, str]:
-    if column.kind == "unsupported":
-        return None, "dropped, nested or binary"
-    if column.kind == "empty":
-        return None, "dropped, no value at all"
+    if column.kind != "categorical":
+        return None, unusable(column)
     codes, count = column.values, len(column.values)
     times = np.bincount(codes + 1, minlength=len(column.levels) + 1)
     missing, times = int(times[0]), times[1:]
     distinct, present = int(np.count_nonzero(times)), count - missing
     if distinct > MANY_TEXTS and distinct > NEAR_UNIQUE * present:
-        return None, f"dropped, {distinct} distinct texts in {present} rows look like an identifier"
+        return None, unusable(column)
     kept = np.flatnonzero(times >= least)
     kept = kept[np.argsort(-times[kept], kind="stable")][:most]
     others = present - int(times[kept].sum())
@@ -587,4 +589,29 @@ def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categoric
     if len(step.outputs) < 2 and (not levels or count - int(times[kept].sum()) < least):
         return None, "dropped, constant"
     rare = distinct - len(kept)
-    return step, f"{rare} rare levels grouped as other" if rare else ""
+    notes = (mostly_numbers(column), f"{rare} rare levels grouped as other" if rare else "")
+    return step, "; ".join(filter(None, notes))
+
+
+def unusable(column: Column) -> str:
+    """Why no job can use the column, as far as that is of its kind; "" otherwise."""
+    if column.kind == "unsupported":
+        return f"dropped, nested or binary ({column.unit})" if column.unit else "dropped, nested or binary"
+    if column.kind == "empty":
+        return "dropped, no value at all"
+    if column.kind == "categorical":
+        known = column.values[column.values >= 0]
+        distinct = len(np.unique(known))
+        if distinct > MANY_TEXTS and distinct > NEAR_UNIQUE * len(known):
+            return f"dropped, {distinct} distinct texts in {len(known)} rows look like an identifier"
+    return ""
+
+
+def mostly_numbers(column: Column) -> str:
+    """A note on a column of numbers that a few other values have made text; "" for any other one."""
+    times = np.bincount(column.values + 1, minlength=len(column.levels) + 1)[1:]
+    numbers = np.fromiter((_NUMBER.fullmatch(level) is not None for level in column.levels), dtype=bool)
+    present, odd = int(times.sum()), int(times[~numbers].sum())
+    if not 0 < odd <= FEW_ODD * present:
+        return ""
+    return f"read as text, as {odd} of {present} values are no numbers: mend or empty these"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from consent_center.errors import ConsentError
-from parties import documents
+from parties import compiling, documents
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError, PeerFailed
 from parties.home import Home
@@ -238,7 +238,12 @@ class Jobs:
 
     def progress(self, job_id: str) -> dict[str, Any] | None:
         found = self._progress.get(job_id)
-        return None if found is None else {k: v for k, v in found.items() if k not in ("began", "first")}
+        if found is None:
+            return None
+        shown = {k: v for k, v in found.items() if k not in ("began", "first")}
+        if compiling.running():  # the pace so far says nothing of what comes
+            shown |= {"what": f"{shown['what']}, compiling kernels (pec warmup)", "seconds_left": None}
+        return shown
 
 
 def hash_of(job: Job) -> bytes:

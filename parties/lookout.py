@@ -28,6 +28,8 @@ from parties.transport.client import Connection
 EVERY = 2.0
 #: Longest pause between two tries to tell a partner that can't be reached, in seconds.
 LONGEST = 60.0
+#: The same where the partner's version is too old to hear it.
+LONGEST_OLD = 86_400.0
 
 
 class Lookout:
@@ -116,7 +118,9 @@ class Lookout:
             return
         except NodeError as error:  # nobody of that name is trusted any more: it is told once it is again
             self._log(error.code, f"{other} can't be told that agreement {id_} has ended: {error.detail}")
-        pause = min(2 * pause, LONGEST)
+            if error.code == "transport.version":  # until its node is updated; here the agreement has ended
+                pause = LONGEST_OLD
+        pause = min(2 * pause, max(pause, LONGEST))
         self._next[id_] = time.monotonic() + pause, pause
 
     def _end_waiting(self, ended: set[str]) -> None:
@@ -141,7 +145,7 @@ class Lookout:
 
 def tell(home: Home, id: str, seconds: float = 3.0) -> bool:
     """Give this party's own ending to the other side now. False if it can't be reached; what it says against
-    it is raised, and then it has heard it too.
+    it is raised, and then it has heard it too. `transport.version`: its node is too old to hear it.
     """
     peer, keys = home.peer(home.other_party(home.agreement(id))), home.identity
     request = node_pb2.EndRequest(ending=documents.canonical(home.endings.signed(id)))
@@ -151,7 +155,9 @@ def tell(home: Home, id: str, seconds: float = 3.0) -> bool:
         except RemoteError:
             home.endings.mark(id, told=True)
             raise
-        except NodeError:
+        except NodeError as error:
+            if error.code == "transport.version":
+                raise
             return False
     home.endings.mark(id, told=True)
     return True

@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from consent_center import no_pandas
 from consent_center.errors import ConsentError
+from parties import compiling
 from parties.errors import NodeError
 from parties.home import Home
 from parties.private_files import write_json
@@ -202,6 +203,7 @@ def main(argv: list[str] | None = None, kinds: Mapping[str, JobKind] | None = No
         return 2
     filter_native_log(log, original)
     packs.enable_for_small()
+    compiling.watch()
     try:
         serve(home, log, arguments.ready_file, kinds)
     except NodeError as error:

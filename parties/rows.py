@@ -52,7 +52,7 @@ class Column:
 
     kind `numeric`: `values` float64[rows], NaN where missing (infinities count as missing).
     kind `categorical`: `values` int32[rows] index `levels`, -1 where missing.
-    kind `empty`: no value at all; kind `unsupported`: nested or binary, `values` is empty.
+    kind `empty`: no value at all; kind `unsupported`: nested or binary, `values` is empty, `unit` its type.
     `unit` of a numeric column: `D` days or `us` microseconds since 1970, where the file has dates.
     """
 
@@ -406,8 +406,11 @@ def _typed(name: str, column: pa.ChunkedArray) -> Column:
         return _numeric(name, column.cast(pa.date32()).cast(pa.int32()).cast(pa.float64()), "D")
     if pa.types.is_timestamp(kind):
         return _numeric(name, _microseconds(column), "us")
-    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
-        whole = pa.int32() if pa.types.is_date32(kind) or pa.types.is_time32(kind) else pa.int64()
+    if pa.types.is_duration(kind):  # in seconds
+        micro = column.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+        return _numeric(name, pc.divide(micro, 1e6))
+    if pa.types.is_time(kind):
+        whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
         return _numeric(name, column.cast(whole).cast(pa.float64(), safe=False))
     if pa.types.is_integer(kind) and not _exact(column):
         return _levels(name, _text(column))
@@ -418,7 +421,7 @@ def _typed(name: str, column: pa.ChunkedArray) -> Column:
     if pa.types.is_decimal(kind):
         return _numeric(name, column.cast(pa.float64()))
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return Column(name, "unsupported", np.empty(0))
+        return Column(name, "unsupported", np.empty(0), unit=str(kind))
     text = _text(column)
     if text.null_count == len(text):
         return Column(name, "empty", np.full(len(text), np.nan))

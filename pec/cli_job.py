@@ -167,11 +167,14 @@ def _forecast(found: dict[str, Any]) -> str:
         text = f"{identifiers:,} identifiers" if people is None else f"{people:,} people"
         several = "" if people in (None, identifiers) else f" with {identifiers:,} identifiers"
         sides.append(f"{whose} {text}{several}")
+    cold = ""
+    if not found.get("warmed", True):
+        cold = "; a first job may compile kernels for a minute or two: pec warmup does it beforehand"
     return (
         f"forecast of the alignment: {cost['suite']}, {wording.seconds_text(cost['seconds'])}, "
         f"{wording.bytes_text(cost['bytes'])} in {cost['buckets']} bucket(s) ({found['why']}; "
         f"{', '.join(sides)}, {found['basis']}); before it the gates open in about "
-        f"{wording.seconds_text(found['opening_seconds'])}; {_training(found.get('training'))}"
+        f"{wording.seconds_text(found['opening_seconds'])}; {_training(found.get('training'))}{cold}"
     )
 
 

@@ -182,21 +182,34 @@ def _loaded() -> bool:
     return active
 
 
+def made() -> bool:
+    """Whether `pec warmup` has made a pack for exactly this machine and program; nothing is loaded."""
+    return _fitting() is not None
+
+
 def _read() -> bool:
     """Load the pack if there is one that fits."""
+    found = _fitting()
+    if found is None:
+        return False
+    _load(*found)
+    return True
+
+
+def _fitting() -> tuple[list[dict[str, Any]], bytes] | None:
+    """The pack's kernels and their code, if there is one that fits."""
     try:
         data = _FILE.read_bytes()
     except OSError:
-        return False
+        return None
     at = len(_MAGIC) + 8 + 32
     if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(data[at:]).digest() != data[at - 32 : at]:
-        return False  # cut short, or of another version
+        return None  # cut short, or of another version
     size = int.from_bytes(data[len(_MAGIC) : len(_MAGIC) + 8], "big")
     head = json.loads(data[at : at + size])
     if head["tag"] != _tag(head["sources"]):
-        return False
-    _load(head["kernels"], data[at + size :])
-    return True
+        return None
+    return head["kernels"], data[at + size :]
 
 
 def _tag(sources: list[str]) -> str:

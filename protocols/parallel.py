@@ -37,6 +37,9 @@ ONE_LOOP = threading.Lock()
 #: Sums may be reordered for vector units; NaN and infinity keep their meaning.
 REORDER = frozenset({"reassoc", "contract", "nsz", "arcp"})
 
+#: Called when numba has been imported, before it compiles: for whoever wants to hear its events.
+when_numba_loads: list[Callable[[], None]] = []
+
 #: In a kernel: a loop that `parallel` spreads over the cores. Becomes numba's own when a kernel is compiled.
 prange = range
 
@@ -101,6 +104,8 @@ class Kernel:
         from numba import njit
 
         _load_numba_without_scipy()
+        while when_numba_loads:
+            when_numba_loads.pop()()
         return njit(nogil=True, **self._options)(self.source())
 
     @property

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from parties import cost, prepared, private_files, workers
+from parties import compiling, cost, prepared, private_files, workers
 from parties.errors import NodeError
 from parties.kinds.bucket_store import MAX_ITEMS, BucketStore, Plan
 from parties.lanes import Lanes
@@ -80,7 +80,7 @@ def receive(ctx: StageContext, items: Bytes, usable: npt.NDArray[np.bool_] | Non
     interruption `items` must be the same ones in the same order. Writes choice, forecast and what happened
     into the result (`alignment`).
     """
-    began, before = time.monotonic(), (ctx.channel.bytes_sent, ctx.channel.bytes_received)
+    began, before = time.monotonic(), _so_far(ctx)
     store = BucketStore(ctx.state or ctx.workdir, "receiver")
     size = padded_size(len(items))
     mbit = float(_setting(ctx, "bandwidth_mbit", 0.0))
@@ -148,7 +148,7 @@ def send(
     """
     if owner is not None and people == len(items) and bool((owner == np.arange(len(items))).all()):
         owner = None  # one item a person: rows need no numbers of their own
-    began, before = time.monotonic(), (ctx.channel.bytes_sent, ctx.channel.bytes_received)
+    began, before = time.monotonic(), _so_far(ctx)
     store = BucketStore(ctx.state or ctx.workdir, "sender")
     theirs = _checked(ctx.channel.receive_json(), "size", 2 * MAX_ITEMS)
     shelf = prepared.shelf(ctx, items) if reuse and align.suites.ECDH in allowed_suites(ctx) else None
@@ -491,18 +491,23 @@ def _agreed(
     return plan, first
 
 
+def _so_far(ctx: StageContext) -> tuple[int, int, float]:
+    """Bytes sent, bytes received, seconds in which this process compiled kernels."""
+    return ctx.channel.bytes_sent, ctx.channel.bytes_received, compiling.seconds()
+
+
 def _report(
     ctx: StageContext,
     plan: Plan,
     seconds: float,
-    before: tuple[int, int],
+    before: tuple[int, int, float],
     choice: cost.Choice | None = None,
     rates: cost.Rates | None = None,
     resumed: bool = False,
 ) -> None:
     """Forecast beside fact, for `pec job show` and for whoever checks the model."""
-    sent = ctx.channel.bytes_sent - before[0]
-    received = ctx.channel.bytes_received - before[1]
+    now = _so_far(ctx)
+    sent, received, compiled = now[0] - before[0], now[1] - before[1], now[2] - before[2]
     found: dict[str, Any] = {
         "role": "sender" if choice is None else "receiver",
         "suite": plan.suite,
@@ -521,6 +526,10 @@ def _report(
         found["alternatives"] = [c.to_document() for c in choice.costs if c.suite != plan.suite]
         if not resumed:  # otherwise only the buckets that were left have run
             found["warnings"] = estimate.compared(seconds, sent + received)
+    if compiled >= cost.NOTABLE:
+        found["compile_seconds"] = round(compiled, 1)
+        what = f"kernels were compiled for {compiled:.0f} s of it: pec warmup does that beforehand"
+        found.setdefault("warnings", []).append(what)
     opening = getattr(ctx.view, "opening", None)
     if opening is not None:
         read = ctx.view.preflight

@@ -103,6 +103,12 @@ class Connection:
             )
         if status == grpc.StatusCode.RESOURCE_EXHAUSTED:
             return NodeError("transport.too_large", f"{self.party}: {text[:300]}")
+        if status == grpc.StatusCode.UNIMPLEMENTED:
+            return NodeError(
+                "transport.version",
+                f"the node of {self.party} at {self.address} is older and doesn't know this call",
+                "ask them to update it",
+            )
         name = status.name if status is not None else "unknown"
         return NodeError("transport.lost", f"{self.party} at {self.address}: {name}: {text[:300]}")
 

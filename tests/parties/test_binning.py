@@ -86,6 +86,18 @@ def test_columns_that_say_nothing_are_left_out(values: object) -> None:
         binning.learn(view, ["x"], EVERYBODY, 16)
 
 
+def test_a_note_says_what_a_column_is() -> None:
+    slip = np.array([str(i % 5) if i % 20 else "none" for i in range(N)], dtype=object)
+    view = Columns(x=[f"u{i}" for i in range(N)], slip=slip, y=np.arange(N, dtype=float))
+    view._columns["tags"] = Column("tags", "unsupported", np.empty(0), unit="list<item: string>")
+    plan = binning.learn(view, ["x", "slip", "y", "tags"], EVERYBODY, 16)
+    assert set(plan.names) == {"slip", "y"} and set(plan.notes) == {
+        "x: dropped, 1000 distinct texts in 1000 rows look like an identifier",
+        "slip: read as text, as 50 of 1000 values are no numbers: mend or empty these",
+        "tags: dropped, nested or binary (list<item: string>)",
+    }
+
+
 def test_dates_and_amounts_in_text_are_ordered() -> None:
     days = np.array([f"2024-{1 + i % 12:02d}-{1 + i % 28:02d}" for i in range(N)], dtype=object)
     plan, _ = learned(day=days)

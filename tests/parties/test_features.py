@@ -138,6 +138,21 @@ def test_useless_columns_are_dropped_with_a_note():
     assert _plan(Table(number=big, good=np.arange(2000))).names == ("good",)
 
 
+def test_a_note_says_what_a_column_is_that_can_not_be_used_or_is_text_by_a_slip():
+    n = 2000
+    age = [str(20 + i % 7) if i % 40 else "unknown" for i in range(n)]
+    table = Table(age=age, plan=["A1" if i % 2 else "7" for i in range(n)], good=np.arange(n))
+    microseconds = 1.7e15 + 1e9 * np.arange(n)
+    table._columns["seen"] = Column("seen", "numeric", microseconds, unit="us")
+    table._columns["tags"] = Column("tags", "unsupported", np.empty(0), unit="list<item: string>")
+    plan = _plan(table)
+    assert "seen" in plan.names  # a time, however large its number
+    notes = set(plan.notes)
+    assert "tags: dropped, nested or binary (list<item: string>)" in notes
+    assert "age: read as text, as 50 of 2000 values are no numbers: mend or empty these" in notes
+    assert not any(note.startswith("plan:") for note in notes)
+
+
 def test_levels_beyond_the_most_frequent_are_grouped():
     values = np.concatenate([np.repeat([f"l{i}" for i in range(300)], 30), np.repeat("often", 40)])
     plan = _plan(Table(c=values))

@@ -91,6 +91,7 @@ def test_parquet_types(tmp_path):
             "t": pa.array([True, False, None]),
             "day": pa.array([0, 1, 2], pa.date32()),
             "nested": pa.array([[1], [2], [3]]),
+            "talk": pa.array([1500, None, 3_600_000], pa.duration("ms")),
         }
     )
     pq.write_table(table, tmp_path / "p.parquet")
@@ -99,6 +100,9 @@ def test_parquet_types(tmp_path):
     assert rows.text("float_id").to_pylist() == ["13800138000", None, "13900139000"]
     kinds = [c.kind for c in rows.read(["d", "t", "day", "nested"])]
     assert kinds == ["categorical", "numeric", "numeric", "unsupported"]
+    nested, talk = rows.read(["nested", "talk"])
+    assert nested.unit.startswith("list<") and talk.kind == "numeric"
+    assert np.array_equal(talk.values, [1.5, np.nan, 3600.0], equal_nan=True)  # seconds
 
 
 @pytest.mark.parametrize(
