@@ -452,7 +452,8 @@ def test_a_job_for_people() -> None:
         "city",
         "bins",
         "2026-03-08",
-        "recall_at",
+        "best %",
+        "recall",
         "0.1235",
         "0.7654, 0.8",
     ):
