@@ -418,8 +418,9 @@ class Gate:
             # The peer is told the fact; why people are out, and how many there are, stays on this side.
             raise PartyError(
                 "consent.nobody",
-                f"nobody's consent covers purpose {purpose!r} for {recipient!r}",
-                "record consent for this purpose and recipient, or ask for another purpose",
+                f"nobody's consent covers purpose {purpose!r} for {recipient!r} with all its categories"
+                f" ({', '.join(sorted(categories))})",
+                "record consent for these, or ask for another purpose or fewer categories",
                 share=True,
                 counts=counts["out"],
             )

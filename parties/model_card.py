@@ -150,6 +150,7 @@ def render(card: Mapping[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader
 
     env = Environment(loader=PackageLoader("parties"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.filters["setting"] = _setting
     shown = {
         target: [(METRICS[name], _texts(value)) for name, value in figures.items()]
         for target, figures in card["metrics"].items()
@@ -172,6 +173,17 @@ def _texts(value: Any) -> Text:
         return ("是", "yes") if value else ("否", "no")
     text = _figure(value)
     return text, text
+
+
+def _setting(value: Any) -> str:
+    """A parameter as it was given, without a program's brackets and quotes."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ", ".join(_setting(v) for v in value) or "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {_setting(v)}" for k, v in value.items()) or "–"
+    return "–" if value is None else str(value)
 
 
 def _figure(value: Any) -> str:

@@ -133,6 +133,7 @@ def test_nobody_eligible_is_refused_with_the_reasons(home):
         _open(center, home)
     assert caught.value.code == "consent.nobody" and caught.value.share
     assert caught.value.counts["no_event"] == 5
+    assert "with all its categories (" in caught.value.detail
 
 
 class Broken(ScriptedCenter):

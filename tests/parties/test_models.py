@@ -251,6 +251,12 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
     assert "grade" in page
 
 
+def test_settings_on_a_card_are_words_and_no_programs_text() -> None:
+    given = {"columns": ["年龄", "tenure"], "monotone": {"tenure": 1}, "errors": True, "none": [], "l2": 0.5}
+    shown = [model_card._setting(value) for value in given.values()]
+    assert shown == ["年龄, tenure", "tenure: 1", "true", "–", "0.5"]
+
+
 def test_the_card_of_a_lookalike_has_every_figure_of_the_held_out_seeds(trained: Trained) -> None:
     rng = np.random.default_rng(6)
     seeds = rng.random(4000) < 0.1
