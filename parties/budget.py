@@ -146,13 +146,17 @@ class Account:
         total = self.agreement.privacy_total
         if total is None or (self.jobs_left(asked) or 0) >= 1:
             return
+        smaller = ""  # a join takes the agreement's ε
+        if asked.mechanism == "gaussian":
+            name = f'privacy={{"epsilon": …, "delta": {asked.delta:g}}}'
+            smaller = f"ask for a smaller ε (--param '{name}'), or "
         raise NodeError(
             "agreement.budget",
             f"agreement {self.agreement.id} has a total of ε {total.epsilon:g}, δ {total.delta:g}; "
             f"{len(self.spends)} jobs have spent ε {self.epsilon_spent():.4g} of it; this job asks for "
             f"ε {asked.epsilon:g}, δ {asked.delta:g}, and one lookalike of ε "
             f"{self.epsilon_left(asked.delta):.3g} at that δ would still fit",
-            "ask for a smaller epsilon, or sign a new agreement with a larger privacy_total",
+            f"{smaller}sign a new agreement with a larger privacy_total",
             share=True,
         )
 

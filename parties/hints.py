@@ -103,7 +103,7 @@ HINTS: dict[str, str] = {
     "agreement.malicious": "Leave --suite and malicious out: suite vole in that variant is then taken. enrich and private_join have none: sign an agreement of their own for them.",
     "agreement.suite": "Use the suite that the agreement names.",
     "agreement.privacy": "Ask for at least as much noise as the agreement demands.",
-    "agreement.budget": "Ask for a smaller ε (--param), see pec node agreement show, or sign a new agreement with a larger privacy_total.",
+    "agreement.budget": "Ask for a smaller ε (of a lookalike --param 'privacy={\"epsilon\": 0.5, \"delta\": 1e-6}'; private_join takes the agreement's), see pec node agreement show, or sign a new agreement with a larger privacy_total.",
     "agreement.minimum_rows": "Wait until more people have consented, or agree on a smaller minimum.",
     "agreement.minimum_seeds": "Use more seeds, or agree on a smaller minimum.",
     "job.unknown": "See pec job list.",

@@ -128,6 +128,14 @@ def _total(options: dict[str, Any]) -> tuple[float, float] | None:
     if options["no_total"] or options["no_noise"]:
         return None
     epsilon, delta = options["total_epsilon"], options["total_delta"]
+    if "lookalike" in options["kinds"]:
+        for name, total in (("epsilon", epsilon), ("delta", delta)):
+            if total is not None and total < options[name]:
+                raise PecError(
+                    "pec.usage",
+                    f"--total-{name} {total:g} has no room for one lookalike of --{name} {options[name]:g}",
+                    f"give a larger --total-{name}, or a smaller --{name}",
+                )
     return (
         5 * options["epsilon"] if epsilon is None else epsilon,
         float(f"{10 * options['delta']:.12g}") if delta is None else delta,  # 1e-05, and not 9.99…e-06

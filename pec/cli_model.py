@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,18 @@ def card(reference: str, out: Path | None, home: Path, as_json: bool) -> None:
     emit(data, as_json, lambda d: str(out or folder / "model_card.html"))
 
 
-def _changed(home: Path, as_json: bool, change: Callable[[Any], Any]) -> None:
+def _changed(
+    home: Path,
+    as_json: bool,
+    change: Callable[[Any], Any],
+    told: Callable[[dict[str, Any]], str] | None = None,
+) -> None:
+    """Makes the change, and says which state the model has now, and what `told` says was set."""
     _, models = _models(home)
     emit(
         _row(change(models), None),
         as_json,
-        lambda d: f"{d['name']}@{d['version']} ({d['job_id']}): {d['state']}",
+        lambda d: f"{d['name']}@{d['version']} ({d['job_id']}): {d['state']}{told(d) if told else ''}",
     )
 
 
@@ -144,7 +151,10 @@ def alias(reference: str, alias: str, home: Path, as_json: bool) -> None:
 
 @model.command()
 @click.argument("reference", metavar="MODEL")
-@click.option("--at", help="When it ends: 2027-01-31T00:00:00Z; by default now.")
+@click.option(
+    "--at",
+    help="When it ends: 2027-01-31T00:00:00Z, or the day, at whose beginning (UTC) it ends; by default now.",
+)
 @click.option(
     "--standing-below",
     type=click.FloatRange(0, 1),
@@ -162,10 +172,25 @@ def expire(reference: str, at: str | None, standing_below: float | None, home: P
     if at is not None and standing_below is not None:
         raise click.UsageError("give --at or --standing-below, one at a time")
     if standing_below is not None:
-        _changed(home, as_json, lambda models: models.declare(reference, standing_below))
+        _changed(
+            home,
+            as_json,
+            lambda models: models.declare(reference, standing_below),
+            lambda d: f", flagged below {d['standing_below']:.4g} of its training people",
+        )
         return
-    end = at or documents.timestamp(documents.now())
-    _changed(home, as_json, lambda models: models.expire(reference, end))
+    end = _moment(at) if at else documents.timestamp(documents.now())
+    _changed(
+        home,
+        as_json,
+        lambda models: models.expire(reference, end),
+        lambda d: f", {'ended' if d['state'] == 'expired' else 'ends'} at {d['expires_at']}",
+    )
+
+
+def _moment(text: str) -> str:
+    """A day as its beginning in UTC; anything else as it is."""
+    return f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text
 
 
 @model.command()

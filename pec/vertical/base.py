@@ -128,7 +128,10 @@ class _VerticalClassifier(ClassifierMixin, _Vertical):  # type: ignore[misc]
         check_is_fitted(self, "job_id_")
         table = self._table(X)
         id_ = self.id
-        table = table.select([c for c in table.column_names if c in set(self.feature_names_in_)])
+        lost = [str(c) for c in self.feature_names_in_ if c not in table.column_names]
+        if lost:
+            raise PecError("pec.input", f"X lacks columns that fit saw: {', '.join(map(repr, lost))}")
+        table = table.select(self.feature_names_in_.tolist())
         params = {"model": self.job_id_, "method": self._kind}
         ran = self._at.run("score", self._kind, table, id_, params, {})
         found = pd.read_parquet(ran.folder / "scores.parquet")

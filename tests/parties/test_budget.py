@@ -48,6 +48,16 @@ def test_the_rho_of_a_gaussian_is_what_opendp_proves(epsilon, delta):
     assert noise.epsilon_of(scale, delta, 1e6) <= budget.epsilon_of(charged, delta) * (1 + 1e-6)
 
 
+def test_a_refusal_names_the_parameter_with_which_less_is_asked_for():
+    spent = Account(terms(2.0, 1e-6), [LOOKALIKE])
+    with pytest.raises(NodeError) as caught:
+        spent.check(LOOKALIKE)
+    assert """--param 'privacy={"epsilon": …, "delta": 1e-06}'""" in caught.value.hint
+    with pytest.raises(NodeError) as caught:
+        spent.check(JOIN)
+    assert "--param" not in caught.value.hint and "privacy_total" in caught.value.hint
+
+
 def test_a_total_of_one_job_holds_that_job_and_no_other():
     account = Account(terms(2.0, 1e-6), ())
     assert account.jobs_left(LOOKALIKE) == 1 and account.epsilon_spent() == 0

@@ -26,7 +26,7 @@ from consent_center import errors as consent_errors
 from parties import errors as party_errors
 from parties.errors import NodeError
 from parties.home import Home
-from pec import cli_audit, cli_common, cli_job, cli_node, cli_simulate, figure_tables, plan
+from pec import cli_audit, cli_common, cli_job, cli_model, cli_node, cli_simulate, figure_tables, plan
 from pec import errors as pec_errors
 from pec.cli import COMMANDS, cli
 from pec.cli_job import _selected
@@ -371,6 +371,42 @@ def test_a_draft_that_could_never_serve() -> None:
     for kind in plan.NOISELESS:
         assert error_of(*draft, "lookalike", "--kind", kind)[1] == "pec.usage"
         assert run(*draft, kind, "--no-noise")[0] == 0
+    assert "--total-epsilon 1 " in error_of(*draft, "lookalike", "--epsilon", "2", "--total-epsilon", "1")[2]
+    assert "--total-delta 1e-07 " in error_of(*draft, "lookalike", "--total-delta", "1e-7")[2]
+    assert run(*draft, "lookalike", "--epsilon", "2", "--total-epsilon", "2")[0] == 0
+
+
+def test_a_models_end_may_be_a_day_and_what_was_set_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Kept:
+        """A registry of one model."""
+
+        name, version, job_id, aliases, expires_at, standing_below = "boost.p", 1, "b-1", (), "", 0.5
+
+        def state(self, now: Any) -> str:
+            return "active"
+
+        def to_document(self) -> dict[str, Any]:
+            names = ("name", "version", "job_id", "expires_at", "standing_below")
+            return {name: getattr(self, name) for name in names}
+
+        def expire(self, reference: str, at: str) -> Any:
+            self.expires_at = at
+            return self
+
+        def declare(self, reference: str, standing_below: float) -> Any:
+            self.standing_below = standing_below
+            return self
+
+    monkeypatch.setattr(cli_model, "_models", lambda home: (None, Kept()))
+
+    def told(*options: str) -> str:
+        return CliRunner().invoke(cli, ["model", "expire", "m", *options]).output
+
+    assert told("--at", "2027-01-31").endswith("active, ends at 2027-01-31T00:00:00Z\n")
+    assert told("--at", "2027-01-31T08:00:00Z").endswith("active, ends at 2027-01-31T08:00:00Z\n")
+    assert "flagged below 0.95 of" in told("--standing-below", "0.95")
 
 
 def test_the_suites_of_a_draft_and_the_method_of_an_overlap() -> None:

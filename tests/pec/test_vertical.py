@@ -200,6 +200,14 @@ def test_what_can_not_be_fitted(changes: dict[str, Any], x: Any, y: list[int], c
     assert caught.value.hint in str(caught.value)
 
 
+def test_columns_that_are_missing_at_predict_are_named() -> None:
+    made = VerticalGradientBoosting(pd.DataFrame({"id": ["a"], "z": [1]}), assume_consent=WHY)
+    made.job_id_, made.feature_names_in_ = "j", np.array(["id", "age", "city", "spend"], dtype=object)
+    with pytest.raises(PecError, match="'age', 'spend'") as caught:
+        made.predict(pd.DataFrame({"city": [1], "id": ["a"], "more": [2]}))
+    assert caught.value.code == "pec.input" and "city" not in str(caught.value)
+
+
 class WaitingNode:
     """The operator's client of a node whose partner has not approved yet."""
 
