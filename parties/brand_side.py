@@ -157,6 +157,12 @@ class BrandSide(Jobs):
         if not (where or flag or own.labels):
             return
         labels = [(str(private[parameter]), check) for parameter, check in own.labels]
+        chosen = private.get("columns")
+        mine = (
+            [n for n, c in dataset.categories.items() if c in spec.categories] if chosen is None else chosen
+        )
+        for parameter, check in own.looked_at:
+            labels += [(name, check) for name in private.get(parameter) or () if name in mine]
         found = Gate(self.center, self.home).choose(name, where, flag, labels)
         least = agreement.minimum_seeds if agreement is not None else 0
         if own.least == "seeds" and found < least:

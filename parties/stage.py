@@ -190,12 +190,13 @@ class Own:
 
     `chooser` names a yes/no column that chooses people, as `where` does in every kind; `labels` are columns
     that are learned from, each with its check; `least`: that many people must fit (`seeds`: the agreement's
-    `minimum_seeds`).
+    `minimum_seeds`). `looked_at`: parameters that name columns, each with what those of the brand's must be.
     """
 
     chooser: str = ""
     labels: tuple[tuple[str, LabelCheck], ...] = ()
     least: Literal["nobody", "one", "seeds"] = "nobody"
+    looked_at: tuple[tuple[str, LabelCheck], ...] = ()
 
 
 @dataclass(frozen=True)

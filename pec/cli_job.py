@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,10 @@ def job() -> None:
 @click.option("--job-id", help="A name for the job; made up by default.")
 @click.option("--provider", help="The partner, as its card names it; by default the agreement's.")
 @click.option("--agreement", help="Id of the agreement.")
-@click.option("--purpose", help="Purpose that people consented to; by default named like the kind.")
+@click.option(
+    "--purpose",
+    help="Purpose that people consented to; by default the agreement's only one, or named like the kind.",
+)
 @click.option("--brand-data", help="The own data set.")
 @click.option("--provider-data", help="The partner's data set.")
 @click.option("--category", "categories", multiple=True, help="Data category; repeat for several.")
@@ -110,7 +113,9 @@ def submit(
         raise click.UsageError("--column and --selected-by both say which columns; give one of them")
     if selected_by:
         options["columns"] = _selected(home, selected_by)
-    request = _request(read_json(request_file) if request_file else {}, options)
+    request = _request(
+        read_json(request_file) if request_file else {}, options, lambda agreement: _purposes(home, agreement)
+    )
     if request["kind"] == "score":
         request["params"] = _named_model(home, request["params"])
     with client_of(home) as client:
@@ -128,6 +133,12 @@ def submit(
             _watch(client, job_id, as_json)
             return
     emit({"job_id": job_id, "estimate": forecast}, as_json, lambda d: d["job_id"])
+    note(f"asked for: pec job watch {job_id}, pec job show {job_id}, and at its end pec job result {job_id}")
+
+
+def _purposes(home: Path, agreement: str) -> tuple[str, ...]:
+    """Those of the agreement, as far as it is here; what is not here is for the node to refuse."""
+    return next((a.purposes for a in home_at(home).agreements() if a.id == agreement), ())
 
 
 def _named_model(home: Path, params: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +203,12 @@ def _training(found: dict[str, Any] | None) -> str:
     return text
 
 
-def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def _request(
+    made: dict[str, Any],
+    options: dict[str, Any],
+    purposes: Callable[[str], Sequence[str]] = lambda agreement: (),
+) -> dict[str, Any]:
+    """What `NodeClient.submit` takes. `purposes`: those of an agreement, of which an only one is taken."""
     from pec import plan
 
     unknown = sorted(set(made) - REQUEST_FIELDS)
@@ -230,7 +246,9 @@ def _request(made: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
         if not datasets.get(side):
             what = f"the request has no data set of the {side}"
             raise PecError("pec.usage", what, f"give --{side}-data, or put it in the file")
-    made.setdefault("purpose", made["kind"])
+    if "purpose" not in made:
+        agreed = purposes(made["agreement"])
+        made["purpose"] = agreed[0] if len(agreed) == 1 else made["kind"]
     made.setdefault("outputs", plan.outputs(made["kind"], made["params"]))
     return made
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from parties import binning
+from parties import binning, features
 from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
-from parties.gate import ConsentedView
+from parties.gate import Column, ConsentedView
 from parties.kinds import common, supervised
 from parties.kinds.metrics import measure
 from parties.scratch import Scratch
@@ -72,7 +72,7 @@ LEARNING = (
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
-    common.check_params(spec, PARAMS)
+    common.check_params(spec, PARAMS, PRIVATE)
     common.check_suite(spec, agreement)
     common.check_columns(spec.columns, agreement.columns, "column", agreement)
     common.check_outputs(spec, {"scores": "brand"})
@@ -102,13 +102,31 @@ def terms_of(spec: JobSpec, bins: int) -> boost.Terms:
 
 
 def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
-    common.check_private(private, PRIVATE)
-    common.own_columns(spec, dataset, private)
+    common.check_private(private, PRIVATE, PARAMS)
+    names = common.own_columns(spec, dataset, private)[1:]
+    for name in private.get("monotone") or ():
+        # A star may stand for any name, which the fit then looks for.
+        if name not in names and spec.columns != common.ALL and name not in spec.columns:
+            raise NodeError(
+                "job.parameter",
+                f"monotone: no column {name!r}{common.nearest(name, {*names, *spec.columns})}",
+            )
+
+
+def check_order(column: Column) -> None:
+    """`job.parameter` if a column of the brand's is text, which a score can't rise or fall with."""
+    if features.measured(column).kind == "categorical":
+        raise NodeError(
+            "job.parameter",
+            f"monotone: {column.name!r} is a column of text, which has no order",
+            "leave columns of text out of monotone",
+        )
 
 
 def own(spec: JobSpec) -> Own:
     squared = spec.params.get("objective") == "squared"
-    return Own(labels=(("label", supervised.check_number if squared else None),), least="seeds")
+    check = supervised.check_number if squared else None
+    return Own(labels=(("label", check),), least="seeds", looked_at=(("monotone", check_order),))
 
 
 def open_view(request: ViewRequest) -> ConsentedView:

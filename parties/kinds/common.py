@@ -42,9 +42,17 @@ MEMORY_ROWS = 1 << 24
 # -- checks of the spec --------------------------------------------------------------------------------------
 
 
-def check_params(spec: JobSpec, allowed: Mapping[str, Callable[[Any], bool]]) -> None:
-    """Every parameter must be known and well-formed; `job.spec` names the first that is not."""
+def check_params(
+    spec: JobSpec, allowed: Mapping[str, Callable[[Any], bool]], private: Iterable[str] = ()
+) -> None:
+    """Every parameter must be known and well-formed; `job.spec` names the first that is not.
+
+    `private`: the kind's private parameters, for the hint to whoever gave one of them here.
+    """
     for name, value in spec.params.items():
+        if name not in allowed and name in private:
+            text = f"{name!r} is a private parameter of {spec.kind}, which the partner does not see"
+            raise NodeError("job.spec", text, f"give it with --private {name}=…, not --param", share=True)
         if name not in allowed:
             text = f"{spec.kind} has no parameter {name!r}{nearest(name, allowed)}"
             raise NodeError("job.spec", text, share=True)
@@ -160,9 +168,17 @@ def one_of(*values: Any) -> Callable[[Any], bool]:
     )
 
 
-def check_private(private: Mapping[str, Any], allowed: Mapping[str, Callable[[Any], bool]]) -> None:
-    """The brand's own parameters; `job.parameter` names the first that is unknown or malformed."""
+def check_private(
+    private: Mapping[str, Any], allowed: Mapping[str, Callable[[Any], bool]], signed: Iterable[str] = ()
+) -> None:
+    """The brand's own parameters; `job.parameter` names the first that is unknown or malformed.
+
+    `signed`: the parameters that both sides sign, for the hint to whoever gave one of them here.
+    """
     for name, value in private.items():
+        if name not in allowed and name in signed:
+            text = f"{name!r} is a parameter that both sides sign, and no private one"
+            raise NodeError("job.parameter", text, f"give it with --param {name}=…, not --private")
         if name not in allowed:
             text = f"there is no private parameter {name!r}{nearest(name, allowed)}"
             raise NodeError("job.parameter", text)

@@ -61,7 +61,7 @@ PRIVATE = {
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
-    common.check_params(spec, PARAMS)
+    common.check_params(spec, PARAMS, PRIVATE)
     common.check_suite(spec, agreement)
     common.check_columns(spec.columns, agreement.columns, "column", agreement)
     common.check_outputs(spec, {"scores": "brand"})
@@ -96,7 +96,7 @@ def terms_of(spec: JobSpec, agreement: Agreement) -> joint.Terms:
 
 
 def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
-    common.check_private(private, PRIVATE)
+    common.check_private(private, PRIVATE, PARAMS)
     common.own_columns(spec, dataset, private)
 
 

@@ -103,7 +103,7 @@ def check(spec: JobSpec, agreement: Agreement) -> None:
     method = method_of(spec)
     if method not in METHODS:
         raise NodeError("job.spec", f"method {method[:40]!r} is none of {', '.join(METHODS)}", share=True)
-    common.check_params(spec, PARAMS[method])
+    common.check_params(spec, PARAMS[method], PRIVATE)
     for target in TARGETS:
         METHODS[method].check(_spec_of(spec, target), agreement)
 
@@ -153,7 +153,7 @@ def open_view(request: ViewRequest) -> ConsentedView:
 
 
 def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> None:
-    common.check_private(private, PRIVATE)
+    common.check_private(private, PRIVATE, {*PARAMS["boost"], *PARAMS["joint-lr"]})
     common.own_columns(spec, dataset, private, TARGETS)
 
 

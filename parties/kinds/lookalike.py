@@ -64,7 +64,7 @@ PRIVATE = {
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
-    common.check_params(spec, PARAMS)
+    common.check_params(spec, PARAMS, PRIVATE)
     common.check_suite(spec, agreement)
     common.check_columns(spec.columns, agreement.columns, "column", agreement)
     common.check_outputs(spec, {"scores": "brand", "audience": "brand", "seeds": "brand"})
@@ -110,7 +110,7 @@ def spends(spec: JobSpec, agreement: Agreement) -> Spend | None:
 
 
 def check_own(private: Mapping[str, Any]) -> None:
-    common.check_private(private, PRIVATE)
+    common.check_private(private, PRIVATE, PARAMS)
     if not (private.get("where") or private.get("label")):
         raise NodeError(
             "job.parameter",

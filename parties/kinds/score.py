@@ -44,7 +44,7 @@ PRIVATE = {"where": common.is_text}
 
 
 def check(spec: JobSpec, agreement: Agreement) -> None:
-    common.check_params(spec, PARAMS)
+    common.check_params(spec, PARAMS, PRIVATE)
     if "model" not in spec.params:
         raise NodeError("job.spec", "a score job names its model: the training job's id", share=True)
     common.check_suite(spec, agreement)
@@ -253,7 +253,7 @@ def _kind(brand: tuple[str, str], provider: tuple[str, str]) -> JobKind:
             Stage("release", release_brand, release_provider),
         ),
         check=check,
-        check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE),
+        check_own=lambda spec, dataset, private: common.check_private(private, PRIVATE, PARAMS),
         own=lambda spec: Own(least="one"),
         check_here=check_here,
         open_view=open_view,

@@ -21,16 +21,23 @@ from parties.kinds import KINDS, common
 from pec.errors import exit_code_of
 from protocols import enrich
 
-COLUMNS = {"age": "profile", "fast": "profile", "spend": "profile", "mail": "profile", "health": "sensitive"}
+COLUMNS = {
+    "age": "profile",
+    "fast": "profile",
+    "spend": "profile",
+    "mail": "profile",
+    "city": "profile",
+    "health": "sensitive",
+}
 DATA = Dataset("people", "/nowhere.csv", "phone", "phone", COLUMNS, (("mail", "email"),))
 AGREED = agreement(kinds=list(KINDS), categories=["profile"], columns=["x0"], tags=["x0"], minimum_seeds=100)
 
 
 def test_by_default_all_covered_columns_but_labels_and_identifiers() -> None:
     job = spec("joint-lr", categories=["profile"])
-    assert common.own_columns(job, DATA, {"label": "fast"}) == ("fast", "age", "spend")
+    assert common.own_columns(job, DATA, {"label": "fast"}) == ("fast", "age", "spend", "city")
     two = {"speed": "fast", "value": "spend"}
-    assert common.own_columns(job, DATA, two, ("speed", "value")) == ("fast", "spend", "age")
+    assert common.own_columns(job, DATA, two, ("speed", "value")) == ("fast", "spend", "age", "city")
     assert common.own_columns(job, DATA, {"label": "fast", "columns": []}) == ("fast",)
     assert common.own_columns(job, DATA, {"label": "fast", "columns": ["spend"]}) == ("fast", "spend")
 
@@ -39,8 +46,8 @@ def test_by_default_all_covered_columns_but_labels_and_identifiers() -> None:
 def side(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What `submit` needs of a brand's node: its file of 200 people and its copy of the agreement."""
     path = tmp_path_factory.mktemp("own") / "people.csv"
-    lines = [f"138{n:08d},p{n}@x.example,{n},{n % 2},{n / 2},{n % 3}" for n in range(200)]
-    path.write_text("\n".join(["phone,mail,age,fast,spend,health", *lines]))
+    lines = [f"138{n:08d},p{n}@x.example,{n},{n % 2},{n / 2},{n % 3},{'xy'[n % 2]}" for n in range(200)]
+    path.write_text("\n".join(["phone,mail,age,fast,spend,health,city", *lines]))
     data = replace(DATA, path=str(path))
     home: Any = SimpleNamespace(
         party="acme",
@@ -88,6 +95,15 @@ def refused(side: Any, kind: str, private: dict[str, Any], **changes: Any) -> No
         ("boost", {"label": "fats"}, "rows.column", "did you mean 'fast'?"),
         ("boost", {"label": "spend"}, "rows.label", "no yes/no column"),
         ("boost", {"label": "fast", "where": "age < 25"}, "agreement.minimum_seeds", "25 of the brand's"),
+        ("boost", {"label": "fast", "monotone": {"aeg": 1}}, "job.parameter", "did you mean 'age'?"),
+        ("boost", {"label": "fast", "monotone": {"fast": 1}}, "job.parameter", "no column 'fast'"),
+        (
+            "boost",
+            {"label": "fast", "monotone": {"x0": 1, "city": 1}},
+            "job.parameter",
+            "'city' is a column of",
+        ),
+        ("boost", {"label": "fast", "depth": 3}, "job.parameter", "both sides sign"),
         ("joint-lr", {"label": "none"}, "rows.column", "It has: phone"),
         ("joint-lr", {"label": "fast", "columns": ["spent"]}, "rows.column", "did you mean 'spend'?"),
         ("joint-lr", {"label": "spend"}, "rows.label", ""),
@@ -124,6 +140,7 @@ def test_wrong_ones_are_refused_at_submission(
     ("changes", "code", "words"),
     [
         ({"params": {"depht": 3}}, "job.spec", "did you mean 'depth'? It has: bins, depth"),
+        ({"params": {"monotone": {"age": 1}}}, "job.spec", "'monotone' is a private parameter of boost"),
         ({"params": {"depth": 30}}, "job.spec", "a whole number from 1 to 8"),
         ({"params": {"bins": 5}}, "job.spec", "one of 2, 4, 8"),
         ({"categories": ["health"]}, "agreement.category", "profile"),

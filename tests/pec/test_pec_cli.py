@@ -426,6 +426,11 @@ def test_the_suites_of_a_draft_and_the_method_of_an_overlap() -> None:
         {}, dict.fromkeys(OPTIONS) | {"kind": "overlap", "method": "private_join"} | LISTS
     )
     assert (made["params"], made["outputs"]) == ({"method": "private_join"}, {"count": "both"})
+    given = dict.fromkeys(OPTIONS) | {"kind": "overlap"} | LISTS
+    agreed: list[tuple[str, ...]] = [("ads",), ("ads", "more"), ()]
+    purposes = [cli_job._request({}, given, lambda _, p=p: p)["purpose"] for p in agreed]
+    assert purposes == ["ads", "overlap", "overlap"]
+    assert cli_job._request({"purpose": "own"}, given, lambda _: ("ads",))["purpose"] == "own"
 
 
 #: What click hands to `pec job submit`.
