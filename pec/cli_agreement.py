@@ -270,7 +270,8 @@ def _agreement(d: dict[str, Any]) -> Any:
 
 
 def _terms(terms: dict[str, Any]) -> Any:
-    return table(("term", "value"), [(k, shortened(v)) for k, v in terms.items()])
+    no_noise = {"privacy": "no noise"} if "privacy" in terms and not terms["privacy"] else {}
+    return table(("term", "value"), [(k, shortened(v)) for k, v in {**terms, **no_noise}.items()])
 
 
 def _of_file(read: dict[str, Any]) -> Any:

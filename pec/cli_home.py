@@ -78,16 +78,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return documents.parse(data, f"file {path.name}")
 
 
-def write_or_print(value: dict[str, Any], out: Path | None, as_json: bool) -> None:
-    """A document to a new file, or to standard output."""
+def write_or_print(value: dict[str, Any], out: Path | None, as_json: bool, force: bool | None = None) -> None:
+    """A document to a new file, or to standard output. `force`: also over an old one; None: there is no such
+    option."""
     if out is None:
         emit(value, as_json)
         return
     try:
-        with out.open("x", encoding="utf-8") as file:
+        with out.open("w" if force else "x", encoding="utf-8") as file:
             file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
     except FileExistsError:
-        raise PecError("pec.output", f"{out} is already there", "name another file") from None
+        hint = "name another file" if force is None else "name another file, or give --force"
+        raise PecError("pec.output", f"{out} is already there", hint) from None
     except OSError as error:
         raise PecError("pec.output", f"{out}: {error.strerror}") from None
     emit({"written": str(out)}, as_json, lambda d: f"written: {d['written']}")
@@ -101,8 +103,19 @@ def home_at(path: Path) -> Any:
 
 
 def shortened(value: Any) -> Any:
-    """A value for one cell of a table."""
+    """A value for one cell of a table: lists and objects as words."""
     if isinstance(value, dict | list | tuple):
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        text = _words(value) or "none"
         return text if len(text) < 120 else text[:117] + "…"
     return value
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        deep = any(isinstance(part, dict | list | tuple) for part in value)
+        return ("; " if deep else ", ").join(map(_words, value))
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

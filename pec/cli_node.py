@@ -124,10 +124,17 @@ def _status(d: dict[str, Any]) -> Any:
 @node.command()
 @home_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write it to this new file.")
+@click.option("--force", is_flag=True, help="With --out: also over a file that is there.")
 @json_option
-def card(home: Path, out: Path | None, as_json: bool) -> None:
+def card(home: Path, out: Path | None, force: bool, as_json: bool) -> None:
     """This node's signed card, to give to a partner."""
-    write_or_print(home_at(home).card(), out, as_json)
+    opened = home_at(home)
+    write_or_print(opened.card(), out, as_json, force)
+    if opened.address().endswith(":0"):
+        note(
+            "the card names port 0, at which no partner reaches this node: start it (pec node run), or set a "
+            "port in listen of node.toml, and write the card again"
+        )
 
 
 @node.command()

@@ -46,6 +46,15 @@ def _common(command: F) -> F:
     return made  # type: ignore[no-any-return]
 
 
+_leave_out = click.option(
+    "--leave-out",
+    "leave_out",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column of either file that the model shall not use, such as one made from the label; repeat.",
+)
+
+
 @click.group()
 def simulate() -> None:
     """A job between two files of yours: both parties run here, as two processes with throw-away identities.
@@ -181,6 +190,7 @@ def enrich(**given: Any) -> int:
     metavar="COLUMN=1|-1",
     help="The score must not fall (1) or rise (-1) with this column of numbers, of either file; repeat.",
 )
+@_leave_out
 def boost(**given: Any) -> int:
     """Gradient-boosted trees over columns of both files.
 
@@ -210,6 +220,7 @@ def boost(**given: Any) -> int:
     help="logistic: a yes/no label; linear: a number; poisson: a count.",
 )
 @click.option("--errors", is_flag=True, help="Also standard errors and p-values of each side's weights.")
+@_leave_out
 def joint_lr(**given: Any) -> int:
     """A regression on the columns of both files, for the brand's people. Lines without a label are scored."""
     return _run("joint-lr", given, {"errors": True} if given.pop("errors") else {})
@@ -238,6 +249,7 @@ def joint_lr(**given: Any) -> int:
     help="Least combined scores of grades A, B, C, D.",
 )
 @click.option("--calibrate", is_flag=True, help="Yes/no scores become chances, by isotonic regression.")
+@_leave_out
 def lead_score(**given: Any) -> int:
     """How soon and how much? Two scores in 0-1 and a grade A-E for each of the brand's people, in one job.
 
@@ -306,6 +318,7 @@ def _run(
         label=given.get("label", ""),
         value=given.get("value", ""),
         tags=tags,
+        leave_out=tuple(given.get("leave_out", ())),
         audience_size=given.get("audience_size"),
         epsilon=given.get("epsilon"),
         delta=given.get("delta"),

@@ -56,6 +56,8 @@ class Inputs:
     #: The second label of lead-score; `label` is its first.
     value: str = ""
     tags: tuple[str, ...] = ()
+    #: Columns of either file that no model may use.
+    leave_out: tuple[str, ...] = ()
     audience_size: int | None = None
     epsilon: float | None = None
     #: Of the noise that `epsilon` asks for; None: DELTA and CLIP.
@@ -88,7 +90,13 @@ def prepare(inputs: Inputs) -> Prepared:
         raise PecError("pec.input", "--brand and --provider are the same file", "give two files")
     id_ = tables.find(tables.header(inputs.brand), inputs.id, inputs.brand)
     wanted = inputs.provider_id or inputs.id
-    provider_id = tables.find(tables.header(inputs.provider), wanted, inputs.provider)
+    try:
+        provider_id = tables.find(tables.header(inputs.provider), wanted, inputs.provider)
+    except PecError as error:
+        if inputs.provider_id or error.code != "pec.column":
+            raise
+        hint = f"name the provider's own id column with --provider-id; {error.hint}"
+        raise PecError(error.code, error.detail, hint) from error
     # Identifiers stay text: numbers lose leading zeros and the last of many digits.
     left, right = tables.read(inputs.brand, (id_,)), tables.read(inputs.provider, (provider_id,))
     label = tables.find(left.columns, inputs.label, inputs.brand) if inputs.label else ""
@@ -107,6 +115,7 @@ def prepare(inputs: Inputs) -> Prepared:
         signs = {tables.find(both, name, inputs.brand): sign for name, sign in monotone.items()}
         inputs = replace(inputs, learning={**inputs.learning, "monotone": signs})
     inputs = replace(inputs, id=id_, provider_id=provider_id, label=label, value=value, tags=tags)
+    left, right = _left_out(inputs, left, right)
     if inputs.kind != "overlap" and len(right.columns) < 2:
         raise PecError(
             "pec.input", f"{inputs.provider.name} has no column but the id", "a model needs columns"
@@ -150,6 +159,36 @@ def prepare(inputs: Inputs) -> Prepared:
     return Prepared(inputs, left, right, kind, pairs, seeds)
 
 
+def _left_out(inputs: Inputs, left: pd.DataFrame, right: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both files without the columns of `leave_out`, in whichever they are; ids and labels stay."""
+    for wanted in inputs.leave_out:
+        tables.find([*left.columns, *right.columns], wanted, inputs.brand)
+        key = wanted.strip().casefold()
+        named = [[c for c in frame.columns if str(c).casefold() == key] for frame in (left, right)]
+        mine = [c for c in named[0] if c not in (inputs.id, inputs.label, inputs.value)]
+        theirs = [c for c in named[1] if c != inputs.provider_id]
+        if not mine and not theirs:
+            raise PecError(
+                "pec.usage",
+                f"--leave-out {wanted}: it identifies people or is what is learned",
+                "no model uses it; leave out other columns",
+            )
+        if ordered := {*mine, *theirs} & set(inputs.learning.get("monotone") or ()):
+            raise PecError("pec.usage", f"--leave-out and --monotone both name {min(ordered)!r}")
+        left, right = left.drop(columns=mine), right.drop(columns=theirs)
+    return left, right
+
+
+def _writable(out: Path) -> None:
+    """`pec.output` if no file can be made in that folder, which is made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise PecError("pec.output", f"--out {out}: {error.strerror}", "name another folder") from error
+
+
 def _detect(values: pd.Series) -> str:
     from consent_center import identifiers
 
@@ -178,6 +217,8 @@ def run(
     show = watch or (lambda what, done, total: None)
     show("reading", 0, 1)
     ready = prepare(inputs)
+    if out is not None:
+        _writable(out)
     with tempfile.TemporaryDirectory(prefix="pec-simulate-") as scratch:
         root = Path(scratch)
         with LocalNetwork(root / "nodes", [BRAND, PROVIDER]) as network:
@@ -440,6 +481,7 @@ def _report(
         "total_seconds": round(seconds, 3),
         "stages": job["stages"],
         "assumed_consent": ready.inputs.reason,
+        **({"leave_out": list(ready.inputs.leave_out)} if ready.inputs.leave_out else {}),
         "id_kind": ready.id_kind,
         "consent": job["consent"],
         "preflight": preflight,

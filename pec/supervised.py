@@ -18,6 +18,9 @@ from pec import metrics, pooled, tables
 from pec.errors import PecError
 from pec.oracle import Join
 
+#: Two ways to the same AUC agree to this.
+AGREE = 1e-6
+
 
 def check(
     brand: pd.DataFrame, label: str, matched: npt.NDArray[np.int64], name: str, objective: str | None
@@ -88,11 +91,26 @@ def figures(
     out |= metrics.summary(value[held], truth[held])
     out["pooled_auc"] = metrics.auc(metrics.rank(plain[held], truth[held]))
     _same_auc(result, out["auc"])
+    if out["auc"] > 1 - AGREE:
+        out["notes"] += _suspects(own.loc[held, columns[0]], truth[held])
     out["charts"] = {
         "histogram": metrics.histogram(value[held], truth[held]),
         "gain": metrics.gain_curve(ranking),
     }
     return out
+
+
+def _suspects(own: pd.DataFrame, truth: npt.NDArray[np.bool_]) -> list[str]:
+    """Notes on the brand's columns of numbers each of which alone tells the held-out people apart."""
+    notes = []
+    for name in own.columns:
+        values = pd.to_numeric(own[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        if not np.isnan(values).any() and abs(metrics.auc(metrics.rank(values, truth)) - 0.5) > 0.5 - AGREE:
+            notes.append(
+                f"{name}: alone it orders all the people held out by the label (AUC 1); if it was made from "
+                "the label, or is known only after it, give --leave-out"
+            )
+    return notes
 
 
 def held_out_auc(
@@ -111,7 +129,7 @@ def held_out_auc(
 
 
 def _same_auc(result: dict[str, Any], auc: float) -> None:
-    if result.get("auc") is None or abs(result["auc"] - auc) > 1e-6:
+    if result.get("auc") is None or abs(result["auc"] - auc) > AGREE:
         raise PecError("pec.check", f"the node reports AUC {result.get('auc')}, its scores give {auc}")
 
 

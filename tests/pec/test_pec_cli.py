@@ -26,9 +26,20 @@ from consent_center import errors as consent_errors
 from parties import errors as party_errors
 from parties.errors import NodeError
 from parties.home import Home
-from pec import cli_audit, cli_common, cli_job, cli_model, cli_node, cli_simulate, figure_tables, plan
+from pec import (
+    cli_agreement,
+    cli_audit,
+    cli_common,
+    cli_job,
+    cli_model,
+    cli_node,
+    cli_simulate,
+    figure_tables,
+    plan,
+)
 from pec import errors as pec_errors
 from pec.cli import COMMANDS, cli
+from pec.cli_home import shortened
 from pec.cli_job import _selected
 from pec.errors import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_REFUSED, PecError, exit_code_of
 from protocols import errors as protocol_errors
@@ -407,6 +418,32 @@ def test_a_models_end_may_be_a_day_and_what_was_set_is_told(
     assert told("--at", "2027-01-31").endswith("active, ends at 2027-01-31T00:00:00Z\n")
     assert told("--at", "2027-01-31T08:00:00Z").endswith("active, ends at 2027-01-31T08:00:00Z\n")
     assert "flagged below 0.95 of" in told("--standing-below", "0.95")
+
+
+def test_cells_of_a_table_are_words() -> None:
+    assert shortened(["a", 2]) == "a, 2" and shortened(()) == "none" and shortened("x") == "x"
+    assert shortened({"epsilon": 2.0, "delta": 1e-6, "set": True}) == "epsilon 2, delta 1e-06, set yes"
+    assert shortened([{"a": [1, 2]}, {"b": None}]) == "a 1, 2; b -"
+    assert len(shortened(["x" * 50] * 9)) == 118
+    out = io.StringIO()
+    Console(file=out, width=100).print(cli_agreement._terms({"kinds": ["overlap"], "privacy": None}))
+    assert "no noise" in out.getvalue() and "[" not in out.getvalue()
+
+
+def test_a_card_of_a_node_that_has_not_run_and_one_that_is_there(tmp_path: Path) -> None:
+    home, card = str(tmp_path / "n"), str(tmp_path / "card.json")
+    assert run("node", "init", home, "--party", "shop")[0] == 0
+    answer = CliRunner().invoke(cli, ["node", "card", "--home", home, "--out", card])
+    assert answer.exit_code == 0 and "port 0" in answer.output
+    before = Path(card).stat().st_mtime_ns
+    code, name, text = error_of("node", "card", "--home", home, "--out", card)
+    assert (code, name) == (2, "pec.output") and "--force" in text
+    assert Path(card).stat().st_mtime_ns == before
+    assert run("node", "card", "--home", home, "--out", card, "--force")[0] == 0
+    assert json.loads(Path(card).read_text())
+    other = str(tmp_path / "m")
+    assert run("node", "init", other, "--party", "bank", "--listen", "127.0.0.1:7010")[0] == 0
+    assert "port 0" not in CliRunner().invoke(cli, ["node", "card", "--home", other]).output
 
 
 def test_the_suites_of_a_draft_and_the_method_of_an_overlap() -> None:

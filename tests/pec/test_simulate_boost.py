@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pec_command import pec_here
+
+from pec import simulate, supervised
+from pec.errors import PecError
 
 
 @pytest.mark.slow
@@ -73,3 +78,53 @@ def test_labels_that_cannot_be_learned(tmp_path: Path, label: str, more: tuple[s
         *("--label", label, "--assume-consent", "a test", "--json", *more),
     )
     assert answer.code == 2 and answer.json["error"]["code"] == code
+
+
+def inputs(folder: Path, **changes: Any) -> simulate.Inputs:
+    people = [f"138{i:08d}" for i in range(60)]
+    brand = pd.DataFrame({"phone": people, "bought": [0, 1] * 30, "Refund": range(60), "age": range(60)})
+    brand.to_csv(folder / "a.csv", index=False)
+    pd.DataFrame({"mobile": people, "x": range(60), "refund": 1, "bought": 2}).to_csv(
+        folder / "b.csv", index=False
+    )
+    given = {"provider_id": "mobile", "label": "bought", **changes}
+    return simulate.Inputs("boost", folder / "a.csv", folder / "b.csv", "phone", "a test", **given)
+
+
+def test_columns_that_are_left_out(tmp_path: Path) -> None:
+    ready = simulate.prepare(inputs(tmp_path, leave_out=("refund", "bought")))
+    assert list(ready.brand.columns) == ["phone", "bought", "age"]
+    assert list(ready.provider.columns) == ["mobile", "x"]
+    assert simulate._request(ready)["private"]["columns"] == ["age"]
+    monotone = {"learning": {"monotone": {"age": 1}}, "leave_out": ("age",)}
+    for changes, code, words in (
+        ({"leave_out": ("phone",)}, "pec.usage", "identifies people"),
+        ({"leave_out": ("refnd",)}, "pec.column", "refund"),
+        (monotone, "pec.usage", "--monotone"),
+        ({"provider_id": ""}, "pec.column", "--provider-id"),
+    ):
+        with pytest.raises(PecError, match=words) as caught:
+            simulate.prepare(inputs(tmp_path, **changes))
+        assert caught.value.code == code
+
+
+def test_a_folder_that_can_not_be_written_to_is_told_before_a_node_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulate, "LocalNetwork", lambda *_: pytest.fail("nodes were started"))
+    given = inputs(tmp_path)
+    for out in (tmp_path / "a.csv", tmp_path / "a.csv" / "below"):
+        with pytest.raises(PecError, match="--out") as caught:
+            simulate.run(given, out=out)
+        assert caught.value.code == "pec.output"
+
+
+def test_own_columns_that_say_the_label_are_named() -> None:
+    truth = np.arange(20) % 2 > 0
+    own = pd.DataFrame(
+        {"refund": truth * 2.0 - 1, "age": range(20), "city": "x", "gap": np.where(truth, 1, np.nan)}
+    )
+    (note,) = supervised._suspects(own, truth)
+    assert note.startswith("refund: ") and "--leave-out" in note
+    own["less"] = -own["refund"]
+    assert len(supervised._suspects(own, truth)) == 2
