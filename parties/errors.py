@@ -8,6 +8,7 @@ says `share=True`, as refusals do, because their detail is meant for the peer).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 CODES: dict[str, str] = {
     # the process and its directory
@@ -179,6 +180,19 @@ class NodeError(Exception):
     def _check(self, code: str) -> None:
         if code not in CODES:
             raise KeyError(f"unregistered error code {code!r}")
+
+
+#: A column with more different values than this may identify people: errors and notes show none of it.
+FEW_VALUES = 50
+
+
+def examples(odd: Iterable[str], different: int) -> str:
+    """Up to three values that nobody expected in an own column of `different` ones, for its own operator.
+
+    Only for errors that are not shared. "" where the values may identify people.
+    """
+    shown = [repr(value if len(value) <= 30 else value[:29] + "…") for value in sorted(odd)[:3]]
+    return f", such as {', '.join(shown)}" if shown and different <= FEW_VALUES else ""
 
 
 #: The name under which the modules that read data raise the same error.

@@ -33,7 +33,7 @@ import numpy as np
 
 from parties import column_kernels as kernels
 from parties import transforms
-from parties.errors import PartyError
+from parties.errors import PartyError, examples
 from parties.gate import Column
 from parties.scratch import Columns
 
@@ -608,10 +608,31 @@ def unusable(column: Column) -> str:
 
 
 def mostly_numbers(column: Column) -> str:
-    """A note on a column of numbers that a few other values have made text; "" for any other one."""
+    """A note on a column of numbers that a few other values have made text; "" for any other one.
+
+    It names the most frequent of these that many people have, or that have no letter or digit: `?` and the
+    like. Of others, which may say something of one person, it tells the number only.
+    """
     times = np.bincount(column.values + 1, minlength=len(column.levels) + 1)[1:]
     numbers = np.fromiter((_NUMBER.fullmatch(level) is not None for level in column.levels), dtype=bool)
     present, odd = int(times.sum()), int(times[~numbers].sum())
     if not 0 < odd <= FEW_ODD * present:
         return ""
-    return f"read as text, as {odd} of {present} values are no numbers: mend or empty these"
+    named = [
+        repr(column.levels[code][:30])
+        for code in np.argsort(-times, kind="stable").tolist()
+        if not numbers[code]
+        and times[code]
+        and (times[code] >= MIN_PEOPLE or not any(c.isalnum() for c in column.levels[code]))
+    ]
+    which = f" ({', '.join(named[:3])}{', …' if len(named) > 3 else ''})" if named else ""
+    return (
+        f"read as text, as {odd} of {present} values are no numbers{which}: mend these, or empty them where "
+        "they mean that it is missing"
+    )
+
+
+def not_numbers(column: Column) -> str:
+    """Examples of the values of an own column of text that are no numbers; for its own operator."""
+    odd = [level for level in column.levels if not _NUMBER.fullmatch(level)]
+    return examples(odd, len(odd))

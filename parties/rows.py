@@ -28,7 +28,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from parties import sql_filter
-from parties.errors import PartyError
+from parties.errors import PartyError, examples
 
 #: Text that means "no value", compared in lower case after trimming.
 MISSING = ("", "-", "--", "na", "n/a", "#n/a", "nan", "null", "\\n")
@@ -207,7 +207,8 @@ class Rows:
             odd = present - {*_TRUE, *_FALSE}
             raise PartyError(
                 "rows.label",
-                f"column {name!r} is no yes/no column: {len(odd)} other values, {len(present)} in all"
+                f"column {name!r} is no yes/no column: {len(odd)} other values"
+                f"{examples(odd, len(present))}, {len(present)} in all"
                 "; give 1 and 0, or use a filter expression",
             )
         return np.asarray(pc.fill_null(pc.is_in(text, value_set=pa.array(_TRUE)), False))

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from parties import features
 from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
-from parties.errors import NodeError
+from parties.errors import NodeError, examples
 from parties.gate import Column, ConsentedView
 from parties.kinds import common
 from parties.kinds.metrics import measure
@@ -254,7 +254,8 @@ def label_values(column: Column, family: str) -> np.ndarray:
             odd = sorted(set(words) - YES - NO)
             raise NodeError(
                 "rows.label",
-                f"label column {column.name!r} is no yes/no column: {len(odd)} other values",
+                f"label column {column.name!r} is no yes/no column: {len(odd)} other values"
+                f"{examples(odd, len(set(words)))}",
                 "give 1 and 0, or yes and no",
             )
         table = np.array([*(float(word in YES) for word in words), np.nan])
@@ -262,15 +263,17 @@ def label_values(column: Column, family: str) -> np.ndarray:
         return values
     if column.kind != "numeric":
         raise NodeError(
-            "rows.label", f"label column {column.name!r} holds text; a {family} model needs numbers"
+            "rows.label",
+            f"label column {column.name!r} holds text{features.not_numbers(column)}; a {family} model needs "
+            "numbers",
         )
     values = column.values
     if family == "logistic":
         present = set(np.unique(values[~np.isnan(values)]).tolist())
-        if not present <= {-1.0, 0.0, 1.0}:
-            raise NodeError(
-                "rows.label", f"label column {column.name!r} has numbers beside 0 and 1", "give 1 and 0"
-            )
+        if odd := sorted(present - {-1.0, 0.0, 1.0}):
+            shown = examples((f"{value:g}" for value in odd), len(present))
+            what = f"label column {column.name!r} has numbers beside 0 and 1{shown}"
+            raise NodeError("rows.label", what, "give 1 and 0")
         return np.where(np.isnan(values), np.nan, (values > 0).astype(np.float64))
     return values
 

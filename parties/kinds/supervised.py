@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from parties import binning
+from parties import binning, features
 from parties.documents import JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView, Gate
@@ -178,7 +178,9 @@ def labels(ctx: StageContext, name: str, people: np.ndarray, binary: bool) -> np
 def check_number(column: Any) -> None:
     """`job.labels` if a label column (`rows.Column`) is not one of numbers."""
     if column.kind != "numeric":
-        raise NodeError("job.labels", f"label {column.name!r} is not a column of numbers")
+        raise NodeError(
+            "job.labels", f"label {column.name!r} is not a column of numbers{features.not_numbers(column)}"
+        )
 
 
 def _held_out(ctx: StageContext, people: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -93,7 +93,8 @@ def test_a_note_says_what_a_column_is() -> None:
     plan = binning.learn(view, ["x", "slip", "y", "tags"], EVERYBODY, 16)
     assert set(plan.names) == {"slip", "y"} and set(plan.notes) == {
         "x: dropped, 1000 distinct texts in 1000 rows look like an identifier",
-        "slip: read as text, as 50 of 1000 values are no numbers: mend or empty these",
+        "slip: read as text, as 50 of 1000 values are no numbers ('none'): mend these, or empty them where "
+        "they mean that it is missing",
         "tags: dropped, nested or binary (list<item: string>)",
     }
 

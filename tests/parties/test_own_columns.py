@@ -16,8 +16,10 @@ from parties.brand_side import BrandSide
 from parties.datasets import Dataset
 from parties.endings import Endings
 from parties.errors import NodeError
+from parties.gate import Column
 from parties.home import Home
-from parties.kinds import KINDS, common
+from parties.kinds import KINDS, common, supervised
+from parties.runner import for_peer
 from pec.errors import exit_code_of
 from protocols import enrich
 
@@ -46,7 +48,7 @@ def test_by_default_all_covered_columns_but_labels_and_identifiers() -> None:
 def side(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What `submit` needs of a brand's node: its file of 200 people and its copy of the agreement."""
     path = tmp_path_factory.mktemp("own") / "people.csv"
-    lines = [f"138{n:08d},p{n}@x.example,{n},{n % 2},{n / 2},{n % 3},{'xy'[n % 2]}" for n in range(200)]
+    lines = [f"138{n:08d},p{n}@x.example,{n},{n % 2},{n / 2},{n % 3},{'xz'[n % 2]}" for n in range(200)]
     path.write_text("\n".join(["phone,mail,age,fast,spend,health,city", *lines]))
     data = replace(DATA, path=str(path))
     home: Any = SimpleNamespace(
@@ -134,6 +136,38 @@ def test_wrong_ones_are_refused_at_submission(
     error = refused(side, kind, private, params=params)
     assert error.code == code and words in error.detail
     assert exit_code_of(code) == (3 if code.startswith("agreement.") else 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "private", "words"),
+    [
+        ("boost", {"label": "city"}, "such as 'x', 'z', 2 in all"),
+        ("joint-lr", {"label": "city"}, "such as 'x', 'z'"),
+        ("joint-lr", {"label": "health"}, "beside 0 and 1, such as '2'"),
+    ],
+)
+def test_a_wrong_labels_values_are_shown_to_its_own_side_alone(
+    side: Any, kind: str, private: dict[str, Any], words: str
+) -> None:
+    known = dict.fromkeys(("fast", "city", "health"), "profile")
+    with pytest.MonkeyPatch.context() as patch:
+        data = replace(side.home.dataset("people"), categories=known)
+        patch.setattr(side.home, "dataset", lambda name: data)
+        error = refused(side, kind, private)
+    assert error.code == "rows.label" and words in error.detail
+    assert "such as" not in str(for_peer(error)) and not error.share
+
+
+def test_no_value_of_a_label_that_may_identify_people_is_shown(side: Any) -> None:
+    assert "such as" not in refused(side, "boost", {"label": "spend"}).detail
+    levels = tuple(f"p{n}" for n in range(3))
+    column = Column("name", "categorical", np.zeros(3, dtype=np.int32), levels)
+    with pytest.raises(NodeError, match="such as 'p0', 'p1', 'p2'") as caught:
+        supervised.check_number(column)
+    assert caught.value.code == "job.labels" and "p0" not in str(for_peer(caught.value))
+    with pytest.raises(NodeError) as caught:
+        supervised.check_number(replace(column, levels=tuple(f"p{n}" for n in range(60))))
+    assert "p0" not in caught.value.detail
 
 
 @pytest.mark.parametrize(
