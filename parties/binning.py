@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from parties import features
+from parties import column_texts, features
 from parties.errors import PartyError
 from parties.features import Readable
 from parties.gate import Column
@@ -36,7 +36,7 @@ class Ordered:
     kind: str = "ordered"
 
     def bins(self, column: Column) -> np.ndarray:
-        read = features.measured(column)
+        read = column_texts.measured(column)
         if read.kind == "categorical":
             raise PartyError("features.changed", f"column {self.name!r} was of numbers and is now of text")
         values = read.values if read.kind == "numeric" else np.full(len(column.values), np.nan)
@@ -119,7 +119,7 @@ def learn(
         features.MIN_PEOPLE if own else max(features.MIN_PEOPLE, math.ceil(features.MIN_SHARE * len(rows)))
     )
     for read in view.read(columns, rows):
-        column = features.measured(read)
+        column = column_texts.measured(read)
         few = 1 if own and column.kind == "numeric" else least
         if column.kind == "numeric":
             step: Ordered | Levels | None = _ordered(column, most, few, tails)
@@ -129,11 +129,12 @@ def learn(
             steps.extend(_spread(column, step, most, few, spread, set(columns)))
         elif step is None:
             why = "everybody has the same value" if few == 1 else f"no two groups of {few} people or more"
-            notes.append(f"{read.name}: {features.unusable(column) or f'dropped, {why}'}")
+            notes.append(f"{read.name}: {column_texts.unusable(column) or f'dropped, {why}'}")
         else:
             steps.append(step)
-        if isinstance(step, Levels) and (note := features.mostly_numbers(column)):
-            notes.append(f"{read.name}: {note}")
+        slips = column_texts.mostly_numbers(column, features.MIN_PEOPLE) if isinstance(step, Levels) else ""
+        if slips:
+            notes.append(f"{read.name}: {slips}")
     if columns and not steps and not own:
         raise PartyError("features.none", "no usable column is left: " + "; ".join(notes))
     return BinPlan(tuple(steps), tuple(notes))

@@ -20,20 +20,18 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from parties import column_kernels as kernels
-from parties import transforms
-from parties.errors import PartyError, examples
+from parties import column_texts, transforms
+from parties.errors import PartyError
 from parties.gate import Column
 from parties.scratch import Columns
 
@@ -47,17 +45,8 @@ MIN_SHARE_NOISY = 0.005
 MAX_LEVELS = 256
 MAX_LEVELS_NOISY = 50
 
-#: A text column with more distinct values than this may be an identifier.
-MANY_TEXTS = 50
-
 #: Steps from zero to a column's largest value in the lookalike's finest quantisation, 20 bits with the sign.
 FINEST = (1 << 19) - 1
-
-#: A text column with more distinct values than this share of its rows looks like an identifier.
-NEAR_UNIQUE = 0.5
-#: So large a share of values that are no numbers may be a slip in a column of numbers.
-FEW_ODD = 0.2
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
 #: A column of which less than this share of the variance is its own is expressed by the others.
 EXPRESSED = 1e-6
@@ -70,9 +59,6 @@ IN_MEMORY = 2 << 30
 
 #: Rows from which `narrow` judges columns.
 SAMPLE_ROWS = 1 << 15
-
-_DATE = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)Z?)?")
-_AMOUNT = re.compile(r"([+-]?)[$€£¥￥]?\s?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)\s?(?:[$€£¥￥%元])?")
 
 #: Columns of Φ at the most; beyond it the provider must choose columns.
 MAX_COLUMNS = 4096
@@ -200,7 +186,7 @@ def learn(
 
     Raises `features.none` when no column is left, `features.many` above `MAX_COLUMNS`.
     """
-    return _plan([_look(measured(read), noisy) for read in view.read(columns, rows)])
+    return _plan([_look(column_texts.measured(read), noisy) for read in view.read(columns, rows)])
 
 
 def build(
@@ -222,7 +208,7 @@ def build(
     order, back = _file_order(view.own_rows()[rows])
 
     def work(read: Column) -> tuple[str, Step | None, str, list[np.ndarray]]:
-        column = measured(read)
+        column = column_texts.measured(read)
         name, step, note = _look(column, noisy, form)
         if step is None:
             return name, step, note, []
@@ -352,7 +338,7 @@ def stream(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> Iterat
     at, rows_read = 0, 0
     for step, read in zip(plan.steps, view.read([s.name for s in plan.steps], rows), strict=True):
         kind = _reads(step)
-        column = measured(read) if kind == "numeric" else read
+        column = column_texts.measured(read) if kind == "numeric" else read
         if column.kind not in (kind, "empty"):
             raise PartyError("features.changed", f"column {step.name!r} was {kind} and is now {column.kind}")
         rows_read = len(column.values)
@@ -474,42 +460,6 @@ def _threshold(count: int, noisy: bool) -> int:
     return max(MIN_PEOPLE, math.ceil((MIN_SHARE_NOISY if noisy else MIN_SHARE) * count))
 
 
-def measured(column: Column) -> Column:
-    """A text column of dates or of amounts as the numeric column that it means, any other one as it is."""
-    if column.kind != "categorical" or not column.levels:
-        return column
-    for parse in (_date, _amount):
-        if parse(column.levels[0]) is None:
-            continue
-        numbers = [parse(level) for level in column.levels]
-        if None not in numbers and len(numbers) > 2:
-            table = np.array([*numbers, np.nan], dtype=np.float64)  # code -1 reads the last entry
-            return Column(column.name, "numeric", table[column.values])
-    return column
-
-
-def _date(text: str) -> float | None:
-    """Days since 1970 of 2024-02-29, 2024/2/29, 2024-02-29 12:00:00 and the like."""
-    found = _DATE.fullmatch(text)
-    if not found:
-        return None
-    try:
-        return (
-            datetime.fromisoformat(
-                f"{found[1]}-{int(found[2]):02}-{int(found[3]):02}T{found[4] or '00:00'}+00:00"
-            ).timestamp()
-            / 86_400
-        )
-    except ValueError:
-        return None
-
-
-def _amount(text: str) -> float | None:
-    """The number in ¥1,234.50, 12 %, 1,000 and the like."""
-    found = _AMOUNT.fullmatch(text)
-    return float(found[1].replace(",", "") + found[2].replace(",", "")) if found else None
-
-
 def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
     values, count = column.values, len(column.values)
     missing, total, low, high = kernels.summary(values)
@@ -572,13 +522,13 @@ def _clock(values: np.ndarray) -> bool:
 
 def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categorical | None, str]:
     if column.kind != "categorical":
-        return None, unusable(column)
+        return None, column_texts.unusable(column)
     codes, count = column.values, len(column.values)
     times = np.bincount(codes + 1, minlength=len(column.levels) + 1)
     missing, times = int(times[0]), times[1:]
     distinct, present = int(np.count_nonzero(times)), count - missing
-    if distinct > MANY_TEXTS and distinct > NEAR_UNIQUE * present:
-        return None, unusable(column)
+    if distinct > column_texts.MANY_TEXTS and distinct > column_texts.NEAR_UNIQUE * present:
+        return None, column_texts.unusable(column)
     kept = np.flatnonzero(times >= least)
     kept = kept[np.argsort(-times[kept], kind="stable")][:most]
     others = present - int(times[kept].sum())
@@ -589,50 +539,6 @@ def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categoric
     if len(step.outputs) < 2 and (not levels or count - int(times[kept].sum()) < least):
         return None, "dropped, constant"
     rare = distinct - len(kept)
-    notes = (mostly_numbers(column), f"{rare} rare levels grouped as other" if rare else "")
+    slips = column_texts.mostly_numbers(column, MIN_PEOPLE)
+    notes = (slips, f"{rare} rare levels grouped as other" if rare else "")
     return step, "; ".join(filter(None, notes))
-
-
-def unusable(column: Column) -> str:
-    """Why no job can use the column, as far as that is of its kind; "" otherwise."""
-    if column.kind == "unsupported":
-        return f"dropped, nested or binary ({column.unit})" if column.unit else "dropped, nested or binary"
-    if column.kind == "empty":
-        return "dropped, no value at all"
-    if column.kind == "categorical":
-        known = column.values[column.values >= 0]
-        distinct = len(np.unique(known))
-        if distinct > MANY_TEXTS and distinct > NEAR_UNIQUE * len(known):
-            return f"dropped, {distinct} distinct texts in {len(known)} rows look like an identifier"
-    return ""
-
-
-def mostly_numbers(column: Column) -> str:
-    """A note on a column of numbers that a few other values have made text; "" for any other one.
-
-    It names the most frequent of these that many people have, or that have no letter or digit: `?` and the
-    like. Of others, which may say something of one person, it tells the number only.
-    """
-    times = np.bincount(column.values + 1, minlength=len(column.levels) + 1)[1:]
-    numbers = np.fromiter((_NUMBER.fullmatch(level) is not None for level in column.levels), dtype=bool)
-    present, odd = int(times.sum()), int(times[~numbers].sum())
-    if not 0 < odd <= FEW_ODD * present:
-        return ""
-    named = [
-        repr(column.levels[code][:30])
-        for code in np.argsort(-times, kind="stable").tolist()
-        if not numbers[code]
-        and times[code]
-        and (times[code] >= MIN_PEOPLE or not any(c.isalnum() for c in column.levels[code]))
-    ]
-    which = f" ({', '.join(named[:3])}{', …' if len(named) > 3 else ''})" if named else ""
-    return (
-        f"read as text, as {odd} of {present} values are no numbers{which}: mend these, or empty them where "
-        "they mean that it is missing"
-    )
-
-
-def not_numbers(column: Column) -> str:
-    """Examples of the values of an own column of text that are no numbers; for its own operator."""
-    odd = [level for level in column.levels if not _NUMBER.fullmatch(level)]
-    return examples(odd, len(odd))

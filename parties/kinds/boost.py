@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from parties import binning, features
+from parties import binning, column_texts
 from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
@@ -115,7 +115,7 @@ def check_own(spec: JobSpec, dataset: Dataset, private: Mapping[str, Any]) -> No
 
 def check_order(column: Column) -> None:
     """`job.parameter` if a column of the brand's is text, which a score can't rise or fall with."""
-    if features.measured(column).kind == "categorical":
+    if column_texts.measured(column).kind == "categorical":
         raise NodeError(
             "job.parameter",
             f"monotone: {column.name!r} is a column of text, which has no order",

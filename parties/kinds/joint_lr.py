@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from parties import features
+from parties import column_texts, features
 from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError, examples
@@ -264,8 +264,8 @@ def label_values(column: Column, family: str) -> np.ndarray:
     if column.kind != "numeric":
         raise NodeError(
             "rows.label",
-            f"label column {column.name!r} holds text{features.not_numbers(column)}; a {family} model needs "
-            "numbers",
+            f"label column {column.name!r} holds text{column_texts.not_numbers(column)}; "
+            f"a {family} model needs numbers",
         )
     values = column.values
     if family == "logistic":

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from parties import binning, features
+from parties import binning, column_texts
 from parties.documents import JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView, Gate
@@ -179,7 +179,8 @@ def check_number(column: Any) -> None:
     """`job.labels` if a label column (`rows.Column`) is not one of numbers."""
     if column.kind != "numeric":
         raise NodeError(
-            "job.labels", f"label {column.name!r} is not a column of numbers{features.not_numbers(column)}"
+            "job.labels",
+            f"label {column.name!r} is not a column of numbers{column_texts.not_numbers(column)}",
         )
 
 
