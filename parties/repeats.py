@@ -98,7 +98,7 @@ class Repeats:
             try:
                 with np.load(path, allow_pickle=False) as kept:
                     apart = len(np.setxor1d(marks, kept[which], assume_unique=True))
-            except (OSError, ValueError, KeyError, BadZipFile) as error:
+            except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
                 # Not knowing whom the partner has had sums over, nothing may be given out.
                 raise NodeError("node.home", f"{path}: {error}", "restore it from a backup") from error
             if 0 < apart < least:

@@ -79,10 +79,14 @@ def test_marks_are_of_one_node_and_files_that_cant_be_read_stop_the_job(tmp_path
     take(one, "a", range(50))
     path = tmp_path / "one" / "repeats" / "p" / "a.0.npz"
     assert {f.stat().st_mode & 0o777 for f in (path, tmp_path / "one" / "repeats" / "key")} == {0o600}
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(NodeError) as caught:
-        take(one, "b", range(50))
-    assert caught.value.code == "node.home"
+    whole = path.read_bytes()
+    for left in (0, 2, len(whole) // 2, len(whole) - 30):
+        path.write_bytes(whole[:left])
+        with pytest.raises(NodeError) as caught:
+            take(one, "b", range(50))
+        assert caught.value.code == "node.home"
+    path.write_bytes(whole)
+    take(one, "b", range(50))
 
 
 # -- the kinds -----------------------------------------------------------------------------------------------
