@@ -18,6 +18,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from consent_center import database as db
+from consent_center import loading
 from consent_center.errors import ConsentError
 from consent_center.hashing import blobs, hmac_strings
 from consent_center.rules.tables import regions
@@ -226,12 +227,10 @@ def resolve(
         group = identity  # a person is a pseudonym
     else:
         # Takes a while to import, and most batches have one identifier a row.
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
+        sparse, csgraph = loading.part_of_scipy("sparse"), loading.part_of_scipy("sparse.csgraph")
         size = count + len(first)
-        graph = coo_array((np.ones(len(rows), np.int8), (rows, count + identity)), shape=(size, size))
-        labels = connected_components(graph, directed=False)[1]
+        graph = sparse.coo_array((np.ones(len(rows), np.int8), (rows, count + identity)), shape=(size, size))
+        labels = csgraph.connected_components(graph, directed=False)[1]
         group = np.unique(labels[rows], return_inverse=True)[1].reshape(-1)
     groups = int(group.max()) + 1
     low, high = np.full(groups, np.iinfo(np.int64).max), np.full(groups, -1, np.int64)

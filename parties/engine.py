@@ -9,7 +9,7 @@ from typing import Any
 
 from consent_center.errors import ConsentError
 from consent_center.state_file import KEEP_AFTER
-from parties import documents
+from parties import documents, loading, prepared
 from parties.brand_side import BrandSide
 from parties.checkpoint import Checkpoints
 from parties.documents import JobSpec
@@ -26,6 +26,7 @@ class Engine(BrandSide, ProviderSide):
     """All jobs of one node. `kinds` defaults to `parties.kinds.KINDS`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        loading.before_threads()
         super().__init__(*arguments, **options)
         self.lookout = Lookout(self.home, self.store, self.center, self.log, self._end, self._has_session)
 
@@ -33,8 +34,6 @@ class Engine(BrandSide, ProviderSide):
 
     def start(self) -> None:
         """Take up what an earlier process left running, end what can't go on, and look after proposals."""
-        from parties import prepared  # it loads numpy
-
         kept = set()
         for job in self.store.all():
             if job.state in ("running", "held", "interrupted"):
@@ -59,15 +58,13 @@ class Engine(BrandSide, ProviderSide):
                     self.log("node.interrupted", f"removing what {leftover.name} left behind", level="warn")
                     shutil.rmtree(leftover, ignore_errors=True)
         prepared.sweep(self.home.path / "prepared")
-        threading.Thread(target=self._load, name="load kinds", daemon=True).start()
+        threading.Thread(target=self._keep_state, name="keep state", daemon=True).start()
         self.lookout.start()
 
-    def _load(self) -> None:
-        """Import the kinds that agreements allow, and read the consent center's state (and store it, if much
-        has come since): the first job must not wait for a second or two of it.
+    def _keep_state(self) -> None:
+        """Read the consent center's state (and store it, if much has come since): the first job must not wait
+        for a second or two of it.
         """
-        for name in {name for agreement in self.home.agreements() for name in agreement.kinds}:
-            self.kinds.get(name)
         keep = getattr(self.center, "keep_state", None)  # a remote center looks after itself
         if keep is not None:
             try:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from consent_center import loading
+
 GRADES = "ABCDE"
 
 #: Least combined score of A, B, C, D: shares of the people of the fit who are no better.
@@ -78,11 +80,10 @@ class Calibration:
     @staticmethod
     def of(predictions: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> Calibration:
         """Pool adjacent violators over float64[n] with bool[n], n ≥ 1; equal predictions count as one."""
-        from scipy.optimize import isotonic_regression
-
+        optimize = loading.part_of_scipy("optimize")
         levels, where = np.unique(predictions, return_inverse=True)
         people = np.bincount(where).astype(np.float64)
-        found = isotonic_regression(np.bincount(where, weights=labels) / people, weights=people).x
+        found = optimize.isotonic_regression(np.bincount(where, weights=labels) / people, weights=people).x
         # Of each block of equal chances its two ends.
         ends = np.append(True, np.diff(found) != 0) | np.append(np.diff(found) != 0, True)
         return Calibration(tuple(levels[ends].tolist()), tuple(np.clip(found[ends], 0, 1).tolist()))

@@ -48,14 +48,27 @@ def _load_numba_without_scipy() -> None:
     """Import the part of numba that looks for BLAS while `scipy.linalg` can't be found.
 
     Numba does so when the first kernel is compiled or read from disk, and importing `scipy.linalg` for it is
-    about 0.3 s of every process's start. No kernel here needs BLAS. Later imports of it are as ever.
+    about 0.3 s of every process's start. No kernel here needs BLAS. Other threads, and later imports, find
+    it.
     """
     if "scipy.linalg" not in sys.modules:
-        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
+        hidden = _Hidden("scipy.linalg")
+        sys.meta_path.insert(0, hidden)
         try:
             importlib.import_module("numba.np.arraymath")
         finally:
-            del sys.modules["scipy.linalg"]
+            sys.meta_path.remove(hidden)
+
+
+class _Hidden:
+    """A finder that says of one module, and only to the thread that made it, that it is not there."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._thread = name, threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == self._name and threading.get_ident() == self._thread:
+            raise ImportError(f"{name} is not looked for here")
 
 
 class Inline:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from consent_center import loading
+
 ALPHA, POWER = 0.05, 0.8
 #: Below this expected count in any cell the normal approximation is not used (Cochran 1954).
 _LEAST_EXPECTED = 5.0
@@ -57,8 +59,7 @@ def compare(a: Proportion, b: Proportion, alpha: float = ALPHA) -> Comparison:
     least = min(n * p for n in (a.trials, b.trials) for p in (pooled, 1 - pooled))
     difference = b.rate - a.rate
     if least < _LEAST_EXPECTED:
-        from scipy import stats  # takes a second to import, and few comparisons are so small
-
+        stats = loading.part_of_scipy("stats")  # takes a second to import, and few comparisons are so small
         table = [[one.successes, one.trials - one.successes] for one in (a, b)]
         p_value, test = float(stats.fisher_exact(table).pvalue), "Fisher exact"
     else:

@@ -7,7 +7,8 @@ no known answers. README, section 5.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,22 @@ import numpy.typing as npt
 from protocols.errors import LocalError
 
 
+@cache
 def _opendp() -> Any:
-    """OpenDP with its `contrib` features, which hold every measurement; imported where noise is asked for."""
-    import opendp.prelude as dp
+    """The parts of OpenDP that are needed, with its `contrib` features, which hold every measurement.
 
-    dp.enable_features("contrib")
-    return dp
+    Imported where noise is asked for. OpenDP's `prelude` would import scikit-learn and pandas as well: 2 s.
+    """
+    from opendp import combinators, domains, measurements, metrics, mod
+
+    mod.enable_features("contrib")
+    return SimpleNamespace(c=combinators, domains=domains, m=measurements, metrics=metrics)
 
 
 def _measurement(scale: float) -> Any:
     dp = _opendp()
-    return dp.m.make_gaussian(dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64"), scale=scale)
+    numbers = dp.domains.vector_domain(dp.domains.atom_domain(T="i64"))
+    return dp.m.make_gaussian(numbers, dp.metrics.l2_distance(T="f64"), scale=scale)
 
 
 def epsilon_of(scale: float, delta: float, sensitivity: float) -> float:

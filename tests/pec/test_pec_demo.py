@@ -10,9 +10,24 @@ from pec_command import pec
 
 from pec.demo.data import PARTIES, PROVIDER_A
 
+#: Written to a file by every node: what it imports in a thread other than its first.
+WATCH = """
+import sys, threading
+def heard(event, args):
+    if event == "import" and threading.current_thread() is not threading.main_thread():
+        with open({path!r}, "a") as file:
+            file.write(args[0] + "\\n")
+if "parties.node" in sys.orig_argv:
+    sys.addaudithook(heard)
+"""
+
 
 @pytest.mark.slow(seconds=60)
-def test_the_main_job(tmp_path: Path) -> None:
+def test_the_main_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "watch").mkdir()
+    imported = tmp_path / "imported"
+    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH.format(path=str(imported)), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"))
     answer = pec("demo", "--out", tmp_path / "demo", "--json", timeout=240)
     assert answer.code == 0, answer.out[-2000:] + answer.err[-2000:]
     report = json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))
@@ -43,3 +58,6 @@ def test_the_main_job(tmp_path: Path) -> None:
     assert {r["case"] for r in report["refusals"]} >= {"no_consent", "no_agreement"}
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 3 * 4 + 3  # three lookalikes of four, a table of three
+    names = {name.partition(".")[0] for name in imported.read_text(encoding="utf-8").split()}
+    assert "opendp" in names  # one way in; the others can be begun from two ends (parties/loading.py)
+    assert not names & {"consent_center", "parties", "protocols", "scipy", "sklearn", "pandas"}
