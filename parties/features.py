@@ -34,6 +34,7 @@ from parties import column_texts, transforms
 from parties.errors import PartyError
 from parties.gate import Column
 from parties.scratch import Columns
+from protocols.parallel import read_only
 
 #: A column of Φ speaks of at least this many people, and at least this share; with noise more people are
 #: needed before a level's sum stands out.
@@ -75,7 +76,11 @@ class Readable(Protocol):
 
 
 class PlacedReadable(Readable, Protocol):
-    """One that also knows where its rows stand in the file."""
+    """One that also knows where its rows stand in the file, and can leave float32 columns as they are."""
+
+    def read(
+        self, names: Sequence[str], rows: np.ndarray | None = None, *, single: bool = False
+    ) -> Iterator[Column]: ...
 
     def own_rows(self) -> np.ndarray: ...
 
@@ -99,9 +104,17 @@ class Numeric:
 
     def fill(self, column: Column, out: list[np.ndarray]) -> None:
         if self.scale:
-            kernels.standardise(column.values, self.median, self.mean, self.scale, out[0])
+            kernels.standardise(read_only(column.values), self.median, self.mean, self.scale, out[0])
         if self.missing:
             out[-1][:] = np.isnan(column.values)
+
+    def place(self, column: Column, where: np.ndarray, out: list[np.ndarray]) -> None:
+        """`fill` of column.take(where), in one pass."""
+        values = read_only(column.values)
+        if self.scale:
+            kernels.place(values, where, self.median, self.mean, self.scale, out[0])
+        if self.missing:
+            kernels.place_missing(values, where, out[-1])
 
 
 @dataclass(frozen=True)
@@ -207,37 +220,33 @@ def build(
     """
     order, back = _file_order(view.own_rows()[rows])
 
-    def work(read: Column) -> tuple[str, Step | None, str, list[np.ndarray]]:
+    def work(read: Column) -> tuple[tuple[str, Step | None, str], Column]:
         column = column_texts.measured(read)
-        name, step, note = _look(column, noisy, form)
-        if step is None:
-            return name, step, note, []
-        column = _as(column, _reads(step))
-        out = [np.empty(len(rows), dtype=np.float32) for _ in step.outputs[:MAX_COLUMNS]]
-        if step.kind == "categorical":
-            column = column.take(back)  # once, and not once a level
-        step.fill(column, out)
-        return name, step, note, out
+        return _look(column, noisy, form), column
 
     found: list[tuple[str, Step | None, str]] = []
     # Pages that nothing is written to take no memory, and no disk.
     room, at = _room(len(rows), 2 * len(columns) + 64, len(columns), scratch), 0
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         writing: list[Future[None]] = []
-        for name, step, note, values in _side_by_side(pool, work, view.read(columns, rows[order])):
-            found.append((name, step, note))
-            if at + len(values) > room.array.shape[1]:
+        # Bins and hinges have quantiles of their own, which are those of doubles.
+        file = view.read(columns, rows[order], single=form == "linear")
+        for looked, column in _side_by_side(pool, work, file):
+            found.append(looked)
+            count = 0 if looked[1] is None else len(looked[1].outputs)
+            if looked[1] is None or at + count > MAX_COLUMNS:
+                at += count  # too many columns are refused below, and not filled before
+                continue
+            if at + count > room.array.shape[1]:
                 _all(writing)
-                larger = _room(len(rows), 2 * (at + len(values)), at + len(values), scratch)
+                larger = _room(len(rows), 2 * (at + count), at + count, scratch)
                 larger.reserve(at)
                 larger.array[:, :at] = room.array[:, :at]
                 room = larger
-            values = values[: max(0, MAX_COLUMNS + 1 - at)]
-            room.reserve(at + len(values))
-            where = None if step is not None and step.kind == "categorical" else back
-            for one in values:
-                writing.append(pool.submit(_write, one, where, room.array[:, at]))
-                at += 1
+            room.reserve(at + count)
+            out = [room.array[:, j] for j in range(at, at + count)]
+            writing.append(pool.submit(_place, looked[1], column, back, out))
+            at += count
             writing = [one for one in writing if not (one.done() and one.result() is None)]
         _all(writing)
     return _plan(found), room.array[:, :at]
@@ -258,11 +267,12 @@ def _file_order(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, back
 
 
-def _write(values: np.ndarray, where: np.ndarray | None, target: np.ndarray) -> None:
-    if where is None:
-        target[:] = values
+def _place(step: Step, column: Column, where: np.ndarray, out: list[np.ndarray]) -> None:
+    """The columns of Φ of one step, `where` in the file's order for each row of Φ."""
+    if isinstance(step, Numeric):
+        step.place(column, where, out)
     else:
-        np.take(values, where, out=target, mode="clip")  # the mode that needs no buffer
+        step.fill(column.take(where), out)  # once, and not once a level
 
 
 def _all(futures: list[Future[None]]) -> None:
@@ -461,17 +471,18 @@ def _threshold(count: int, noisy: bool) -> int:
 
 
 def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
-    values, count = column.values, len(column.values)
+    values, count = read_only(column.values), len(column.values)
     missing, total, low, high = kernels.summary(values)
     median = 0.0
     if missing:
         if count - missing < least:
             return None, f"dropped, only {count - missing} values"
-        median = float(np.median(values[~np.isnan(values)]))
+        median = float(np.median(values[~np.isnan(values)].astype(np.float64)))
         total, low, high = total + missing * median, min(low, median), max(high, median)
 
     def some(rows: slice) -> np.ndarray:
-        return np.where(np.isnan(values[rows]), median, values[rows])
+        part = values[rows].astype(np.float64)
+        return np.where(np.isnan(part), median, part)
 
     # The most frequent value of a systematic sample: if any value fills the column, it is this one.
     sample, times = np.unique(some(slice(None, None, max(1, count // 1001))), return_counts=True)

@@ -171,9 +171,12 @@ class ConsentedView:
         keep = np.flatnonzero(at >= 0)
         return at[keep], line[keep]
 
-    def read(self, names: Sequence[str], rows: np.ndarray | None = None) -> Iterator[Column]:
+    def read(
+        self, names: Sequence[str], rows: np.ndarray | None = None, *, single: bool = False
+    ) -> Iterator[Column]:
         """Columns in view order, a bounded number in memory; `rows` are view row numbers, all if None.
 
+        `single`: columns that are float32 in the file stay so.
         `gate.column` for a column that the job was not opened with.
         """
         resolved = [self._file.resolve(name) for name in names]
@@ -183,7 +186,7 @@ class ConsentedView:
         chosen = self._record_ids if rows is None else self._record_ids[rows]
         # In the file's order and of everybody, as `features.build` asks for it: nothing to pick out.
         whole = len(chosen) == self._file.count and bool(np.all(chosen[:-1] < chosen[1:]))
-        for column in self._file.read(resolved):
+        for column in self._file.read(resolved, single=single):
             yield column if whole else column.take(chosen)
 
     def columns(self, names: Sequence[str]) -> pa.Table:

@@ -27,6 +27,7 @@ from parties import persons
 from protocols import align, boost, enrich, joint, lookalike, ot, packs, sha256, vole
 from protocols.align import buckets
 from protocols.machine import pump
+from protocols.parallel import read_only
 from protocols.permute import permutation
 
 ROWS, COLUMNS, SEEDS = 512, 4, 128
@@ -84,11 +85,15 @@ def fits() -> None:
 def columns() -> None:
     """The passes over a provider's column."""
     # Made-up values, so that the kernels are compiled; nobody's.
-    values = np.random.default_rng(1).standard_normal(ROWS)
-    kernels.summary(values)
-    kernels.spread(values, 0.0, 0.0, 0.0)
-    kernels.differing(values, 0.0, 0.0, 1.0, 0.0)
-    kernels.standardise(values, 0.0, 0.0, 1.0, np.empty(ROWS, np.float32))
+    made = np.random.default_rng(1).standard_normal(ROWS)
+    out, where = np.empty(ROWS, np.float32), np.arange(ROWS)
+    for values in (read_only(made), read_only(made.astype(np.float32))):
+        kernels.summary(values)
+        kernels.spread(values, 0.0, 0.0, 0.0)
+        kernels.differing(values, 0.0, 0.0, 1.0, 0.0)
+        kernels.standardise(values, 0.0, 0.0, 1.0, out)
+        kernels.place(values, where, 0.0, 0.0, 1.0, out)
+        kernels.place_missing(values, where, out)
 
 
 def forests() -> None:
