@@ -19,7 +19,7 @@ from typing import Any
 from parties import documents, private_files
 from parties.documents import Agreement, Ending
 from parties.errors import NodeError
-from parties.private_files import read_json, write_json
+from parties.private_files import read_all, read_json, write_json
 
 #: The ledger's leaf about an ending.
 LEAF = "agreement.ended"
@@ -40,7 +40,7 @@ class Endings:
         return Ending.from_json(read_json(path)["document"]) if path.exists() else None
 
     def all(self) -> list[Ending]:
-        return [Ending.from_json(read_json(p)["document"]) for p in sorted(self._folder.glob("*.json"))]
+        return [Ending.from_json(found["document"]) for found in read_all(self._folder)]
 
     def check(self, id: str) -> None:
         """`agreement.ended` if either party has ended the agreement of this id."""

@@ -34,11 +34,19 @@ class Engine(BrandSide, ProviderSide):
 
     def start(self) -> None:
         """Take up what an earlier process left running, end what can't go on, and look after proposals."""
-        kept = set()
-        for job in self.store.all():
+        jobs = self.store.all()
+        broken_off = [job for job in jobs if job.state in ("running", "held", "interrupted")]
+        kept = {job.job_id for job in broken_off if self._can_go_on(job)}
+        # Before any job goes on: one that begins makes folders of its own here.
+        for folder in (self.home.path / "work", self.home.path / "state"):
+            for leftover in folder.iterdir() if folder.is_dir() else ():
+                if leftover.name not in kept:
+                    self.log("node.interrupted", f"removing what {leftover.name} left behind", level="warn")
+                    shutil.rmtree(leftover, ignore_errors=True)
+        prepared.sweep(self.home.path / "prepared")
+        for job in jobs:
             if job.state in ("running", "held", "interrupted"):
-                if self._can_go_on(job):
-                    kept.add(job.job_id)
+                if job.job_id in kept:
                     self._take_up(job)
                 else:
                     error = NodeError(
@@ -52,12 +60,6 @@ class Engine(BrandSide, ProviderSide):
                 self._spawn(job.job_id, self._brand)
             elif job.untold:
                 self._spawn(job.job_id, lambda id_: self._tell_again(self.store.get(id_)))
-        for folder in (self.home.path / "work", self.home.path / "state"):
-            for leftover in folder.iterdir() if folder.is_dir() else ():
-                if leftover.name not in kept:
-                    self.log("node.interrupted", f"removing what {leftover.name} left behind", level="warn")
-                    shutil.rmtree(leftover, ignore_errors=True)
-        prepared.sweep(self.home.path / "prepared")
         threading.Thread(target=self._keep_state, name="keep state", daemon=True).start()
         self.lookout.start()
 

@@ -34,7 +34,7 @@ from parties.documents import Agreement, Ending, JobSpec
 from parties.endings import Endings
 from parties.errors import NodeError
 from parties.identity import Identity, Peer
-from parties.private_files import read_json, write_json
+from parties.private_files import read_all, read_json, write_json
 from protocols import sha256
 
 
@@ -217,25 +217,28 @@ class Home:
         return kept
 
     def peers(self) -> list[Peer]:
-        return [identity.read_card(read_json(p)) for p in sorted((self.path / "peers").glob("*.json"))]
+        return [identity.read_card(card) for card in read_all(self.path / "peers")]
 
     def peer(self, party: str) -> Peer:
         """The trusted peer of that name; `identity.unknown_peer` or `identity.untrusted` if there is none."""
         name = f"{documents.check_name(party, 'party')}.json"
         path, kept = self.path / "peers" / name, self.path / "untrusted" / name
-        if not path.exists() and kept.exists():
+        try:
+            return identity.read_card(read_json(path))
+        except NodeError:
+            if path.exists():
+                raise
+        if kept.exists():
             raise NodeError(
                 "identity.untrusted",
                 f"{self.party!r} does not trust {party!r} any more",
                 f"to trust it again: pec node trust {kept}",
             )
-        if not path.exists():
-            raise NodeError(
-                "identity.unknown_peer",
-                f"no card of {party!r} is trusted by {self.party!r}",
-                "pec node trust CARD",
-            )
-        return identity.read_card(read_json(path))
+        raise NodeError(
+            "identity.unknown_peer",
+            f"no card of {party!r} is trusted by {self.party!r}",
+            "pec node trust CARD",
+        )
 
     # -- agreements ------------------------------------------------------------------------------------------
 
@@ -282,10 +285,7 @@ class Home:
         return agreement.provider if self.party == agreement.brand else agreement.brand
 
     def agreements(self) -> list[Agreement]:
-        return [
-            Agreement.from_json(read_json(p)["document"])
-            for p in sorted((self.path / "agreements").glob("*.json"))
-        ]
+        return [Agreement.from_json(found["document"]) for found in read_all(self.path / "agreements")]
 
     def signed_agreement(self, id: str) -> dict[str, Any]:
         """The signed document; `agreement.unknown` if there is none of that id."""
@@ -378,7 +378,7 @@ class Home:
         return replace(dataset, path=str(path), categories=dict(dataset.categories))
 
     def datasets(self) -> list[Dataset]:
-        return [Dataset.from_json(read_json(p)) for p in sorted((self.path / "datasets").glob("*.json"))]
+        return [Dataset.from_json(found) for found in read_all(self.path / "datasets")]
 
     def dataset(self, name: str) -> Dataset:
         """The registered data set; `dataset.unknown` with what there is."""

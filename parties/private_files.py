@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -45,9 +46,21 @@ def read_json(path: Path) -> dict[str, Any]:
         raise NodeError("node.home", f"{path}: {error.strerror}") from error
 
 
+def read_all(folder: Path) -> list[dict[str, Any]]:
+    """What `read_json` gives of each *.json of a folder, by name; without any that goes meanwhile."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(read_json(path))
+        except NodeError:
+            if path.exists():
+                raise
+    return found
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True))
     temporary.chmod(0o600)
     temporary.replace(path)

@@ -42,13 +42,17 @@ class Head:
     # ---- checking ------------------------------------------------------------------------------------------
 
     def check(self, connection: sa.Connection) -> int:
-        """The log's size; ConsentError `center.restored` unless it extends the head that was kept."""
-        size = log.size(connection)
+        """The log's size; ConsentError `center.restored` unless it extends the head that was kept.
+
+        A transaction that only reads must have read nothing yet: it sees the database as of its first
+        statement, and others may commit, and keep a later head, right after that. So the head comes first.
+        """
         with self._lock:
             held = self._read()
+            kept = max(self._seen, held.size if held else 0)
+            size = log.size(connection)
             if held is None and get_meta(connection, META) is not None:
                 raise _restored(f"{FILE} is missing from {self._folder}")
-            kept = max(self._seen, held.size if held else 0)
             if size < kept:
                 raise _restored(f"the log has {size} leaves and had {kept}")
             if held is not None and held != self._trusted:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
+import time
 from pathlib import Path
 
 from consent_center.errors import ConsentError
@@ -20,6 +22,7 @@ def ensure_token(home: Path) -> str:
         # O_EXCL: two servers that start at once must not end up with two tokens.
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
+        _wait_written(path)
         return read_token(path)
     except OSError as error:
         raise ConsentError("center.keys", f"{path} can't be written: {error.strerror}") from error
@@ -27,6 +30,14 @@ def ensure_token(home: Path) -> str:
     with os.fdopen(fd, "w") as file:
         file.write(token + "\n")
     return token
+
+
+def _wait_written(path: Path, seconds: float = 10.0) -> None:
+    """Another server may have made the file a moment ago, and not have written into it yet."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(OSError):
+        while path.stat().st_size == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def read_token(path: Path) -> str:

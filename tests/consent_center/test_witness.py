@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 from consent_helpers import REQUEST, START, Clock, event, make, phone, reason
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from consent_center.center import Center
 from consent_center.client import open_center
 from consent_center.errors import ConsentError
-from consent_center.ledger import proof, tree, verify
+from consent_center.ledger import head, log, proof, tree, verify
 from consent_center.ledger.checkpoint import Checkpoint
 from consent_center.ledger.cosignature import CosignerKey, cosigned, parse_cosigner
 from consent_center.ledger.note import Signer
@@ -306,6 +307,30 @@ def test_the_head_follows_several_writers(tmp_path: Path) -> None:
         path = again.prove_consistency(3, kept.size)
         first = Checkpoint(kept.origin, 3, tree.root_of(3, _reader(again)))
         verify.consistency(first, kept, path)
+
+
+def test_who_writes_while_another_looks_puts_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look sees the database as of its first statement; a head kept after it is no contradiction."""
+    monkeypatch.setattr(head, "INTERVAL", 0.0)
+    home, counted = tmp_path / "c", log.size
+    with make(home) as one, Center.open(home, Clock()) as two:
+        one.record(event(1))
+        snapshot = one.snapshot(REQUEST, pa.array([phone(1)]), "phone", "job").id
+        looking: list[int] = []
+
+        def size(connection: sa.Connection) -> int:
+            found = counted(connection)
+            if not looking:
+                looking.append(found)
+                two.append_many([("note", {"n": n}) for n in range(3)])
+            return found
+
+        monkeypatch.setattr(log, "size", size)
+        one.delta(snapshot)
+        kept = verify.checkpoint((home / "keys" / "head.note").read_text(), one.verifier_key())
+        assert looking[0] < kept.size
 
 
 def _reader(center: Center) -> Any:

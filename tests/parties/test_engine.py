@@ -6,12 +6,14 @@ import json
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import nodes
 import pytest
 
 from consent_center.model import ConsentEvent
 from parties import bundle, documents
+from parties.engine import Engine
 from parties.errors import NodeError
 from parties.store import FINAL, TRANSITIONS, Job, Store
 
@@ -367,3 +369,20 @@ def test_a_proposal_outlives_both_nodes_and_an_end_is_told_later(tmp_path):
     finally:
         for node in both:
             node.stop()
+
+
+def test_what_an_earlier_process_left_is_removed_before_a_job_begins(tmp_path):
+    """A job that waits may begin at once, in a thread of its own: its folder is no leftover."""
+    (tmp_path / "work" / "old").mkdir(parents=True)
+    job = Job(job_id="new", role="brand", kind="probe", peer="p", signed={}, state="approved")
+    started = SimpleNamespace(
+        store=SimpleNamespace(all=lambda: [job]),
+        home=SimpleNamespace(path=tmp_path),
+        log=lambda *_, **__: None,
+        lookout=SimpleNamespace(start=lambda: None),
+        _spawn=lambda id_, _: (tmp_path / "work" / id_).mkdir(),
+        _brand=None,
+        _keep_state=lambda: None,
+    )
+    Engine.start(started)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["new"]

@@ -8,7 +8,8 @@ import nodes
 import pytest
 from cryptography import x509
 
-from parties import documents, identity
+from parties import documents, identity, private_files
+from parties import home as home_module
 from parties.datasets import Dataset
 from parties.errors import CODES, NodeError, RemoteError
 from parties.home import Home
@@ -140,3 +141,34 @@ def test_only_registered_codes_can_be_raised_here_and_any_well_formed_one_from_a
     with pytest.raises(KeyError):
         RemoteError("<script>", "x")
     assert all(text and documents.canonical(code) for code, text in CODES.items())
+
+
+def test_a_file_that_goes_while_a_folder_is_read_is_left_out_and_a_broken_one_is_not(tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        private_files.write_json(tmp_path / f"{name}.json", {"name": name})
+    read = private_files.read_json
+
+    def going(path):
+        (tmp_path / "b.json").unlink(
+            missing_ok=True
+        )  # another process removes it after the folder was listed
+        return read(path)
+
+    monkeypatch.setattr(private_files, "read_json", going)
+    assert [found["name"] for found in private_files.read_all(tmp_path)] == ["a", "c"]
+    (tmp_path / "c.json").write_text("{")
+    assert _code(private_files.read_all, tmp_path) == "document.malformed"
+
+
+def test_a_peer_that_is_untrusted_while_it_is_looked_up(tmp_path, monkeypatch):
+    brand, prov = nodes.make_home(tmp_path, "brand"), nodes.make_home(tmp_path, "prov")
+    brand.trust(prov.card())
+    read = private_files.read_json
+
+    def going(path):
+        monkeypatch.setattr(home_module, "read_json", read)
+        brand.untrust("prov")
+        return read(path)
+
+    monkeypatch.setattr(home_module, "read_json", going)
+    assert _code(brand.peer, "prov") == "identity.untrusted"
