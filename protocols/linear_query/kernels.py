@@ -50,6 +50,21 @@ def _tail_stage(z: U32, low: int, high: int, w: U32, wq: U32, start: int, p: np.
 
 
 @compiled
+def _transpose(x: U32, z: U32) -> None:
+    """z[512 c + i] = x[16 i + c], two rows and two columns at a time in 64-bit words (the first entry is the
+    lower half): a quarter of the time that single entries take.
+    """
+    words, out = x.view(np.uint64), z.view(np.uint64)
+    low, high, half = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFF00000000), np.uint64(32)
+    for i in range(N // TAIL // 2):
+        row = words[TAIL * i : TAIL * (i + 1)]
+        for c in range(TAIL // 2):
+            u, v = row[c], row[TAIL // 2 + c]
+            out[2 * c * (N // TAIL // 2) + i] = (u & low) | (v << half)
+            out[(2 * c + 1) * (N // TAIL // 2) + i] = (u >> half) | (v & high)
+
+
+@compiled
 def forward(x: U32, z: U32, roots: U32, roots_q: U32, prime: np.uint32) -> None:
     """Negacyclic NTT of x (overwritten, entries below 2p) into z, entries below p.
 
@@ -63,9 +78,7 @@ def forward(x: U32, z: U32, roots: U32, roots_q: U32, prime: np.uint32) -> None:
             _stage(x, 2 * g * half, half, roots[groups + g], roots_q[groups + g], prime)
         groups *= 2
         half //= 2
-    for i in range(blocks):
-        for c in range(TAIL):
-            z[c * blocks + i] = x[i * TAIL + c]
+    _transpose(x, z)
     while groups < N:
         for h in range(groups // blocks):
             for c in range(half):

@@ -14,6 +14,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
 
 #: Rows a block: a block of a hundred float32 columns stays in the second-level cache.
 BLOCK = 1024
@@ -21,13 +22,35 @@ BLOCK = 1024
 
 def column_ranges(columns: F32) -> F64:
     """Largest absolute value of each column, float64[d]; not finite when one of its values isn't."""
-    return np.array([max(values.max(), -values.min()) for values in columns], dtype=np.float64)
+    return np.asarray(_largest_bits(columns).view(np.float32), dtype=np.float64)
 
 
-def differing(columns: F32, usual: F32) -> npt.NDArray[np.int64]:
+@parallel
+def _largest_bits(columns: F32) -> U32:
+    """The largest of each column's values without their signs, as bits: these are in order as the finite
+    values are, with infinity above them, and what isn't a number above that.
+    """
+    d, m = columns.shape
+    out = np.empty(d, np.uint32)
+    for j in prange(d):
+        bits, largest = columns[j].view(np.uint32), np.uint32(0)
+        for i in range(m):
+            largest = max(largest, np.uint32(bits[i] & np.uint32(0x7FFFFFFF)))
+        out[j] = largest
+    return out
+
+
+@parallel
+def differing(columns: F32, usual: F32) -> I64:
     """How many rows of each column differ from `usual[j]`, int64[d]."""
-    counts = [np.count_nonzero(values != common) for values, common in zip(columns, usual, strict=True)]
-    return np.array(counts, dtype=np.int64)
+    d, m = columns.shape
+    out = np.empty(d, np.int64)
+    for j in prange(d):
+        values, common, count = columns[j], usual[j], np.int32(0)  # rows are fewer than 2^31
+        for i in range(m):
+            count += np.int32(values[i] != common)
+        out[j] = count
+    return out
 
 
 @parallel

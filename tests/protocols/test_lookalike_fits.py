@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from protocols.errors import LocalError
 from protocols.lookalike import Features, FitResult, Labels, Terms, fit, score, score_columns
+from protocols.lookalike import rows as kernels
 from protocols.lookalike.noise import add_noise
 from protocols.lookalike.terms import agree
 from protocols.machine import pump
@@ -132,3 +133,17 @@ def test_newton_directions_are_those_of_a_general_solver(columns: int) -> None:
     assert np.isfinite(fit._direction(flat, np.ones(columns))).all()
     with pytest.raises(LocalError, match=r"lookalike\.fit"):
         fit._direction(-3 * np.eye(columns) * 1e12, gradient)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 5000])
+def test_looks_at_columns_are_numpys(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    columns = rng.normal(size=(5, rows)).astype(np.float32)
+    columns[1] = -0.0
+    columns[2, rows // 2 :] = 1e-42  # below the least normal number
+    usual = columns[:, 0].copy()
+    assert np.array_equal(kernels.column_ranges(columns), np.abs(columns).max(axis=1).astype(np.float64))
+    assert np.array_equal(kernels.differing(columns, usual), (columns != usual[:, None]).sum(axis=1))
+    for bad in (np.nan, -np.nan, np.inf, -np.inf):
+        columns[3, rows // 2] = bad
+        assert np.isfinite(kernels.column_ranges(columns)).tolist() == [True, True, True, False, True]
