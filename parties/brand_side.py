@@ -198,7 +198,8 @@ class BrandSide(Jobs):
             found - agreement.minimum_seeds,
         )
         kept = repeats.Repeats(self.home.path, spec.provider)
-        if not kept.known or (drawn >= repeats.FRESH and private.get("holdout_seed") is None):
+        anew = private.get("holdout_seed") is None and repeats.hidden(drawn, found - max(drawn, 0))
+        if not kept.known or anew:
             return
         request = DecisionRequest(spec.purpose, spec.provider, spec.categories)
         people = Gate(self.center, self.home).who(spec.datasets["brand"], request, where, flag)

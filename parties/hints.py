@@ -113,7 +113,7 @@ HINTS: dict[str, str] = {
     "job.parameter": "Correct the parameter that the message names; docs/cli.md lists those of each kind.",
     "job.people": "Correct where, or choose another file.",
     "job.labels": "Use more people, another provider, or a column of yes/no values (numbers for a squared objective).",
-    "job.repeated": "Go on with the earlier model; or leave holdout and holdout_seed out, so that ten people at least are drawn anew and kept from the fit (above some 110 seeds that is the default); or ask for noise (--param privacy=…); or wait until more people have changed (the message says how many). parties/README.md, \"Fits that differ by a few people\".",
+    "job.repeated": "Go on with the earlier model; or leave holdout and holdout_seed out, so that people are drawn anew and kept from the fit, ten at least and one for ten of it (the default from a tenth above minimum_seeds on); or ask for noise (--param privacy=…); or wait until more people have changed (the message says how many). parties/README.md, \"Fits that differ by a few people\".",
     "job.daily": "Score more people in one job (where), wait until the time in the message, or ask the provider for a larger score_jobs_per_day in its node.toml.",
     "job.state": "See pec job show: the job is further on, or over.",
     "job.rejected": "Ask the provider; its reason is in the message.",

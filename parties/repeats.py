@@ -32,15 +32,27 @@ from parties.errors import NodeError
 
 Marks = npt.NDArray[np.uint64]
 
-#: So many people, drawn anew for the job and kept from its fit, hide who else is not in it: as many as a
+#: Fewer people, drawn anew for the job and kept from its fit, never hide who else is not in it: as many as a
 #: level needs in an exact sum (`lookalike.Terms.minimum_level`).
 FRESH = 10
 
+#: People of a fit for each column that the partner may have in it (`lookalike.Terms.seeds_per_column`).
+ROWS_PER_COLUMN = 10
+
 HINT = (
     "go on with the earlier model; or leave holdout and holdout_seed out, so that a share of the people, ten "
-    "at least, is drawn anew and kept from the fit; or ask for noise (params.privacy); or wait until more "
-    "people have changed"
+    "at least and one for ten of the fit, is drawn anew and kept from it; or ask for noise (params.privacy); "
+    "or wait until more people have changed"
 )
+
+
+def hidden(fresh: int, fitted: int) -> bool:
+    """Whether `fresh` people who were drawn anew and kept from a fit of `fitted` hide who else is not in it.
+
+    As many as the partner may have columns: with d exact sums the difference of two fits is d + 1 equations
+    for the people by whom they differ. Ten people among 300 columns were found one by one (SECURITY.md).
+    """
+    return fresh >= max(FRESH, fitted // ROWS_PER_COLUMN)
 
 
 def _job_of(path: Path) -> str:
@@ -85,7 +97,7 @@ class Repeats:
         """
         documents.check_name(job_id, "job id")
         with self._locked():
-            if fresh < FRESH:
+            if not hidden(fresh, len(fitted)):
                 self._compare("fitted", fitted, least, job_id)
             number = sum(_job_of(path) == job_id for path in self._folder.glob("*.npz"))
             with private_files.writing(self._folder / f"{job_id}.{number}.npz") as file:

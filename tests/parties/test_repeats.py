@@ -20,7 +20,7 @@ from parties.datasets import Dataset
 from parties.documents import JobSpec
 from parties.errors import NodeError
 from parties.kinds import KINDS
-from parties.repeats import FRESH, Repeats
+from parties.repeats import FRESH, Repeats, hidden
 from parties.store import Job
 
 LEAST = 30
@@ -70,6 +70,25 @@ def test_people_drawn_anew_hide_a_difference_and_a_changed_label_is_one(tmp_path
     take(other, "e.f", range(99))  # a second fit of the same job, which already says both
     names = sorted(path.name for folder in (kept, other) for path in folder._folder.iterdir())
     assert names == ["a.0.npz", "b.0.npz", "e.f.0.npz", "e.f.1.npz"]
+
+
+def test_as_many_are_drawn_anew_as_the_partner_may_have_columns(tmp_path: Path) -> None:
+    """Attack: 5,000 seeds, 300 honest columns, a holdout of ten. The difference of two such fits is 301
+    equations for 21 people, and a greedy search over the provider's own rows names them all."""
+    kept = Repeats(tmp_path, "dataco")
+    take(kept, "a", range(1000))
+    for fresh in (FRESH, 99):
+        with pytest.raises(NodeError, match="job a"):
+            take(kept, "b", range(1001), fresh=fresh)
+    take(kept, "b", range(1001), fresh=100)
+    assert [hidden(10, n) for n in (9, 100, 109, 110)] == [True, True, True, False]
+    # What the default holds out is enough for every number of seeds above the least by a tenth.
+    least = np.arange(10, 20_000, 7)
+    count = np.ceil(1.1 * least).astype(int)
+    for found in (count, count + 1, 2 * count):
+        drawn = np.minimum(np.rint(0.2 * found).astype(int), found - least)
+        enough = [hidden(int(f), int(n)) for f, n in zip(drawn, found - drawn, strict=True)]
+        assert all(np.array(enough) | (drawn < FRESH))
 
 
 def test_marks_are_of_one_node_and_files_that_cant_be_read_stop_the_job(tmp_path: Path) -> None:
