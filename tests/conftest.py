@@ -27,8 +27,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The same examples on every machine, so that a commit passes or fails for everybody. `explore` draws others
 # at each run: HYPOTHESIS_PROFILE=explore, and --hypothesis-seed=N to have a run again.
-hypothesis.settings.register_profile("fixed", derandomize=True, print_blob=True, database=None)
-hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True)
+# A machine that stalls passes as well: no deadline for an example, no complaint about the time to make one.
+UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("fixed", derandomize=True, print_blob=True, database=None, **UNHURRIED)
+hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True, **UNHURRIED)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # A file stays in one process (its fixtures are shared), and files go to the free process in this order: those

@@ -457,7 +457,11 @@ _changes = st.dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.sampled_from(["/v1/events", "/v1/decisions", "/v1/contact-decisions"]), _changes)
 def test_the_loop_answers_as_flask_does(pair: tuple[Any, str], path: str, changes: dict[str, Any]) -> None:
     client, url = pair

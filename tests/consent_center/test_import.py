@@ -231,7 +231,11 @@ def test_batches_are_seamless_and_progress_is_told(center: Center, tmp_path: Pat
     assert told == sorted(told) and told[-1] == 100
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.lists(st.lists(st.text(max_size=12), min_size=9, max_size=9), max_size=4),
     st.sampled_from(["csv", "jsonl"]),

@@ -129,7 +129,11 @@ CALLS = (
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.sampled_from(CALLS), BODY)
 def test_junk_is_refused(client: FlaskClient, call: tuple[str, str], body: Any) -> None:
     method, path = call
@@ -139,7 +143,11 @@ def test_junk_is_refused(client: FlaskClient, call: tuple[str, str], body: Any) 
         assert response.get_json()["code"] in CODES
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=20))
 def test_junk_in_headers(client: FlaskClient, text: str) -> None:
     headers = {"Person-Kind": "phone", "Person-Value": text.strip()}

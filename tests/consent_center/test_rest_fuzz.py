@@ -20,7 +20,11 @@ from consent_center.rest import wire
 from consent_center.rest.app import create_app
 
 TOKEN = "t" * 43
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 SCALARS = (
     st.none()

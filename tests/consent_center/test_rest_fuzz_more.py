@@ -52,7 +52,11 @@ CALLS = (
     ("POST", "/v1/witness/logs"),
     ("POST", "/v1/witness/witnesses"),
 )
-QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,11 @@ BODIES = st.dictionaries(st.sampled_from(NAMES + MORE), st.none(), max_size=8).f
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.sampled_from(["requests", "steps", "fulfil", "letters", "rules", "sweep"]), BODIES)
 def test_no_body_makes_it_fail(client: FlaskClient, call: str, body: dict[str, Any]) -> None:
     made = client.post("/v1/rights/requests", json={"request": "access", "phone": phone(1)})

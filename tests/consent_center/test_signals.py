@@ -401,7 +401,11 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(BODIES, st.sampled_from(["1", "0", "", "\t", "é"]), st.sampled_from(["", "/mapping"]))
 def test_no_body_makes_it_fail(client: FlaskClient, body: dict[str, Any], header: str, path: str) -> None:
     answer = client.post(f"/v1/signals{path}", json=body, headers={"Sec-GPC": header})

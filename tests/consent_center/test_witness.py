@@ -125,7 +125,11 @@ def test_add_checkpoint_by_its_specification(center: Center) -> None:
         ours.trust_log(other.signer.verifier.text())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.binary(max_size=120) | st.text(max_size=120).map(lambda t: t.encode("utf-8", "replace")))
 def test_any_body_is_answered(center: Center, body: bytes) -> None:
     for sent in (body, b"old 0\n\n" + body, b"old 5\n" + body):

@@ -272,7 +272,11 @@ def test_evaluated_elements_leave_before_the_senders_own_are_computed(
     assert done == [16, 7]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.sampled_from(WHO), st.sampled_from(list(SUITES)), st.data())
 def test_changed_bytes_end_in_a_result_or_a_protocol_error(
     small: None, recorded: dict[str, list[tuple[str, bytes]]], who: str, name: str, data: st.DataObject
@@ -290,7 +294,11 @@ def test_changed_bytes_end_in_a_result_or_a_protocol_error(
     run_to_some_end(machine(SUITES[name], who), messages)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.sampled_from(WHO), st.sampled_from(list(SUITES)), st.integers(0, 9), st.binary(max_size=300))
 def test_any_bytes_end_in_a_protocol_error(
     small: None, recorded: dict[str, list[tuple[str, bytes]]], who: str, name: str, after: int, noise: bytes

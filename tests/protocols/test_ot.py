@@ -375,7 +375,11 @@ def test_bad_points_end_the_extension(name: str) -> None:
             ot.OtReceiver(SESSION, os.urandom).setup(TO_RECEIVER.encode(wrong))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.data())
 def test_fuzzed_messages_are_refused_or_accepted_never_anything_else(dealt_base, data) -> None:
     receiver = ot.Receiver(choices_of(140), SESSION, os.urandom, malicious=True)

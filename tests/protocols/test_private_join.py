@@ -320,7 +320,11 @@ def test_every_change_of_every_message_is_refused(
         assert_refused(machine(who, name, key), sent, *codes)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_any_bytes_are_parsed_or_refused(
     small: None, key: PrivateKey, recorded: dict[str, list[tuple[str, bytes]]], data: st.DataObject

@@ -383,7 +383,7 @@ def test_wrong_sizes_are_refused() -> None:
 @settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
 def test_fuzzed_messages_are_refused_or_accepted_never_anything_else(dealt_base, data) -> None:
