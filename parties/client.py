@@ -31,7 +31,7 @@ class NodeClient:
     none.
     """
 
-    def __init__(self, home: Home | str | Path, timeout: float = 20.0) -> None:
+    def __init__(self, home: Home | str | Path, timeout: float = 60.0) -> None:
         self.home = home if isinstance(home, Home) else Home.open(home)
         self._timeout = timeout
         keys = self.home.identity

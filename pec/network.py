@@ -28,8 +28,8 @@ from parties.home import Home
 from pec import usage
 from pec.errors import PecError
 
-READY_SECONDS = 60.0
-STOP_SECONDS = 8.0
+READY_SECONDS = 180.0
+STOP_SECONDS = 30.0
 
 
 @dataclass

@@ -161,7 +161,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     with suppress(psutil.NoSuchProcess):
         while process.status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > deadline:

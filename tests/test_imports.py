@@ -52,7 +52,7 @@ def test_a_node_has_imported_what_its_threads_import_before_it_has_any() -> None
         "print(threading.active_count(), *sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=240
     )
     threads, *loaded = done.stdout.split()
     assert threads == "1"
@@ -84,14 +84,14 @@ def test_numba_does_without_scipy_and_other_threads_have_it() -> None:
         "thread = threading.Thread(target=load); thread.start(); thread.join()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240
     )
     usual = subprocess.run(
         [sys.executable, "-c", "import sys, numba; print(len(sys.meta_path))"],
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.stdout.splitlines() == [
         f"True False {usual.stdout.strip()}",

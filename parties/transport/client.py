@@ -26,7 +26,7 @@ from parties.transport import node_pb2, node_pb2_grpc
 from parties.transport.server import ERROR_KEY, KEEPALIVE, LIMITS
 
 #: Seconds that a call without data may take.
-CALL_SECONDS = 10.0
+CALL_SECONDS = 30.0
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 

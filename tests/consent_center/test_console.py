@@ -630,7 +630,7 @@ def test_ledger_page_checks_and_proves(officer: FlaskClient, center: Center) -> 
     )
     from consent_center.console.ledger_pages import CHECK
 
-    officer.application.extensions[CHECK].wait(30)
+    officer.application.extensions[CHECK].wait(120)
     assert "all records agree" in officer.get("/console/ledger").text, page.text
     assert "all records agree" in officer.get("/console/ledger/check").text
     center.append("note", {"n": 1})

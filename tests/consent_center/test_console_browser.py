@@ -169,7 +169,7 @@ def by_css(driver: Any, css: str) -> Any:
     return driver.find_element("css selector", css)
 
 
-def wait(condition: Callable[[], Any], seconds: float = 30) -> None:
+def wait(condition: Callable[[], Any], seconds: float = 120) -> None:
     """Keys are sent without waiting for the page that they lead to."""
     from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 

@@ -134,7 +134,7 @@ def walk(app: Flask, provider: Fake, change: Any = None) -> Any:
     assert away.status_code == 302 and away.location.startswith(f"{provider.issuer}/authorize?")
     asked = parse_qs(urlsplit(away.location).query)
     assert asked["code_challenge_method"] == ["S256"] and asked["nonce"] and asked["state"]
-    back = requests.get(away.location, allow_redirects=False, timeout=30).headers["Location"]
+    back = requests.get(away.location, allow_redirects=False, timeout=120).headers["Location"]
     parts = urlsplit(back)
     assert parts.path == "/console/login/oidc"
     query = parts.query if change is None else change(parts.query)

@@ -82,7 +82,7 @@ class Raw:
     """A client that says what it likes."""
 
     def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=120)
         self.file = self.sock.makefile("rb")
 
     def answer(self) -> tuple[int, Any]:
@@ -182,7 +182,7 @@ def test_who_does_not_read_holds_no_thread(tmp_path: Path, monkeypatch: pytest.M
                     got += len(data)
             if got >= parts << 20:
                 break
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 120
         while len(closed) <= reads and time.monotonic() < ends:
             time.sleep(0.05)
         for one in deaf:
@@ -219,7 +219,7 @@ def test_what_is_no_call_is_refused(shared: int, said: bytes, status: int) -> No
 
 
 def test_the_bare_address_leads_to_the_console(shared: int) -> None:
-    answer = requests.get(f"http://127.0.0.1:{shared}/", timeout=20, allow_redirects=False)
+    answer = requests.get(f"http://127.0.0.1:{shared}/", timeout=120, allow_redirects=False)
     assert (answer.status_code, answer.headers["Location"]) == (302, "/console/")
 
 
@@ -322,7 +322,7 @@ def test_who_drips_and_proves_nothing_holds_no_thread(
             clients = [Raw(port).say(said) for _ in range(6)]  # more than there are threads
             with dripping(clients, piece):
                 time.sleep(0.3)
-                assert requests.get(f"http://127.0.0.1:{port}/v1/health", timeout=60).status_code == 200
+                assert requests.get(f"http://127.0.0.1:{port}/v1/health", timeout=120).status_code == 200
                 waits = not select.select([client.sock for client in clients], (), (), 0)[0]
                 status, problem = clients[0].answer()
                 if way == "chunked":
@@ -384,7 +384,7 @@ def test_no_connection_is_without_a_clock(
             guarded, "HEAD_SECONDS", 1
         )  # the connection is there, its head comes in one piece
         assert client.say(said).answer()[0] == status
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 120
         while len(answered) < 2 and time.monotonic() < ends:  # Flask ends an answer after its last byte
             time.sleep(0.02)
         client.say(more)
@@ -396,7 +396,7 @@ def test_too_many_connections_are_told_so(tmp_path: Path) -> None:
 
         def asked(wanted: int) -> None:
             """Ask until this is answered: the server learns a little later who came and who left."""
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 120
             while True:
                 with Raw(port) as client:
                     if client.say(post("/v1/decisions", decision(1))).answer()[0] == wanted:
@@ -469,7 +469,7 @@ def test_the_loop_answers_as_flask_does(pair: tuple[Any, str], path: str, change
     body = {name: value for name, value in (base | changes).items() if value is not None}
     head = {"Authorization": f"Bearer {TOKEN}"}
     ways = dict(fast.WAYS)
-    quick = requests.post(url + path, json=body, headers=head, timeout=20)
+    quick = requests.post(url + path, json=body, headers=head, timeout=120)
     fast.WAYS.clear()
     try:
         slow = client.post(path, json=body, headers=head)
@@ -509,7 +509,7 @@ def test_holders_of_api_tokens_are_answered_in_the_loop(
 
         def ask(url: str, token: str, body: Any) -> int:
             return requests.post(
-                url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=20
+                url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=120
             ).status_code
 
         with served(center) as port:
@@ -565,7 +565,7 @@ def test_a_made_up_token_begins_no_transaction_of_the_writer(tmp_path: Path) -> 
             url = f"http://127.0.0.1:{port}/v1/decisions"
             head = {"Authorization": f"Bearer {made_up[0]}"}
             body = {**ASKED, "values": [phone(1)]}
-            assert requests.post(url, json=body, headers=head, timeout=20).status_code == 401
+            assert requests.post(url, json=body, headers=head, timeout=120).status_code == 401
         assert begun == []
         mixed = group.serve(center, [asked(made_up[0]), asked(token), event(1), asked(made_up[1])])
         assert [type(one).__name__ for one in mixed] == [

@@ -284,7 +284,7 @@ def test_two_dispatchers_do_not_send_the_same(center: Center, receiver: Receiver
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join(60)
+            worker.join(240)
     numbers = [t["number"] for t in told(receiver)]
     assert sorted(numbers) == list(range(1, 81))
     assert center.fsck() is None
@@ -298,7 +298,7 @@ def test_a_dispatcher_in_a_thread(center: Center, receiver: Receiver) -> None:
     try:
         center.record(event(2, action="withdrawn", occurred_at=START))
         deadline = threading.Event()
-        for _ in range(200):
+        for _ in range(2400):
             if receiver.got:
                 break
             deadline.wait(0.05)

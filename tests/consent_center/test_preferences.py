@@ -277,7 +277,7 @@ def test_two_processes_one_slot(tmp_path: Path) -> None:
             assert racer.stdin is not None
             racer.stdin.write("\n")
             racer.stdin.flush()
-        told = [racer.communicate(timeout=60)[0].strip() for racer in racers]
+        told = [racer.communicate(timeout=240)[0].strip() for racer in racers]
         assert [int(x) + int(y) for x, y in zip(*told, strict=True)] == [1] * len(people)
         assert center.fsck() is None
 

@@ -38,7 +38,7 @@ from parties.transport.server import Server
 from protocols.machine import Done, Machine, Step
 
 PURPOSE, CATEGORY = "ads", "identity"
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 
 
 # -- the kind ------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class LocalNode:
         self.log.close()
 
 
-def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait for what another thread or node is about to do."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -291,7 +291,7 @@ class NodeProcess:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            return self.process.wait(60)
+            return self.process.wait(240)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()

@@ -44,7 +44,7 @@ class QueueChannel:
         self._out.put(data)
 
     def _receive(self) -> bytes:
-        data = self._into.get(timeout=60)
+        data = self._into.get(timeout=240)
         if data is FAILED:
             raise NodeError("peer.failed", "the peer failed")
         self.bytes_received += len(data)
@@ -162,7 +162,7 @@ def run_job(
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(120)
+            thread.join(400)
         if errors:
             break
     return Outcome(contexts["brand"], contexts["provider"], errors, spent)

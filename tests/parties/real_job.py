@@ -113,7 +113,7 @@ def run(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(400)
     return outcome
 
 

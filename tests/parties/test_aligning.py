@@ -69,7 +69,7 @@ def both(folder: Path, receive: Any, send: Any, job: str = "job-1", **changes: A
         threads.append(threading.Thread(target=run))
         threads[-1].start()
     for thread in threads:
-        thread.join(120)
+        thread.join(400)
     return found
 
 

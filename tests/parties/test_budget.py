@@ -178,7 +178,7 @@ from parties.store import Store
 Store(Path({str(tmp_path / "node.db")!r})).spend(terms(2.0, 1e-6), LOOKALIKE)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=240)
     assert killed.returncode == -9, killed.stderr
     store = Store(tmp_path / "node.db")
     with pytest.raises(NodeError, match=r"agreement\.budget"):

@@ -110,7 +110,7 @@ def test_a_removed_data_set_ends_the_jobs_that_wait_for_it(pair, clients):
     removed = clients[1].remove_dataset("short")
     assert removed["name"] == "short" and removed["prepared_dropped"] == []
     for client in clients:
-        ended = client.wait(job_id, 15)
+        ended = client.wait(job_id, 120)
         assert (ended["state"], ended["error"]["code"]) == ("rejected", "dataset.unknown")
     with pytest.raises(NodeError, match=r"dataset\.unknown"):
         clients[1].remove_dataset("short")
@@ -135,7 +135,7 @@ def test_a_running_job_holds_to_the_data_set_that_it_began_with(pair, clients, t
         prov.home.change_dataset(Dataset.from_json({**dataset.to_json(), **changed}))
     (tmp_path / "go").touch()
     for client in clients:
-        ended = client.wait(job_id, 20)
+        ended = client.wait(job_id, 120)
         if how == "shown":
             assert ended["state"] == "succeeded"
         else:

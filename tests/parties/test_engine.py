@@ -40,7 +40,7 @@ def clients(pair):
         yield b, p
 
 
-def _until(client, job_id, *states, seconds=20.0):
+def _until(client, job_id, *states, seconds=120.0):
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -52,7 +52,7 @@ def _until(client, job_id, *states, seconds=20.0):
 
 
 def _both(clients, job_id):
-    return clients[0].wait(job_id, 20), clients[1].wait(job_id, 20)
+    return clients[0].wait(job_id, 120), clients[1].wait(job_id, 120)
 
 
 def test_a_job_runs_on_both_sides_and_leaves_results_rows_and_a_bundle(pair, clients):
@@ -326,7 +326,7 @@ def test_progress_is_visible_while_a_stage_runs(clients, tmp_path):
     assert running and shown
 
 
-def _waits_for(check, seconds=30.0):
+def _waits_for(check, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < deadline

@@ -51,7 +51,7 @@ def pair(tmp_path_factory):
 
 def _both(pair, job_id):
     with pair[0].client() as brand, pair[1].client() as prov:
-        return brand.wait(job_id, 20), prov.wait(job_id, 20)
+        return brand.wait(job_id, 120), prov.wait(job_id, 120)
 
 
 def _spec(pair, job_id, **changes):
@@ -93,7 +93,7 @@ def test_streams_that_say_nothing_do_not_lock_the_operator_out(pair, monkeypatch
     over = threading.Event()
 
     def nothing():
-        over.wait(60)
+        over.wait(240)
         yield from ()
 
     with brand.engine.connect(brand.home.peer("prov")) as line:

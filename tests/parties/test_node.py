@@ -27,7 +27,7 @@ def _run(home: Path) -> subprocess.CompletedProcess:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -65,7 +65,7 @@ def test_the_consent_center_is_served_where_node_toml_says(node):
         url = client.status()["consent_url"]
     assert url.startswith("http://127.0.0.1:")
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{url}/no-such-page", timeout=30)  # noqa: S310
+        urllib.request.urlopen(f"{url}/no-such-page", timeout=120)  # noqa: S310
     assert caught.value.code in (401, 404)
     caught.value.close()
 

@@ -243,7 +243,7 @@ class _Line:
         self._outgoing.put(message)
 
     def receive(self) -> bytes:
-        message = self._incoming.get(timeout=60)
+        message = self._incoming.get(timeout=240)
         if isinstance(message, BaseException):
             raise NodeError("transport.lost", "the other party ended")
         return message

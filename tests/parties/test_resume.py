@@ -73,7 +73,7 @@ class RealNode(nodes.NodeProcess):
                 stderr=errors,
                 env={**os.environ, "GRPC_VERBOSITY": "NONE"},
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
@@ -141,7 +141,7 @@ def bucket_of(node: RealNode, job_id: str) -> int:
     return int(words[1]) if len(words) == 4 and words[0] in ("align", "enrich") else 0
 
 
-def wait_for(what: Any, seconds: float = 60) -> Any:
+def wait_for(what: Any, seconds: float = 240) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         if time.monotonic() > deadline:
@@ -150,7 +150,7 @@ def wait_for(what: Any, seconds: float = 60) -> Any:
     return found
 
 
-def states(pair: Any, job_id: str, seconds: float = 90) -> list[dict[str, Any]]:
+def states(pair: Any, job_id: str, seconds: float = 240) -> list[dict[str, Any]]:
     """Both sides' views of the ended job."""
     found = []
     for node in pair:
@@ -254,13 +254,13 @@ def test_the_peer_waits_no_longer_than_it_says(tmp_path: Path) -> None:
         wait_for(lambda: bucket_of(pair[1], job_id) >= 2)
         pair[0].kill()
         with pair[1].client() as client:
-            theirs = client.wait(job_id, 60)
+            theirs = client.wait(job_id, 120)
         assert (theirs["state"], theirs["error"]["code"]) == ("failed", "node.interrupted")
         assert not pair[1].home.state(job_id).exists() and not pair[1].home.work(job_id).exists()
         pair[0].start()
         nodes.introduce(*pair)
         with pair[0].client() as client:
-            ours = client.wait(job_id, 60)
+            ours = client.wait(job_id, 120)
         assert (ours["state"], ours["error"]["code"]) == ("failed", "node.interrupted")
         assert not brand_home.state(job_id).exists()
     finally:

@@ -14,14 +14,14 @@ from pec.cli_consent import consent
 SETTINGS = "silence_seconds = 5.0\nheartbeat_seconds = 0.3\npoll_seconds = 0.2\n"
 
 
-def _state(client, job_id, state, seconds=20):
+def _state(client, job_id, state, seconds=120):
     deadline = time.monotonic() + seconds
     while client.job(job_id)["state"] != state:
         assert time.monotonic() < deadline, client.job(job_id)
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_switching_off_stops_running_jobs_and_the_time_is_measured(tmp_path, capsys):
     brand = nodes.make_home(tmp_path, "brand", ("prov",), settings=SETTINGS)
     prov = nodes.make_home(tmp_path, "prov", ("brand",), settings=SETTINGS)
@@ -44,7 +44,7 @@ def test_switching_off_stops_running_jobs_and_the_time_is_measured(tmp_path, cap
             _state(ours, job_id, "held")
             pec(*off)
             ours.resume(job_id)
-            ends = [client.wait(job_id, 20) for client in (ours, theirs)]
+            ends = [client.wait(job_id, 120) for client in (ours, theirs)]
             pec(*on)
             assert [end["state"] for end in ends] == ["stopped_by_consent"] * 2, ends
             assert [end["error"]["code"] for end in ends] == [code] * 2
@@ -57,7 +57,7 @@ def test_switching_off_stops_running_jobs_and_the_time_is_measured(tmp_path, cap
         pec("withdraw", "phone", person, "--purpose", nodes.PURPOSE, "--recipient", "brand")
         time.sleep(0.3)
         ours.resume(job_id)
-        assert ours.wait(job_id, 20)["state"] == "succeeded"
+        assert ours.wait(job_id, 120)["state"] == "succeeded"
     times = pec("enforcement")["jobs"]
     assert times["by_recipient"]["brand"]["count"] == times["count"] == 1, times
     assert times["p50_ms"] == times["max_ms"] >= 300

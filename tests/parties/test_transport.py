@@ -147,7 +147,7 @@ MEDDLING = [
 
 def _end(pair, job_id):
     with pair[0].client() as brand, pair[1].client() as prov:
-        return brand.wait(job_id, 20), prov.wait(job_id, 20)
+        return brand.wait(job_id, 120), prov.wait(job_id, 120)
 
 
 @pytest.mark.parametrize(("meddle", "code"), MEDDLING, ids=[m.__name__.strip("_") for m, _ in MEDDLING])
@@ -342,7 +342,7 @@ def test_when_both_send_first_what_exceeds_memory_goes_to_disk(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(240)
     assert results == {brand: True, provider: True}
     brand.close()
     provider.close()
@@ -380,7 +380,7 @@ def test_a_reader_that_does_not_read_makes_the_sender_wait():
         assert len(sent) <= INBOX_BYTES // (1 << 19) + frames_module.OUTBOX + 4
     provider.receive("payload")
     brand.fail(NodeError("job.cancelled", "enough"))
-    thread.join(30)
+    thread.join(240)
     assert not thread.is_alive()
     brand.close(drain_seconds=0.1)
     provider.close(drain_seconds=0.1)

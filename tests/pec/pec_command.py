@@ -32,7 +32,7 @@ class Answer:
         return found
 
 
-def pec(*arguments: str | Path, timeout: float = 120) -> Answer:
+def pec(*arguments: str | Path, timeout: float = 400) -> Answer:
     """Run `python -m pec.cli`; the process is waited for, and what it started must be gone with it."""
     command = [sys.executable, "-m", "pec.cli", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)

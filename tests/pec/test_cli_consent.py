@@ -267,7 +267,7 @@ def test_serve_is_a_process_that_says_where_and_stops(pec: Shell) -> None:
         told = json.loads(child.stdout.readline())
         assert pec.json("fsck", where=("--center", told["center"]))["ok"]
         child.send_signal(signal.SIGINT)
-        assert child.wait(60) == 0
+        assert child.wait(240) == 0
     finally:
         child.kill()
         child.wait()  # not for its output: a worker that outlives it would hold that open

@@ -344,7 +344,7 @@ def test_the_scripts_say_why_they_cannot_start(tmp_path: Path) -> None:
 
     def start(**environment: str) -> tuple[int, str]:
         env = {**os.environ, **environment}
-        done = subprocess.run([link], cwd="/", env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([link], cwd="/", env=env, capture_output=True, text=True, timeout=240)
         return done.returncode, done.stderr
 
     code, text = start(PEC_PYTHON="/bin/false")

@@ -28,7 +28,7 @@ def test_the_main_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     imported = tmp_path / "imported"
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH.format(path=str(imported)), encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"))
-    answer = pec("demo", "--out", tmp_path / "demo", "--json", timeout=240)
+    answer = pec("demo", "--out", tmp_path / "demo", "--json", timeout=700)
     assert answer.code == 0, answer.out[-2000:] + answer.err[-2000:]
     report = json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))
     assert report["ok"] is True and report["failures"] == [] and report["seconds"] > 0

@@ -51,7 +51,7 @@ def test_faulty_data_ends_a_job_on_both_sides(tmp_path: Path) -> None:
                 **more,
             )
             job_id = shop.submit(request)
-            views = [client.wait(job_id, 60) for client in (shop, bank)]
+            views = [client.wait(job_id, 240) for client in (shop, bank)]
             for party, view in zip(("shop", "bank"), views, strict=True):
                 assert view["state"] in ("failed", "rejected") and view["error"]["detail"]
                 assert not view["files"] and not list((network[party].home.path / "work").iterdir())

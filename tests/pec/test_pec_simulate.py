@@ -133,13 +133,13 @@ def test_a_network_runs_holds_refuses_and_stops(two_files: tuple[Path, Path], tm
             network.run("shop", plan.request("enrich", **base, columns=["score"]))
         assert refused.value.code == "pec.job_refused" and "agreement." in refused.value.detail
         job_id = network["shop"].client.submit(plan.request("overlap", **base))
-        waiting = network["shop"].client.wait(job_id, 20, until=(jobs.WAITING,))
+        waiting = network["shop"].client.wait(job_id, 120, until=(jobs.WAITING,))
         assert waiting["state"] == jobs.WAITING
         answer = pec_here(
             "job", "reject", job_id, "--reason", "not now", "--home", network["bank"].home.path, "--json"
         )
         assert answer.code == 0
-        ended = network["shop"].client.wait(job_id, 20)
+        ended = network["shop"].client.wait(job_id, 120)
         assert ended["state"] == "rejected" and "not now" in ended["error"]["detail"]
     for pid in pids:
         assert not Path(f"/proc/{pid}").exists()
@@ -160,13 +160,13 @@ def test_interrupted_it_leaves_nothing_behind(
         stdout=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(nodes_below(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     pids = nodes_below(tmp_path)
     assert len(pids) == 2 and process.poll() is None
     process.send_signal(number)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     assert (
         process.returncode == 130 and json.loads(out.splitlines()[-1])["error"]["code"] == "pec.interrupted"
     )

@@ -282,7 +282,7 @@ def test_a_folder_of_the_packages_name_beside_the_script(tmp_path: Path) -> None
     script = tmp_path / "script.py"
     script.write_text("import pec.cli\nprint(pec.cli.__version__)\n")
     done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.stdout.strip() == __version__, done.stderr
 

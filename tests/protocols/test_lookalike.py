@@ -203,7 +203,7 @@ def test_jobs_in_several_threads_survive_numbas_work_queue() -> None:
     """Without OpenMP, numba ends the process when two threads start parallel loops at once."""
     environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", WORK_QUEUE], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", WORK_QUEUE], env=environment, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0 and "all done" in done.stdout, done.stderr[-500:]
 
