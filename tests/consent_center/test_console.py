@@ -526,7 +526,7 @@ def test_registers_are_kept_and_exported(clients: dict[str, FlaskClient], center
         "role": "processor",
         "purposes": "ads\r\nnews",
     }
-    form |= {"categories": "contact", "reference": "safe 3", "signed_on": "2026-01-02", "expires_on": soon}
+    form |= {"categories": "contact", "reference": "safe 3", "signed_on": "2020-01-02", "expires_on": soon}
     new = "/console/registers/agreement/new"
     bad = post(officer, new, {**form, "party": ""})
     assert bad.status_code == 422 and "record.field" in bad.text and "safe 3" in bad.text
@@ -534,7 +534,7 @@ def test_registers_are_kept_and_exported(clients: dict[str, FlaskClient], center
     assert center.records.listing("agreement")[0]["purposes"] == ["ads", "news"]
     assert post(officer, f"{new}?from=dpa-1", {**form, "party": "partner ltd"}).status_code == 303
     assert center.records.listing("agreement")[0]["version"] == 2
-    assessed = {"id": "pia-1", "purpose": "ads", "reference": "safe 4", "valid_until": "2026-01-01"}
+    assessed = {"id": "pia-1", "purpose": "ads", "reference": "safe 4", "valid_until": "2020-01-01"}
     assert post(officer, "/console/registers/assessment/new", assessed).status_code == 303
     page = clients["viewer"].get("/console/registers?kind=agreement").text
     assert "=Vertrag &lt;i&gt;" in page and "lapsed" in page and "New entry" not in page
