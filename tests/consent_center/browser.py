@@ -19,6 +19,7 @@ def chromium(profile: Path, width: int = 1280, height: int = 900, script: bool =
     driver = shutil.which("chromedriver")
     if binary is None or driver is None:
         pytest.skip("NOT RUN: no Chromium with chromedriver on this machine, so the pages were not opened")
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
 
@@ -45,12 +46,22 @@ def chromium(profile: Path, width: int = 1280, height: int = 900, script: bool =
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     if not script:
         options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-    browser = Chrome(options=options, service=Service(driver))
+
+    def started(tries: int) -> Chrome:
+        """The driver looks for a free port and takes it a moment later, when another process may have it."""
+        try:
+            return Chrome(options=options, service=Service(driver))
+        except WebDriverException:
+            if tries == 1:
+                raise
+            return started(tries - 1)
+
+    browser = started(3)
     try:
         # Headless windows are not narrower than 500 px; the emulated device is.
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        browser.set_page_load_timeout(60)
+        browser.set_page_load_timeout(180)
         yield browser
     finally:
         browser.quit()
