@@ -213,10 +213,11 @@ def fit_provider(ctx: StageContext) -> None:
     rows = np.flatnonzero(common.send_alive(ctx, "fit alive"))
     names = common.spec_columns(ctx)
     terms = terms_of(ctx.spec, ctx.agreement)
-    at_most = _columns_at_most(ctx.channel.receive_json())
     ctx.channel.progress(0, 2, "features")
     noisy, form = terms.epsilon is not None, ctx.spec.params.get("features", "linear")
     plan, phi = features.build(ctx.view, names, rows, noisy=noisy, form=form, scratch=ctx.workdir)
+    # The brand looks at its seeds meanwhile.
+    at_most = _columns_at_most(ctx.channel.receive_json())
     if at_most is not None:
         plan, phi = features.narrow(plan, phi, at_most)
     if form == "crosses":
