@@ -2,12 +2,13 @@
 
 Two exact sums whose people differ by one person give that person away (SECURITY.md). The brand's node keeps,
 of each fit without noise, marks of the people whom the partner's sums were over, and refuses a fit whose
-people differ from those of an earlier one by fewer than the agreement's `minimum_seeds`. The same people
-again are allowed.
+people differ from those of an earlier one by fewer than the agreement's `minimum_seeds`, or whose sum leaves
+so few when sums of earlier ones are added and taken away. The same people again are allowed.
 
     repeats/key              16 bytes, this node's own
     repeats/PARTY/JOB.N.npz  uint64, rising: `chosen`, marks of who was asked about, and `fitted`, of who was
-                             in the fit; N counts the fits of a job
+                             in the fit; `hidden`: people drawn anew hid who else was not in it; N counts
+                             the fits of a job
 
 A mark is AES under the key of the consent center's number of the person and of the label: it says nothing
 without the key, and leads to nobody once the center has erased the person. The files never leave the node.
@@ -19,7 +20,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import combinations, product
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -39,6 +41,13 @@ FRESH = 10
 #: People of a fit for each column that the partner may have in it (`lookalike.Terms.seeds_per_column`).
 ROWS_PER_COLUMN = 10
 
+#: How many fits are added and taken away together at the most, and of how many that are not hidden: the
+#: newest. All of a region, its east and its west are three.
+TOGETHER, NEWEST = 4, 24
+
+#: Groups of people of the same fits that are looked at first.
+HEAD = 4096
+
 HINT = (
     "go on with the earlier model; or leave holdout and holdout_seed out, so that a share of the people, ten "
     "at least and one for ten of the fit, is drawn anew and kept from it; or ask for noise (params.privacy); "
@@ -55,8 +64,48 @@ def hidden(fresh: int, fitted: int) -> bool:
     return fresh >= max(FRESH, fitted // ROWS_PER_COLUMN)
 
 
+def fewest_left(new: Marks, earlier: Sequence[Marks], least: int) -> tuple[int, tuple[int, ...]]:
+    """(people, which) of a combination that leaves some people, fewer than `least`; (0, ()) if none does.
+
+    `new` and each of `earlier`: uint64, rising, the people of one sum. Combinations are `new` plus or minus
+    up to `TOGETHER` − 1 of the earlier ones (`which`). People who were in the same fits stay together in all
+    of them, so only these groups and their sizes are looked at.
+    """
+    everybody = new
+    for marks in earlier:
+        everybody = np.union1d(everybody, marks)
+    pattern = np.zeros(len(everybody), dtype=np.uint64)
+    for bit, marks in enumerate((new, *earlier)):
+        pattern[np.searchsorted(everybody, marks)] |= np.uint64(1) << np.uint64(bit)
+    groups, sizes = np.unique(pattern, return_counts=True)
+    order = np.argsort(-sizes, kind="stable")
+    groups, sizes = groups[order], sizes[order]
+    bits = np.arange(len(earlier) + 1, dtype=np.uint64)[:, None]
+    inside = ((groups >> bits) & np.uint64(1)).astype(np.int8)
+    for count in range(1, TOGETHER):
+        signs = np.array(list(product((-1, 1), repeat=count)), dtype=np.int8)
+        for which in combinations(range(len(earlier)), count):
+            terms = inside[1:][list(which)]
+            # Mostly the largest groups alone are enough people.
+            few = (((signs @ terms[:, :HEAD] + inside[0, :HEAD]) != 0) @ sizes[:HEAD]) < least
+            left = ((signs[few] @ terms + inside[0]) != 0) @ sizes
+            left = left[(left > 0) & (left < least)]
+            if len(left):
+                return int(left.min()), which
+    return 0, ()
+
+
 def _job_of(path: Path) -> str:
     return path.stem.rpartition(".")[0]
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Not knowing whom the partner has had sums over, nothing may be given out: `node.home`."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise NodeError("node.home", f"{path}: {error}", "restore it from a backup") from error
 
 
 class Repeats:
@@ -97,22 +146,41 @@ class Repeats:
         """
         documents.check_name(job_id, "job id")
         with self._locked():
-            if not hidden(fresh, len(fitted)):
+            covered = hidden(fresh, len(fitted))
+            if not covered:
                 self._compare("fitted", fitted, least, job_id)
+                self._combine(fitted, least, job_id)
             number = sum(_job_of(path) == job_id for path in self._folder.glob("*.npz"))
             with private_files.writing(self._folder / f"{job_id}.{number}.npz") as file:
-                np.savez(file, chosen=chosen, fitted=fitted)
+                np.savez(file, chosen=chosen, fitted=fitted, hidden=covered)
+
+    def _combine(self, fitted: Marks, least: int, own: str) -> None:
+        """`job.repeated` if the sum over `fitted` leaves some people, but fewer than `least`, when sums of
+        up to `TOGETHER` − 1 earlier fits are added to it or taken away.
+        """
+        newest = sorted(self._folder.glob("*.npz"), key=lambda p: (-p.stat().st_mtime_ns, p.name))
+        earlier: list[tuple[str, Marks]] = []
+        for path in newest:
+            if _job_of(path) != own and len(earlier) < NEWEST:
+                with _reading(path), np.load(path, allow_pickle=False) as kept:
+                    if "hidden" not in kept.files or not bool(kept["hidden"]):
+                        earlier.append((_job_of(path), kept["fitted"]))
+        left, jobs = fewest_left(fitted, [marks for _, marks in earlier], least)
+        if left:
+            raise NodeError(
+                "job.repeated",
+                f"its sums and those of jobs {', '.join(earlier[j][0] for j in jobs)} (same partner, no "
+                f"noise), added or taken away, are sums over {left} people, and by the agreement exact sums "
+                f"are over {least} at least",
+                HINT,
+            )
 
     def _compare(self, which: str, marks: Marks, least: int, own: str) -> None:
         for path in sorted(self._folder.glob("*.npz")):
             if _job_of(path) == own:
                 continue  # two fits of one job: what they say together is what the job says
-            try:
-                with np.load(path, allow_pickle=False) as kept:
-                    apart = len(np.setxor1d(marks, kept[which], assume_unique=True))
-            except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-                # Not knowing whom the partner has had sums over, nothing may be given out.
-                raise NodeError("node.home", f"{path}: {error}", "restore it from a backup") from error
+            with _reading(path), np.load(path, allow_pickle=False) as kept:
+                apart = len(np.setxor1d(marks, kept[which], assume_unique=True))
             if 0 < apart < least:
                 raise NodeError(
                     "job.repeated",

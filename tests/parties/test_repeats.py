@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from parties.datasets import Dataset
 from parties.documents import JobSpec
 from parties.errors import NodeError
 from parties.kinds import KINDS
-from parties.repeats import FRESH, Repeats, hidden
+from parties.repeats import FRESH, TOGETHER, Repeats, fewest_left, hidden
 from parties.store import Job
 
 LEAST = 30
@@ -89,6 +90,59 @@ def test_as_many_are_drawn_anew_as_the_partner_may_have_columns(tmp_path: Path) 
         drawn = np.minimum(np.rint(0.2 * found).astype(int), found - least)
         enough = [hidden(int(f), int(n)) for f, n in zip(drawn, found - drawn, strict=True)]
         assert all(np.array(enough) | (drawn < FRESH))
+
+
+def test_the_whole_less_its_halves_is_not_a_sum_over_one_person(tmp_path: Path) -> None:
+    """Attack: fits over all, east and west differ by many people each; the first less the others is a sum
+    over who is in neither half, one person who withdrew between."""
+    east, west, few = set(range(200)), set(range(200, 500)), set(range(500, 500 + LEAST - 1))
+    for extra in (set(), {500}, few, few | {999}):
+        kept = Repeats(tmp_path / str(len(extra)), "dataco")
+        take(kept, "all", east | west | extra)
+        take(kept, "east", east)
+        if 0 < len(extra) < LEAST:
+            with pytest.raises(NodeError, match=f"sums over {len(extra)} people") as caught:
+                take(kept, "west", west)
+            assert caught.value.code == "job.repeated" and {"all", "east"} <= set(
+                caught.value.detail.replace(",", "").split()
+            )
+            take(kept, "west", west, fresh=50)  # a share drawn anew is an answer here as well
+            take(kept, "other", set(range(600, 700)))  # and what it hides is in no equation
+        else:
+            take(kept, "west", west)
+
+
+def test_differences_of_two_pairs_of_fits_are_compared(tmp_path: Path) -> None:
+    """Attack: two lists, each asked about twice; what each gained is large, and all but one person the same.
+    A file of before `hidden` was kept counts as one that nothing hides."""
+    gain, kept = set(range(1000, 1000 + 2 * LEAST)), Repeats(tmp_path, "dataco")
+    a, b = set(range(100)), set(range(300, 500))
+    take(kept, "a1", a)
+    take(kept, "a2", a | gain)
+    take(kept, "b1", b)
+    for path in kept._folder.glob("*.npz"):
+        with np.load(path) as old:
+            held = {name: old[name] for name in ("chosen", "fitted")}
+        np.savez(path, **held)
+    with pytest.raises(NodeError, match="sums over 1 people"):
+        take(kept, "b2", b | gain | {77_777})
+    take(kept, "b2", b | gain)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.sets(st.integers(0, 11), min_size=4), min_size=1, max_size=5), st.integers(2, 5))
+def test_what_is_left_is_that_of_every_combination(fits: list[set[int]], least: int) -> None:
+    """Against all signs of all earlier fits, person by person."""
+    new, *earlier = (np.array(sorted(people), dtype=np.uint64) for people in fits)
+    rows = np.array([[person in people for person in range(12)] for people in fits], dtype=int)
+    left = {
+        int(np.count_nonzero(rows[0] + np.array(signs, dtype=int) @ rows[1:]))
+        for signs in product((-1, 0, 1), repeat=len(earlier))
+        if 0 < np.count_nonzero(signs) < TOGETHER
+    }
+    found, which = fewest_left(new, earlier, least)
+    assert (found > 0) == any(0 < n < least for n in left)
+    assert found == 0 or (found in left and 0 < len(which) < TOGETHER)
 
 
 def test_marks_are_of_one_node_and_files_that_cant_be_read_stop_the_job(tmp_path: Path) -> None:
