@@ -46,6 +46,9 @@ MIN_SHARE_NOISY = 0.005
 MAX_LEVELS = 256
 MAX_LEVELS_NOISY = 50
 
+#: Weights at the most of a brand's own part (`parties.own_part`), where levels are no columns.
+MAX_OWN = 1 << 16
+
 #: Steps from zero to a column's largest value in the lookalike's finest quantisation, 20 bits with the sign.
 FINEST = (1 << 19) - 1
 
@@ -132,7 +135,8 @@ class Categorical:
         extra = (["other"] if self.other else []) + (["missing"] if self.missing else [])
         return [f"{self.name}={level}" for level in (*self.levels, *extra)]
 
-    def fill(self, column: Column, out: list[np.ndarray]) -> None:
+    def positions(self, column: Column) -> np.ndarray:
+        """int32[rows] of each row's position among `outputs`, -1 where none is 1."""
         codes = column.values
         known = {level: position for position, level in enumerate(self.levels)}
         # position of every level of the data in `out`; -1 has none; the last entry is for missing values
@@ -143,7 +147,11 @@ class Categorical:
             target[-1] = len(self.levels) + self.other
         elif self.other:
             target[-1] = len(self.levels)
-        positions = target[codes]
+        found: np.ndarray = target[codes]
+        return found
+
+    def fill(self, column: Column, out: list[np.ndarray]) -> None:
+        positions = self.positions(column)
         for position, column_out in enumerate(out):
             np.equal(positions, position, out=column_out, casting="unsafe")
 
@@ -294,6 +302,30 @@ def _look(column: Column, noisy: bool, form: str = "linear") -> tuple[str, Step 
     return column.name, *_learn_categorical(column, least, MAX_LEVELS_NOISY if noisy else MAX_LEVELS)
 
 
+def every(column: Column) -> tuple[str, Step | None, str]:
+    """`_look` with every level and whatever varies at all: for what is fitted without a sum over people of
+    somebody else. Texts that look like an identifier are dropped as ever, and ten people who lack a number
+    are still the least that get a column of their own.
+    """
+    if column.kind == "numeric":
+        return column.name, *_learn_numeric(column, 1, MIN_PEOPLE)
+    return column.name, *_learn_categorical(column, 1, MAX_OWN)
+
+
+def of_kind(column: Column, step: Step) -> Column:
+    """A measured column in the shape that the step reads."""
+    return _as(column, _reads(step))
+
+
+def matching(step: Step, read: Column) -> Column:
+    """What a view read, as the step expects it. Raises `features.changed` where it is something else now."""
+    kind = _reads(step)
+    column = column_texts.measured(read) if kind == "numeric" else read
+    if column.kind not in (kind, "empty"):
+        raise PartyError("features.changed", f"column {step.name!r} was {kind} and is now {column.kind}")
+    return _as(column, kind)
+
+
 def _reads(step: Step) -> str:
     """The kind of column that a step reads."""
     return "categorical" if step.kind == "categorical" else "numeric"
@@ -347,14 +379,11 @@ def stream(plan: Plan, view: Readable, rows: np.ndarray | None = None) -> Iterat
     out: list[np.ndarray] = []
     at, rows_read = 0, 0
     for step, read in zip(plan.steps, view.read([s.name for s in plan.steps], rows), strict=True):
-        kind = _reads(step)
-        column = column_texts.measured(read) if kind == "numeric" else read
-        if column.kind not in (kind, "empty"):
-            raise PartyError("features.changed", f"column {step.name!r} was {kind} and is now {column.kind}")
+        column = matching(step, read)
         rows_read = len(column.values)
         count = len(step.outputs)
         out += [np.empty(rows_read, dtype=np.float32) for _ in range(count - len(out))]
-        step.fill(_as(column, kind), out[:count])
+        step.fill(column, out[:count])
         for i in range(count):
             j = place.get(at + i)
             if j is None:
@@ -470,7 +499,9 @@ def _threshold(count: int, noisy: bool) -> int:
     return max(MIN_PEOPLE, math.ceil((MIN_SHARE_NOISY if noisy else MIN_SHARE) * count))
 
 
-def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
+def _learn_numeric(
+    column: Column, least: int, least_missing: int | None = None
+) -> tuple[Numeric | None, str]:
     values, count = read_only(column.values), len(column.values)
     missing, total, low, high = kernels.summary(values)
     median = 0.0
@@ -488,7 +519,8 @@ def _learn_numeric(column: Column, least: int) -> tuple[Numeric | None, str]:
     sample, times = np.unique(some(slice(None, None, max(1, count // 1001))), return_counts=True)
     mean = total / count
     squares, different = kernels.spread(values, median, mean, float(sample[int(np.argmax(times))]))
-    indicator = least <= missing <= count - least
+    few = least if least_missing is None else least_missing
+    indicator = few <= missing <= count - few
     if different < least:
         note = f"dropped, constant but for {different} of {count} people"
         return (Numeric(column.name, median, 0.0, 0.0, True), "") if indicator else (None, note)

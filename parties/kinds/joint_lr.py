@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from parties import column_texts, features
+from parties import column_texts, features, own_part
 from parties.datasets import Dataset
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError, examples
@@ -181,7 +181,7 @@ def fit_brand(ctx: StageContext) -> None:
     own = fit.own(phi)
     role = np.zeros(len(people), dtype=np.int8)  # 0 unlabelled, 1 in the fit, 2 held out
     role[train], role[held] = 1, 2
-    ctx.carry.update(people=people, rows=rows, labels=labels, role=role, fit=fit, own=own)
+    ctx.carry.update(people=people, rows=rows, labels=labels, role=role, fit=fit, own=own, plan=plan)
     if ctx.spec.params.get("errors"):
         ctx.carry.update(phi=phi, numbers=number[rows], fit_rows=int(provider_alive.sum()))
     weights = dict(zip(names, fit.weights.tolist(), strict=True))
@@ -221,6 +221,12 @@ def _ended(fit: joint.BrandResult, family: str) -> list[str]:
     ]
 
 
+def _own_names(ctx: StageContext) -> list[str]:
+    """The brand's columns that may take part."""
+    asked = ctx.private.get("columns")
+    return [n for n in ctx.view.allowed if n != ctx.private["label"] and (asked is None or n in asked)]
+
+
 def _own_features(
     ctx: StageContext, people: np.ndarray, train: np.ndarray, room: int, at_most: int
 ) -> tuple[features.Plan | None, np.ndarray]:
@@ -228,8 +234,7 @@ def _own_features(
 
     Of more than `room` columns `at_most` are kept.
     """
-    asked = ctx.private.get("columns")
-    names = [n for n in ctx.view.allowed if n != ctx.private["label"] and (asked is None or n in asked)]
+    names = _own_names(ctx)
     none = np.zeros((len(people), 0), dtype=np.float32, order="F")
     if not names or at_most < 1:
         return None, none
@@ -374,9 +379,65 @@ def score_brand(ctx: StageContext) -> None:
     if np.isinf(parts).any():
         raise NodeError("kind.message", "the provider sent infinite scores", share=True)
     fit = ctx.carry["fit"]
+    if not ctx.spec.params.get("errors"):  # those are of the weights that the fit had
+        _settle(ctx, parts)
     ctx.carry["scores"] = fit.offset + fit.scale * (ctx.carry["own"] + parts)
     if ctx.spec.params.get("errors"):
         _errors_brand(ctx, ctx.carry["own"] + parts)
+
+
+def _settle(ctx: StageContext, parts: np.ndarray) -> None:
+    """Own weights once more, with the levels and columns that the fit had no room for, where there are any.
+
+    `parts` float64[n] is the provider's part of each matched person's score. Nothing is sent.
+    """
+    fit, family, plan = ctx.carry["fit"], ctx.result["family"], ctx.carry.pop("plan")
+    names, people = _own_names(ctx), ctx.carry["people"]
+    if not names or (plan is not None and not plan.notes and plan.kept is None):
+        return
+    rows = np.flatnonzero((ctx.carry["role"] == 1) & ~np.isnan(parts) & common.alive(ctx)[people])
+    labels = (ctx.carry["labels"][rows] - fit.offset) / fit.scale
+    if len(rows) < max(ctx.agreement.minimum_seeds, ROWS_PER_COLUMN) or labels.min() == labels.max():
+        return  # nearly all have withdrawn since: the fit's own weights stay
+    found = own_part.settle(
+        ctx.view.read(names, people),
+        rows,
+        labels,
+        parts[rows],
+        family,
+        float(ctx.spec.params.get("l2", 1.0)),
+        {**ctx.result["weights"], "": fit.intercept},
+    )
+    if found is None or list(found.weights) == list(ctx.result["weights"]):
+        return
+    # Weights of levels of a few people stand in the model alone, not in results and cards that others see.
+    shown = {
+        name: weight
+        for (name, weight), count in zip(found.weights.items(), found.people, strict=True)
+        if count >= features.MIN_PEOPLE
+    }
+    rare = len(found.weights) - len(shown)
+    more = (
+        f"own weights were fitted once more after the fit, {len(found.weights)} instead of "
+        f"{ctx.result['columns_own']}: it groups rare levels, which concerns the provider's people alone"
+    )
+    few = f"; {rare} are of fewer than {features.MIN_PEOPLE} people and stand in model.json only"
+    ended = _ended(fit, family)
+    ctx.carry["own"] = found.own
+    ctx.result.update(
+        columns_own=len(found.weights),
+        used_own=list(found.plan.used),
+        notes=[*found.plan.notes, more + (few if rare else ""), *ended],
+        weights=shown,
+        intercept=found.intercept,
+    )
+    model = json.loads((ctx.workdir / "model.json").read_text(encoding="utf-8"))
+    changed = {
+        "plan": found.plan.to_document(),
+        "weights": found.weights,
+        "intercept": found.intercept,
+    }
+    common.write_json(ctx, "model.json", {**model, **changed})
 
 
 def _errors_brand(ctx: StageContext, eta: np.ndarray) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from parties import binning, documents, features
+from parties import binning, documents, features, own_part
 from parties.documents import Agreement, JobSpec
 from parties.errors import NodeError
 from parties.gate import ConsentedView
@@ -166,8 +166,7 @@ def _joint_brand(
     own = np.full(len(people), float(model["intercept"]))
     if model["plan"] is not None and len(people):
         plan = features.Plan.from_document(model["plan"])
-        weights = np.array([model["weights"][name] for name in plan.names])
-        own += features.matrix(plan, ctx.view, people).astype(np.float64) @ weights
+        own += own_part.part(plan, ctx.view.read(plan.used, people), len(people), model["weights"])
     found: np.ndarray = float(model["offset"]) + float(model["scale"]) * (own + parts)
     return found
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pair import Outcome, ScriptedCenter, Side, agreement, auc, run_job, spec
 
+from parties import features, own_part
 from parties.datasets import Dataset
 from parties.errors import NodeError
 from parties.gate import Column
@@ -242,7 +243,59 @@ def test_few_labelled_rows_leave_columns_out_with_a_note(tmp_path: Path) -> None
     done = run(table, "yes", [f"c{k}" for k in range(0, 24, 2)], tmp_path, params={"steps": 2})
     assert not done.errors
     assert done.provider.result["columns"] < 12 and done.provider.result["notes"]
-    assert done.brand.result["columns_own"] < 12 and done.brand.result["notes"]
+    # The brand's own are in its model all the same: they are fitted once more, to what the fit left of them.
+    assert done.brand.result["columns_own"] == 12 and "once more" in done.brand.result["notes"][-2]
+    assert "its 2 gradients" in done.brand.result["notes"][-1]
+
+
+def shops(n: int = 2500) -> pd.DataFrame:
+    """People of 500 shops, most of them with fewer than ten, whose shop says most of the label."""
+    rng = np.random.default_rng(5)
+    shop = np.minimum((500 * rng.random(n) ** 2).astype(int), 499)
+    x = rng.normal(size=(n, 3))
+    eta = x[:, 0] + x[:, 1] + 1.5 * rng.normal(size=500)[shop]
+    table = pd.DataFrame(x, columns=["b0", "p0", "p1"]).assign(shop=[f"s{k}" for k in shop])
+    table["yes"] = (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int)
+    return table
+
+
+def test_rare_levels_of_the_brand_count_as_in_the_pooled_fit(tmp_path: Path) -> None:
+    table = shops()
+    done = run(table, "yes", ["b0", "shop"], tmp_path)
+    assert not done.errors
+    scores, best, y = against_pooled(done, table, "yes", tmp_path, "logistic")
+    assert abs(auc(scores, y > 0) - auc(best, y > 0)) < 0.002
+    assert done.brand.result["auc"] == pytest.approx(auc(scores, y > 0))
+    model = json.loads((tmp_path / "work" / "brand" / "model.json").read_text("utf-8"))
+    few = table["shop"].value_counts()
+    few = {f"shop={name}" for name in few[few < features.MIN_PEOPLE].index}
+    assert len(few & set(model["weights"])) > 100
+    # What others may see of a result names no level of a handful of people, and nothing of it was sent.
+    assert not few & set(done.brand.result["weights"]) and "shop" not in json.dumps(done.provider.result)
+    # The model is that of the scores: a later score job reads its plan and weights.
+    rows = pq.read_table(tmp_path / "work" / "brand" / "scores.parquet").to_pandas()
+    plan, view = features.Plan.from_document(model["plan"]), done.brand.view
+    own = own_part.part(plan, view.read(plan.used), view.rows, model["weights"]) + model["intercept"]
+    line = pd.Series(own, index=view.own_rows())[rows["row"]].to_numpy()
+    provider = json.loads((tmp_path / "work" / "provider" / "model.json").read_text("utf-8"))
+    theirs = features.Plan.from_document(provider["plan"])
+    part = own_part.part(
+        theirs, done.provider.view.read(theirs.used), done.provider.view.rows, provider["weights"]
+    )
+    phones = [
+        pd.read_csv(tmp_path / "files" / f"{s}.csv", dtype={"phone": str})["phone"]
+        for s in ("brand", "provider")
+    ]
+    by_phone = pd.Series(part, index=phones[1].iloc[done.provider.view.own_rows()])
+    assert np.allclose(rows["score"], line + by_phone[phones[0].iloc[rows["row"]]].to_numpy(), atol=1e-4)
+
+
+def test_with_errors_the_weights_are_those_of_the_fit(tmp_path: Path) -> None:
+    terms = {"standard_errors": True}
+    done = run(shops(1200), "yes", ["b0", "shop"], tmp_path, params={"errors": True}, terms=terms)
+    assert not done.errors
+    assert any("grouped as other" in note for note in done.brand.result["notes"])
+    assert set(done.brand.result["weights"]) == set(done.brand.result["errors"])
 
 
 def test_figures_of_each_family() -> None:
