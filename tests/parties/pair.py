@@ -184,7 +184,7 @@ def agreement(**changes: Any) -> Agreement:
         "preapproved": [],
         "suites": ["ecdh"],
         "impact_assessment": "none",
-        "created_at": "2026-01-01T00:00:00Z",
+        "created_at": "2020-01-01T00:00:00Z",
         "expires_at": "2036-01-01T00:00:00Z",
     }
     return Agreement.from_json({**terms, **changes})
@@ -203,7 +203,7 @@ def spec(kind: str, **changes: Any) -> JobSpec:
         "columns": [],
         "params": {},
         "outputs": {},
-        "created_at": "2026-01-01T00:00:00Z",
+        "created_at": "2020-01-01T00:00:00Z",
         "expires_at": "2036-01-01T00:00:00Z",
         "private_commitment": "",
     }

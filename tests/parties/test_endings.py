@@ -153,7 +153,7 @@ def test_a_model_ends_with_its_agreement(pair, monkeypatch):
     entry = {
         **{"name": "boost.prov", "version": 1, "job_id": "b-1", "kind": "boost", "method": "boost"},
         **{"role": "brand", "peer": "prov", "agreement": "taught", "purpose": "ads", "snapshot": "s"},
-        **{"people": 1, "created_at": "2026-01-01T00:00:00Z", "expires_at": "2099-01-01T00:00:00Z"},
+        **{"people": 1, "created_at": "2020-01-01T00:00:00Z", "expires_at": "2099-01-01T00:00:00Z"},
     }
     from parties.private_files import write_json
 

@@ -143,7 +143,7 @@ def test_models_that_may_not_score(trained: Trained) -> None:
     assert code_of(trained.score("no-1", "nothing")) == "model.unknown"
     assert code_of(trained.score("no-2", "boost-1", "joint-lr")) == "job.spec"
     theirs, mine = (Models(trained.homes[role]) for role in ("provider", "brand"))
-    theirs.expire("joint-1", "2026-01-02T00:00:00Z")
+    theirs.expire("joint-1", "2020-01-02T00:00:00Z")
     assert code_of(trained.score("no-3", "joint-1", "joint-lr"), "provider") == "model.expired"
     assert code_of(trained.score("no-4", "joint-1", "joint-lr"), "brand") != ""
     with pytest.raises(NodeError, match=r"model\.agreement"):
@@ -302,5 +302,5 @@ def test_what_is_flagged_by_state(trained: Trained) -> None:
     model = Models(trained.homes["brand"]).find("boost-1")
     now = documents.now()
     assert model.state(now) == "active"
-    assert replace(model, expires_at="2026-01-02T00:00:00Z").state(now) == "expired"
-    assert replace(model, retired_at="2026-01-02T00:00:00Z").state(now) == "retired"
+    assert replace(model, expires_at="2020-01-02T00:00:00Z").state(now) == "expired"
+    assert replace(model, retired_at="2020-01-02T00:00:00Z").state(now) == "retired"

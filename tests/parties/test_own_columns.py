@@ -206,7 +206,7 @@ def test_what_is_not_agreed_is_not_sent(side: Any, changes: dict[str, Any], code
 
 
 def test_an_agreement_that_is_over_is_told_before_anything_is_sent(side: Any) -> None:
-    over = replace(AGREED, expires_at="2026-01-02T00:00:00Z")
+    over = replace(AGREED, expires_at="2020-01-02T00:00:00Z")
     home = SimpleNamespace(**{**vars(side.home), "agreements": lambda: [over]})
     ended = refused(SimpleNamespace(home=home, center=None), "overlap", {})
     assert ended.code == "agreement.expired"
