@@ -60,7 +60,15 @@ def init(
             file.write(f"consent_listen = {json.dumps(consent_listen)}\n")
         home = Home.open(directory)
     data = {"home": str(home.path), "party": party, "fingerprint": home.identity.fingerprint}
-    emit(data, as_json, lambda d: f"node of {party} in {d['home']}\nfingerprint {d['fingerprint']}")
+    lines = [f"node of {party} in {home.path}", f"fingerprint {home.identity.fingerprint}"]
+    if consent and "://" in consent and "#" not in consent and "PEC_CONSENT_TOKEN_FILE" not in os.environ:
+        # The node would not start, and nobody's data leave; better to hear of it now than from `node run`.
+        data["note"] = (
+            'no token for the consent center: write consent = "URL#TOKEN-FILE" into node.toml, or set '
+            "PEC_CONSENT_TOKEN_FILE where the node runs; without it the node does not start"
+        )
+        lines.append(data["note"])
+    emit(data, as_json, lambda _: "\n".join(lines))
 
 
 def _existing_center(consent: str | None) -> str | None:

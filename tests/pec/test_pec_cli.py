@@ -370,6 +370,12 @@ def test_a_node_with_a_center_that_is_there_already(tmp_path: Path, monkeypatch:
     assert code == 0 and json.loads(out)["document"]["party"] == "shop"
     assert run("node", "init", "far", "--party", "shop", "--consent", "http://127.0.0.1:9#rest.token")[0] == 0
     assert str(tmp_path / "rest.token") in Path("far/node.toml").read_text()
+    monkeypatch.delenv("PEC_CONSENT_TOKEN_FILE", raising=False)
+    bare = ("node", "init", "bare", "--party", "shop", "--consent", "http://127.0.0.1:9")
+    code, out = run(*bare)
+    assert code == 0 and "PEC_CONSENT_TOKEN_FILE" in json.loads(out)["note"]
+    monkeypatch.setenv("PEC_CONSENT_TOKEN_FILE", str(tmp_path / "rest.token"))
+    assert "note" not in json.loads(run("node", "init", "told", *bare[3:])[1])
 
 
 def test_a_draft_that_could_never_serve() -> None:
