@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -132,7 +132,8 @@ class Categorical:
 
     @property
     def outputs(self) -> list[str]:
-        extra = (["other"] if self.other else []) + (["missing"] if self.missing else [])
+        words = (["other"] if self.other else []) + (["missing"] if self.missing else [])
+        extra = (_apart(word, self.levels) for word in words)
         return [f"{self.name}={level}" for level in (*self.levels, *extra)]
 
     def positions(self, column: Column) -> np.ndarray:
@@ -154,6 +155,13 @@ class Categorical:
         positions = self.positions(column)
         for position, column_out in enumerate(out):
             np.equal(positions, position, out=column_out, casting="unsafe")
+
+
+def _apart(word: str, levels: Sequence[str]) -> str:
+    """The word, with what tells it from a level of that name: weights are kept by name."""
+    while word in levels:
+        word += "*"
+    return word
 
 
 Step = Numeric | Categorical | transforms.Bins | transforms.Splines
@@ -315,6 +323,14 @@ def every(column: Column) -> tuple[str, Step | None, str]:
 def of_kind(column: Column, step: Step) -> Column:
     """A measured column in the shape that the step reads."""
     return _as(column, _reads(step))
+
+
+def weights_of(plan: Plan, weights: Mapping[str, float]) -> np.ndarray:
+    """Weights by name as float64[d], in the order of Φ. Raises `features.changed` where one is not there."""
+    lost = [name for name in plan.names if name not in weights]
+    if lost:
+        raise PartyError("features.changed", f"the model has no weight of {lost[0]!r}; fit it anew")
+    return np.array([weights[name] for name in plan.names], dtype=np.float64)
 
 
 def matching(step: Step, read: Column) -> Column:

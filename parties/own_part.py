@@ -139,9 +139,8 @@ def part(
 ) -> np.ndarray:
     """The plan's columns of Φ times their weights, float64[people]; `columns` as a view reads `plan.used`."""
     out = np.zeros(people)
-    every = [name for step in plan.steps for name in step.outputs]
-    kept = set(range(len(every)) if plan.kept is None else plan.kept)
-    own = np.array([weights[name] if i in kept else 0.0 for i, name in enumerate(every)])
+    own = np.zeros(sum(len(step.outputs) for step in plan.steps))
+    own[slice(None) if plan.kept is None else list(plan.kept)] = features.weights_of(plan, weights)
     start = 0
     for step, read in zip(plan.steps, columns, strict=True):
         block = _Block(step, features.matching(step, read))

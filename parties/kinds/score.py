@@ -173,7 +173,7 @@ def _joint_brand(
 
 def _joint_provider(ctx: StageContext, model: dict[str, Any], channel: Channel, rows: np.ndarray) -> None:
     plan = features.Plan.from_document(model["plan"])
-    weights = np.array([model["weights"][name] for name in plan.names])
+    weights = features.weights_of(plan, model["weights"])
     part = np.zeros(len(rows))
     for column, weight in zip(features.matrix(plan, ctx.view, rows).T, weights, strict=True):
         part += column.astype(np.float64) * weight

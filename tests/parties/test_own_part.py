@@ -121,6 +121,22 @@ def test_a_column_that_has_become_text_is_told() -> None:
         own_part.part(plan, [other], 100, {"x": 1.0})
 
 
+def test_a_level_called_other_has_a_weight_of_its_own() -> None:
+    """Weights are kept by name: rare levels grouped as other, and missing ones, are told from such levels."""
+    codes = np.repeat(np.array([0, 1, 2, 3, -1], dtype=np.int32), [40, 30, 12, 6, 12])
+    codes[82:88] = np.arange(3, 9)
+    levels = ("a", "other", "missing", *(f"rare{k}" for k in range(6)))
+    codes[88:92] = 3
+    view = View([Column("c", "categorical", codes, levels)])
+    plan = features.learn(view, ["c"])
+    assert plan.names == ("c=a", "c=other", "c=missing", "c=other*")
+    weights = dict(zip(plan.names, (1.0, 2.0, 3.0, 4.0), strict=True))
+    found = own_part.part(plan, view.read(["c"]), 100, weights)
+    assert np.array_equal(found, features.matrix(plan, view) @ np.arange(1.0, 5.0))
+    with pytest.raises(PartyError, match=r"features\.changed"):
+        own_part.part(plan, view.read(["c"]), 100, {"c=a": 1.0})
+
+
 def test_no_column_is_no_model() -> None:
     rows, nobody = np.arange(40), np.zeros(40)
     constant = Column("x", "numeric", np.ones(40))
