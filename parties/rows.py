@@ -122,7 +122,7 @@ class Rows:
             raise PartyError("rows.empty", f"{self.path.name} has a header and no rows")
 
     @property
-    def stamp(self) -> tuple[int, int, int]:
+    def stamp(self) -> tuple[int, int, int, int]:
         """Time of change, size and inode of the file as it was opened: whether it is the same one later."""
         return self._stamp
 
@@ -337,9 +337,10 @@ class Rows:
             raise self._unreadable(error) from error
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    """What changes with every write: a program may put the time of modification back, not that of change."""
     status = path.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns
 
 
 def _delimiter(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,21 @@ def test_missing_column_lists_what_exists_and_suggests(tmp_path):
 def test_a_changed_file_ends_the_job(tmp_path):
     rows = _csv(tmp_path, "phone\n1\n2\n")
     (tmp_path / "people.csv").write_text("phone\n2\n1\n3\n")
+    assert _code(rows.text, "phone") == "rows.changed"
+
+
+def test_a_file_with_other_rows_and_the_old_time_ends_the_job(tmp_path):
+    """Attack: a job that goes on after a kill reads rows in another order, in a file of the same size whose
+    time of modification was put back: the consented row numbers would name other people."""
+    path = tmp_path / "people.csv"
+    rows = _csv(tmp_path, "phone\n1\n2\n")
+    before = path.stat()
+    until = time.monotonic() + 30
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the file system's clock may be coarse
+        assert time.monotonic() < until
+        path.write_text("phone\n2\n1\n")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     assert _code(rows.text, "phone") == "rows.changed"
 
 
