@@ -20,6 +20,7 @@ FEW_ODD = 0.2
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
 _DATE = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)Z?)?")
+_YEAR_LAST = re.compile(r"\d{1,2}[-/.]\d{1,2}[-/.]\d{4}(?:[T ][\d:.]+)?")
 _AMOUNT = re.compile(r"([+-]?)[$€£¥￥]?\s?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)\s?(?:[$€£¥￥%元])?")
 
 
@@ -69,7 +70,15 @@ def unusable(column: Column) -> str:
         known = column.values[column.values >= 0]
         distinct = len(np.unique(known))
         if distinct > MANY_TEXTS and distinct > NEAR_UNIQUE * len(known):
-            return f"dropped, {distinct} distinct texts in {len(known)} rows look like an identifier"
+            note = year_last(column)
+            return f"dropped, {distinct} distinct texts in {len(known)} rows look like an identifier{note}"
+    return ""
+
+
+def year_last(column: Column) -> str:
+    """A note on a text column of dates whose year comes last, which could be read in two ways; else ""."""
+    if all(_YEAR_LAST.fullmatch(level) for level in column.levels):
+        return "; dates are read as 2024-02-29, and not with the year last"
     return ""
 
 

@@ -579,6 +579,16 @@ def _clock(values: np.ndarray) -> bool:
     return any(1e9 * unit <= low and high <= 2.1e9 * unit for unit in (1.0, 1e3))
 
 
+def _why_none(column: Column, distinct: int, different: int, least: int, usual: bool) -> str:
+    """Why no level of a column can be used: `different` people don't have the usual one, if there is one."""
+    if not usual and distinct > 1:
+        note = column_texts.year_last(column)
+        return f"dropped, each of its {distinct} levels is rare (fewer than {least} people){note}"
+    if different:
+        return f"dropped, constant but for {different} of {len(column.values)} people"
+    return "dropped, constant"
+
+
 def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categorical | None, str]:
     if column.kind != "categorical":
         return None, column_texts.unusable(column)
@@ -596,7 +606,7 @@ def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categoric
     levels = tuple(column.levels[code] for code in kept)
     step = Categorical(column.name, levels, other=grouped >= least, missing=own_missing)
     if len(step.outputs) < 2 and (not levels or count - int(times[kept].sum()) < least):
-        return None, "dropped, constant"
+        return None, _why_none(column, distinct, count - int(times[kept].sum()), least, bool(levels))
     rare = distinct - len(kept)
     slips = column_texts.mostly_numbers(column, MIN_PEOPLE)
     notes = (slips, f"{rare} rare levels grouped as other" if rare else "")

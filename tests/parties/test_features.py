@@ -107,6 +107,25 @@ def test_few_missing_values_get_no_column():
     assert plan.names == ("x",) and "5 missing" in plan.notes[0]
 
 
+def test_a_note_says_why_no_level_of_a_column_is_used() -> None:
+    days = [f"{1 + k % 28:02}/{1 + k % 12:02}/{2000 + k % 5}" for k in range(1000)]
+    shops = [f"shop {k % 250}" for k in range(1000)]
+    nearly = ["yes"] * 997 + ["no"] * 3
+    table = Table(day=days, shop=shops, nearly=nearly, same=["x"] * 1000, good=np.arange(1000.0))
+    plan = _plan(table)
+    assert plan.used == ("good",)
+    notes = dict(note.split(": ", 1) for note in plan.notes)
+    assert notes["day"] == (
+        f"dropped, each of its {len(set(days))} levels is rare (fewer than 10 people); dates are read as "
+        "2024-02-29, and not with the year last"
+    )
+    assert notes["shop"] == "dropped, each of its 250 levels is rare (fewer than 10 people)"
+    assert notes["nearly"] == "dropped, constant but for 3 of 1000 people"
+    assert notes["same"] == "dropped, constant"
+    every = Table(day=[f"{k % 28 + 1}.{k % 12 + 1}.{1000 + k}" for k in range(1000)], good=np.arange(1000.0))
+    assert "look like an identifier; dates are read as" in _plan(every).notes[0]
+
+
 def test_levels_rare_ones_together_and_missing_ones_apart():
     c = np.array(["a"] * 500 + ["b"] * 300 + ["c"] * 8 + ["d"] * 7 + [None] * 185, dtype=object)
     plan = _plan(Table(c=c))
