@@ -82,6 +82,16 @@ def year_last(column: Column) -> str:
     return ""
 
 
+def no_level(column: Column, distinct: int, different: int, least: int, usual: bool) -> str:
+    """Why no level of a column can be used: `different` people don't have the usual one, if there is one."""
+    if not usual and distinct > 1:
+        note = year_last(column)
+        return f"dropped, each of its {distinct} levels is rare (fewer than {least} people){note}"
+    if different:
+        return f"dropped, constant but for {different} of {len(column.values)} people"
+    return "dropped, constant"
+
+
 def mostly_numbers(column: Column, least: int) -> str:
     """A note on a column of numbers that a few other values have made text; "" for any other one.
 

@@ -148,8 +148,7 @@ class Categorical:
             target[-1] = len(self.levels) + self.other
         elif self.other:
             target[-1] = len(self.levels)
-        found: np.ndarray = target[codes]
-        return found
+        return np.asarray(target[codes])
 
     def fill(self, column: Column, out: list[np.ndarray]) -> None:
         positions = self.positions(column)
@@ -318,11 +317,6 @@ def every(column: Column) -> tuple[str, Step | None, str]:
     if column.kind == "numeric":
         return column.name, *_learn_numeric(column, 1, MIN_PEOPLE)
     return column.name, *_learn_categorical(column, 1, MAX_OWN)
-
-
-def of_kind(column: Column, step: Step) -> Column:
-    """A measured column in the shape that the step reads."""
-    return _as(column, _reads(step))
 
 
 def weights_of(plan: Plan, weights: Mapping[str, float]) -> np.ndarray:
@@ -579,16 +573,6 @@ def _clock(values: np.ndarray) -> bool:
     return any(1e9 * unit <= low and high <= 2.1e9 * unit for unit in (1.0, 1e3))
 
 
-def _why_none(column: Column, distinct: int, different: int, least: int, usual: bool) -> str:
-    """Why no level of a column can be used: `different` people don't have the usual one, if there is one."""
-    if not usual and distinct > 1:
-        note = column_texts.year_last(column)
-        return f"dropped, each of its {distinct} levels is rare (fewer than {least} people){note}"
-    if different:
-        return f"dropped, constant but for {different} of {len(column.values)} people"
-    return "dropped, constant"
-
-
 def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categorical | None, str]:
     if column.kind != "categorical":
         return None, column_texts.unusable(column)
@@ -606,7 +590,8 @@ def _learn_categorical(column: Column, least: int, most: int) -> tuple[Categoric
     levels = tuple(column.levels[code] for code in kept)
     step = Categorical(column.name, levels, other=grouped >= least, missing=own_missing)
     if len(step.outputs) < 2 and (not levels or count - int(times[kept].sum()) < least):
-        return None, _why_none(column, distinct, count - int(times[kept].sum()), least, bool(levels))
+        different = count - int(times[kept].sum())
+        return None, column_texts.no_level(column, distinct, different, least, bool(levels))
     rare = distinct - len(kept)
     slips = column_texts.mostly_numbers(column, MIN_PEOPLE)
     notes = (slips, f"{rare} rare levels grouped as other" if rare else "")

@@ -119,7 +119,7 @@ def settle(
             step, note = None, f"dropped, with it there were more than {features.MAX_OWN} weights"
         found.append((name, step, note))
         if step is not None:
-            blocks.append(_Block(step, features.of_kind(column, step)))
+            blocks.append(_Block(step, features.matching(step, read)))
     if not blocks:
         return None
     steps = tuple(step for _, step, _ in found if step is not None)

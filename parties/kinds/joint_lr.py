@@ -418,8 +418,8 @@ def _settle(ctx: StageContext, parts: np.ndarray) -> None:
     }
     rare = len(found.weights) - len(shown)
     more = (
-        f"own weights were fitted once more after the fit, {len(found.weights)} instead of "
-        f"{ctx.result['columns_own']}: it groups rare levels, which concerns the provider's people alone"
+        f"own weights were fitted once more after the joint fit, which groups rare levels to protect the "
+        f"provider's people: {len(found.weights)} instead of {ctx.result['columns_own']}"
     )
     few = f"; {rare} are of fewer than {features.MIN_PEOPLE} people and stand in model.json only"
     ended = _ended(fit, family)
@@ -432,12 +432,8 @@ def _settle(ctx: StageContext, parts: np.ndarray) -> None:
         intercept=found.intercept,
     )
     model = json.loads((ctx.workdir / "model.json").read_text(encoding="utf-8"))
-    changed = {
-        "plan": found.plan.to_document(),
-        "weights": found.weights,
-        "intercept": found.intercept,
-    }
-    common.write_json(ctx, "model.json", {**model, **changed})
+    model |= {"plan": found.plan.to_document(), "weights": found.weights, "intercept": found.intercept}
+    common.write_json(ctx, "model.json", model)
 
 
 def _errors_brand(ctx: StageContext, eta: np.ndarray) -> None:
