@@ -104,7 +104,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Not knowing whom the partner has had sums over, nothing may be given out: `node.home`."""
     try:
         yield
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
         raise NodeError("node.home", f"{path}: {error}", "restore it from a backup") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from itertools import product
 from pathlib import Path
@@ -153,8 +154,13 @@ def test_marks_are_of_one_node_and_files_that_cant_be_read_stop_the_job(tmp_path
     path = tmp_path / "one" / "repeats" / "p" / "a.0.npz"
     assert {f.stat().st_mode & 0o777 for f in (path, tmp_path / "one" / "repeats" / "key")} == {0o600}
     whole = path.read_bytes()
-    for left in (0, 2, len(whole) // 2, len(whole) - 30):
-        path.write_bytes(whole[:left])
+    single, pickled = io.BytesIO(), io.BytesIO()
+    np.save(single, np.arange(50, dtype=np.uint64))  # an array where there must be three, by name
+    odd = np.array([print], dtype=object)  # code, which numpy would run
+    np.savez(pickled, chosen=odd, fitted=odd, hidden=False)
+    cut = [whole[:left] for left in (0, 2, len(whole) // 2, len(whole) - 30)]
+    for content in (*cut, single.getvalue(), pickled.getvalue()):
+        path.write_bytes(content)
         with pytest.raises(NodeError) as caught:
             take(one, "b", range(50))
         assert caught.value.code == "node.home"
